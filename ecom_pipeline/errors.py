@@ -1,0 +1,38 @@
+"""The error tree; every message says what, how many and which first, what must hold, what to do.
+
+PipelineError
+├── InputError            the caller's data or options are at fault (exit code 2)
+│   ├── SourceError       a source cannot be found, read or recognised
+│   └── SampleError       the data leaves nothing to learn from
+├── ModelError            a language model is missing or of a kind that we cannot cut
+├── DeviceError           the device that was asked for is not there
+└── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
+"""
+
+
+class PipelineError(Exception):
+    """Whatever this project raises on purpose."""
+
+
+class InputError(PipelineError):
+    """What the caller brought breaks a rule; the command line exits with 2."""
+
+
+class SourceError(InputError):
+    """A source cannot be found, read or recognised."""
+
+
+class SampleError(InputError):
+    """The data leaves nothing to learn from."""
+
+
+class ModelError(PipelineError):
+    """A language model is missing, or of a kind whose layers we cannot cut."""
+
+
+class DeviceError(PipelineError):
+    """The device that was asked for is not there."""
+
+
+class WarehouseError(PipelineError):
+    """The warehouse is held by another process, or lacks a relation."""

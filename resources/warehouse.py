@@ -1,0 +1,75 @@
+"""The DuckDB file that every asset reads and writes: one writer at a time, short connections."""
+
+import random
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pandas as pd
+from pydantic import Field
+
+from ecom_pipeline.errors import WarehouseError
+
+
+class Warehouse(dg.ConfigurableResource):
+    """Whole relations in, whole relations out; no reader ever sees half of one."""
+
+    path: str = Field(description="DuckDB file. Not ':memory:': each step may be its own process.")
+    patience_seconds: float = Field(default=60, ge=0, description="How long to wait for another process to let go.")
+    memory_limit: str = Field(default="3GB", description="What DuckDB may hold before it spills to disk.")
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for a short while; always read-write, as DuckDB refuses to mix kinds in one process."""
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        db = self._open()
+        try:
+            db.execute("set timezone = 'UTC'; set enable_progress_bar = false")
+            yield db
+        finally:
+            db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection whose changes appear all at once, or after an error not at all."""
+        with self.connect() as db:
+            db.begin()
+            try:
+                yield db
+            except BaseException:
+                db.rollback()
+                raise
+            db.commit()
+
+    def read(self, query: str) -> pd.DataFrame:
+        """The rows of a query, or of a relation named alone."""
+        with self.connect() as db:
+            return db.sql(query if " " in query else f"from {query}").df()
+
+    def has(self, relation: str) -> bool:
+        """Whether the warehouse holds a relation."""
+        with self.connect() as db:
+            return bool(db.execute("from duckdb_tables() where table_name = ?", [relation]).fetchall())
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        until = time.monotonic() + self.patience_seconds
+        while True:
+            try:
+                return duckdb.connect(self.path, config={"memory_limit": self.memory_limit})
+            except duckdb.IOException as error:
+                holder = re.search(r"held in (.+?) \(PID (\d+)\)", str(error))
+                if holder is None:
+                    raise WarehouseError(
+                        f"warehouse: {self.path!r} cannot be opened: {error}. "
+                        "It must be a DuckDB file that we may write to: restore it, or choose another home."
+                    ) from error
+                if time.monotonic() > until:
+                    raise WarehouseError(
+                        f"warehouse: {self.path!r} is held by 1 process, {holder[1]} (PID {holder[2]}), for longer "
+                        f"than {self.patience_seconds:g} s. Only one process may hold it: wait for that one, or end it."
+                    ) from error
+                time.sleep(random.uniform(0.1, 0.5))
