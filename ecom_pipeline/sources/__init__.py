@@ -1,0 +1,71 @@
+"""One adapter a format; each yields the canonical tables `items`, `events` and `judgments`.
+
+On the floor above `schema`. To add a format, add a file with an `ADAPTER`.
+"""
+
+import hashlib
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ecom_pipeline.errors import SourceError
+from ecom_pipeline.sources.source import Adapter
+
+DEFAULT = "complete-journey"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An adapter and the folder that it reads."""
+
+    adapter: Adapter
+    folder: Path
+
+    def fingerprint(self) -> str:
+        """Changes when a file of the source appears, goes, grows or is written again; reads no content."""
+        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.adapter.files(self.folder)]
+        told = repr((self.adapter.name, sorted(files)))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def adapters() -> dict[str, Adapter]:
+    """Every adapter in this folder, by name; the canonical format last, as it asks the least of a folder."""
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    found = [module.ADAPTER for module in modules if hasattr(module, "ADAPTER")]
+    return {adapter.name: adapter for adapter in sorted(found, key=lambda a: (a.name == "canonical", a.name))}
+
+
+def find(source: str) -> Source:
+    """The source that a user means by the name of a packaged one, a folder, or NAME:FOLDER.
+
+    Raises:
+        SourceError: if there is no such source, or no adapter recognises the folder.
+    """
+    known = adapters()
+    name, _, rest = source.partition(":")
+    if source in known and (default := known[source].folder):
+        return Source(known[source], default())
+    if name in known and rest:
+        return Source(known[name], _folder(rest))
+    folder = _folder(source)
+    for adapter in known.values():
+        if adapter.recognises(folder):
+            return Source(adapter, folder)
+    found = sorted(path.name for path in folder.iterdir())
+    raise SourceError(
+        f"source: {source!r} holds {len(found)} files that no adapter recognises; first: {(found or ['nothing'])[0]!r}."
+        f" A folder must be in one of the formats {', '.join(known)}; the canonical one has items.parquet or items.csv"
+        " beside events or judgments. Rename the files, or say NAME:FOLDER."
+    )
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text).expanduser().resolve()
+    if not folder.is_dir():
+        packaged = ", ".join(name for name, adapter in adapters().items() if adapter.folder)
+        raise SourceError(
+            f"source: 1 folder is missing: {text!r}. A source is a folder, or the name of a packaged one ({packaged}): "
+            "check the path."
+        )
+    return folder

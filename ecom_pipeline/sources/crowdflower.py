@@ -1,0 +1,46 @@
+"""CrowdFlower search relevance: queries, product texts and the median grade of about three raters."""
+
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from ecom_pipeline.sources.source import Adapter, Tables, matching, quoted
+
+
+def _files(folder: Path) -> list[Path]:
+    return matching(folder, "train.parquet", "train.csv")
+
+
+def _columns(folder: Path, db: DuckDBPyConnection) -> set[str]:
+    return {row[0] for row in db.execute(f"describe {_read(folder)}").fetchall()}
+
+
+def _read(folder: Path) -> str:
+    path = _files(folder)[0]
+    reader = "read_parquet" if path.suffix == ".parquet" else "read_csv"
+    return f"select * from {reader}({quoted([path])})"
+
+
+def _recognises(folder: Path) -> bool:
+    import duckdb
+
+    return bool(_files(folder)) and {"query", "product_title", "median_relevance"} <= _columns(
+        folder, duckdb.default_connection()
+    )
+
+
+def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
+    # Kaggle's file calls the standard deviation of the raters a variance; the values are the same
+    spread = "relevance_std" if "relevance_std" in _columns(folder, db) else "relevance_variance"
+    # the file numbers pairs, not products: the same product under two queries must be one item
+    product = "left(md5(concat_ws('|', product_title, product_description)), 12)"
+    items = f"""
+        select {product} as item_id, any_value(product_title) as title, any_value(product_description) as description
+        from ({_read(folder)}) group by item_id order by item_id"""
+    judgments = f"""
+        select query, {product} as item_id, median_relevance as relevance, {spread} as rater_std
+        from ({_read(folder)})"""
+    return Tables(items, judgments=judgments)
+
+
+ADAPTER = Adapter("crowdflower", _recognises, _files, _tables)

@@ -1,0 +1,48 @@
+"""UCI Online Retail and Online Retail II: invoices of a gift shop, cancellations among them (CC BY 4.0)."""
+
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from ecom_pipeline.sources.source import Adapter, Tables, matching, quoted
+
+
+def _files(folder: Path) -> list[Path]:
+    return matching(folder, "online_retail*.parquet", "online_retail*.csv")
+
+
+def _recognises(folder: Path) -> bool:
+    return bool(_files(folder))
+
+
+def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
+    lines = " union all by name ".join(_lines(path, db) for path in _files(folder))
+    # a product's code is five digits and perhaps letters; postage, fees and adjustments have words for codes
+    items = f"""
+        select stock_code as item_id, mode(trim(description)) as title, median(price) filter (price > 0) as price,
+            'GBP' as currency
+        from ({lines}) where regexp_matches(stock_code, '^[0-9]{{5}}[A-Za-z]*$') and trim(description) <> ''
+        group by stock_code order by stock_code"""
+    events = f"""
+        select occurred_at, customer_id as user_id, invoice as session_id,
+            case when invoice like 'C%' then 'return' else 'purchase' end as action, stock_code as item_id,
+            case when invoice like 'C%' then abs(quantity) else quantity end as quantity, price
+        from ({lines})"""
+    return Tables(items, events)
+
+
+def _lines(path: Path, db: DuckDBPyConnection) -> str:
+    table = f"{'read_parquet' if path.suffix == '.parquet' else 'read_csv'}({quoted([path])})"
+    present = {row[0] for row in db.execute(f"describe select * from {table}").fetchall()}
+    invoice, price, customer = (
+        next(f'"{name}"' for name in names if name in present)
+        for names in (("Invoice", "InvoiceNo"), ("Price", "UnitPrice"), ("Customer ID", "CustomerID"))
+    )
+    return f"""
+        select {invoice}::varchar as invoice, upper(trim("StockCode"::varchar)) as stock_code,
+            "Description" as description, "Quantity" as quantity, "InvoiceDate" as occurred_at, {price} as price,
+            {customer}::bigint::varchar as customer_id
+        from {table}"""
+
+
+ADAPTER = Adapter("online-retail", _recognises, _files, _tables)
