@@ -164,6 +164,7 @@ CLEANED_INTERACTIONS = Relation(
         Column("quantity", "DOUBLE", "pieces", False, minimum=0),
         Column("price", "DOUBLE", "for one piece", False, minimum=0),
         _text("return_of", "for a return: event_id of the purchase", required=False),
+        _text("attributes", "JSON of the columns that we do not know", required=False),
     ),
     may_be_empty=True,
 )

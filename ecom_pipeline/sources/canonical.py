@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-from collections.abc import Iterable
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
@@ -57,7 +56,7 @@ def _query(paths: list[Path]) -> str | None:
 
 def _csv(path: Path) -> str:
     """All columns as text; a short line is padded with nulls, so that a rule and not the reader rejects it."""
-    names = _header(path)
+    names = header(path)
     columns = ", ".join(f"'{name}': 'VARCHAR'" for name in names)
     return (
         f"select * from read_csv({quoted([path])}, header = true, delim = ',', quote = '\"', escape = '\"', "
@@ -65,9 +64,14 @@ def _csv(path: Path) -> str:
     )
 
 
-def _header(path: Path) -> Iterable[str]:
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
-    with opened as file:
+def header(path: Path) -> list[str]:
+    """The names in the first line of a CSV file, zipped or not.
+
+    Raises:
+        SourceError: if the line is empty or names a column twice.
+    """
+    opening = gzip.open if path.suffix == ".gz" else open
+    with opening(path, "rt", encoding="utf-8-sig") as file:
         names = [name.strip().replace("'", "").replace('"', "") for name in next(csv.reader(file), [])]
     if not names or len(set(names)) < len(names):
         raise SourceError(

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
+from pyarrow.parquet import read_schema
 
+from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.source import Adapter, Tables, matching, quoted
 
 
 def _files(folder: Path) -> list[Path]:
     return matching(folder, "train.parquet", "train.csv")
-
-
-def _columns(folder: Path, db: DuckDBPyConnection) -> set[str]:
-    return {row[0] for row in db.execute(f"describe {_read(folder)}").fetchall()}
 
 
 def _read(folder: Path) -> str:
@@ -21,17 +19,18 @@ def _read(folder: Path) -> str:
     return f"select * from {reader}({quoted([path])})"
 
 
-def _recognises(folder: Path) -> bool:
-    import duckdb
+def _columns(folder: Path) -> set[str]:
+    path = _files(folder)[0]
+    return set(read_schema(path).names if path.suffix == ".parquet" else canonical.header(path))
 
-    return bool(_files(folder)) and {"query", "product_title", "median_relevance"} <= _columns(
-        folder, duckdb.default_connection()
-    )
+
+def _recognises(folder: Path) -> bool:
+    return bool(_files(folder)) and {"query", "product_title", "median_relevance"} <= _columns(folder)
 
 
 def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
     # Kaggle's file calls the standard deviation of the raters a variance; the values are the same
-    spread = "relevance_std" if "relevance_std" in _columns(folder, db) else "relevance_variance"
+    spread = "relevance_std" if "relevance_std" in _columns(folder) else "relevance_variance"
     # the file numbers pairs, not products: the same product under two queries must be one item
     product = "left(md5(concat_ws('|', product_title, product_description)), 12)"
     items = f"""

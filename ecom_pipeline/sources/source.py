@@ -83,7 +83,7 @@ def land(db: DuckDBPyConnection, table: str, query: str, hash_key: bytes) -> int
     """Keep a source's table as `raw_<table>`: values as they came, people only as keyed hashes.
 
     Missing columns become null, unknown ones are kept as JSON under `attributes`, and every row gets its number.
-    Events also get `at` and `day`: the instant in UTC, null where it cannot be read.
+    Events also get `instant` and `day`: the instant in UTC, null where it cannot be read.
 
     Args:
         db: a connection inside a transaction.
@@ -107,7 +107,7 @@ def land(db: DuckDBPyConnection, table: str, query: str, hash_key: bytes) -> int
     others = ", ".join(f"'{name}': \"{name}\"" for name in unknown)
     attributes = f"to_json({{{others}}})::varchar" if others else f"{present.get('attributes', 'null')}::varchar"
     instant = "try_cast(occurred_at as timestamptz)::timestamp"
-    instants = f", {instant} as at, {instant}::date as day" if table == "events" else ""
+    instants = f", {instant} as instant, {instant}::date as day" if table == "events" else ""
     inner, outer = (bytes(byte ^ pad for byte in hash_key.ljust(64, b"\0")) for pad in (0x36, 0x5C))
     db.execute(_HMAC)
     db.execute("set variable inner_key = ?", [inner])

@@ -1,0 +1,364 @@
+"""Rules that keep or reject a row, each with a name; a rejected row is kept too, with the first rule it broke.
+
+On the floor above `schema`. All work is SQL on the connection given, so memory is DuckDB's and so is the limit on it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from duckdb import DuckDBPyConnection
+
+from ecom_pipeline import schema
+from ecom_pipeline.schema import ACTIONS, SPLITS, Relation
+
+FIRST_DAY = date(2000, 1, 1)  # what claims to be older than web shops with logs is a broken clock
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named reason to reject a row."""
+
+    name: str
+    broken: str  # SQL condition, true for a row to reject
+    must: str  # what must hold, in words
+    had: str  # SQL expression: what the row had instead
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where behaviour stops being a person's, and two events being two.
+
+    Attributes:
+        near_seconds: the same act on the same item again within so many seconds is one act.
+        actions_per_minute: clicks, carts and reviews of one person in one minute, at most.
+        actions_per_day: the same in one day, at most.
+        events_per_day: events of any kind of one person in one day, at most.
+    """
+
+    near_seconds: float
+    actions_per_minute: int
+    actions_per_day: int
+    events_per_day: int
+
+
+def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
+    """Make `items` from `raw_items`.
+
+    Returns:
+        Rows kept under "kept", and rows rejected by the name of the rule.
+    """
+    _macros(db)
+    prepared = """
+        select row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
+            clean_text(description::varchar) as description, clean_text(brand::varchar) as brand,
+            clean_text(category::varchar) as category, price as price_given,
+            try_cast(price as double) as price, nullif(upper(trim(currency::varchar)), '') as currency,
+            image_uri::varchar as image_uri, attributes,
+            concat_ws('. ', clean_text(title::varchar), clean_text(brand::varchar), clean_text(category::varchar),
+                left(clean_text(description::varchar), 300)) as item_text,
+            row_number() over (partition by trim(item_id::varchar) order by row_number) as nth
+        from raw_items"""
+    rules = [
+        Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
+        Rule("title_blank", "title is null", "title must have a letter after markup is gone", "'nothing'"),
+        Rule("item_id_repeated", "nth > 1", "item_id must be unique; the first row is kept", "item_id"),
+        _number("price", "price < 0", "price must be a number >= 0"),
+        Rule(
+            "currency_unknown",
+            "not regexp_full_match(currency, '[A-Z]{3}')",
+            "currency must be three letters of ISO 4217",
+            "currency",
+        ),
+    ]
+    return _sieve(db, "items", prepared, rules, schema.ITEMS)
+
+
+def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
+    """Make `judgments` from `raw_judgments`, for items that `items` has.
+
+    Returns:
+        Rows kept under "kept", and rows rejected by the name of the rule.
+    """
+    _macros(db)
+    prepared = """
+        with typed as (
+            select row_number, clean_text(query::varchar) as query, nullif(trim(item_id::varchar), '') as item_id,
+                coalesce(nullif(trim(query_id::varchar), ''), md5(lower(clean_text(query::varchar)))) as query_id,
+                relevance as relevance_given, try_cast(relevance as double) as relevance,
+                rater_std as rater_std_given, try_cast(rater_std as double) as rater_std,
+                nullif(lower(trim(split::varchar)), '') as split
+            from raw_judgments)
+        select typed.*, items.item_id is not null as known,
+            row_number() over pair as nth, first_value(relevance) over pair as first_relevance,
+            first_value(split) over (partition by query_id order by typed.row_number) as query_split
+        from typed left join items using (item_id)
+        window pair as (partition by query_id, item_id order by typed.row_number)"""
+    rules = [
+        Rule("query_blank", "query is null", "query must have a letter after markup is gone", "'nothing'"),
+        Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
+        Rule("item_unknown", "not known", "item_id must be in items", "item_id"),
+        Rule("relevance_missing", "relevance_given is null", "relevance must be present", "'nothing'"),
+        _number("relevance", "relevance < 0", "relevance must be a number >= 0"),
+        _number("rater_std", "rater_std < 0", "rater_std must be a number >= 0"),
+        Rule("split_unknown", f"split not in {SPLITS}", f"split must be one of {', '.join(SPLITS)}", "split"),
+        Rule(
+            "query_in_two_splits",
+            "split is distinct from query_split",
+            "all rows of a query must be in the split of its first row",
+            "coalesce(split, 'none')",
+        ),
+        Rule(
+            "exact_duplicate", "nth > 1 and relevance = first_relevance", "a pair is judged once", "relevance::varchar"
+        ),
+        Rule("grades_conflict", "nth > 1", "a pair has one grade; the first row is kept", "relevance::varchar"),
+    ]
+    return _sieve(db, "judgments", prepared, rules, schema.JUDGMENTS)
+
+
+def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
+    """Give every raw event its UTC day; an event that cannot have one is rejected here, at the door.
+
+    Days that have gone from the source also go from what was cleaned before.
+
+    Args:
+        db: a connection inside the transaction that landed `raw_events`.
+        now: UTC, without zone; what happens later is a broken clock.
+
+    Returns:
+        Rows with a day under "kept", and rows rejected by the name of the rule.
+    """
+    for relation in (schema.REJECTED_ROWS, schema.CLEANED_INTERACTIONS):
+        relation.create(db)
+    rules = [
+        Rule("time_missing", "occurred_at is null", "occurred_at must be present", "'nothing'"),
+        Rule("time_unreadable", "instant is null", "occurred_at must be a time such as 2024-05-31T12:00:00Z", "given"),
+        Rule("time_before_2000", f"instant < '{FIRST_DAY}'", f"occurred_at must not be before {FIRST_DAY}", "given"),
+        Rule("time_in_future", f"instant > '{now}'", "occurred_at must not be after the time of ingestion", "given"),
+    ]
+    prepared = "select row_number, occurred_at, occurred_at::varchar as given, instant from raw_events"
+    counts = _sieve(db, "events", prepared, rules, None, "day is null")
+    db.execute(
+        "update raw_events set day = null where row_number in "
+        "(select row_number from rejected_rows where source = 'events' and day is null)"
+    )
+    gone = "day not in (select distinct day from raw_events where day is not null)"
+    db.execute(f"delete from cleaned_interactions where {gone}")
+    db.execute(f"delete from rejected_rows where source = 'events' and {gone}")
+    return counts
+
+
+def day_inputs(db: DuckDBPyConnection, first: date, last: date) -> str:
+    """A query: what cleaning reads of each day that has events, as (day, content, n_rows).
+
+    Besides the day's events this is which of their items are known, so that a new item makes only those days
+    stale in which it occurs.
+    """
+    return f"""
+        select day, count(*) as n_rows, sum(hash(r)::hugeint)::varchar || '/'
+            || sum(case when i.item_id is null then 0 else hash(r.item_id)::hugeint end)::varchar as content
+        from raw_events as r left join items as i on i.item_id = trim(r.item_id::varchar)
+        where day between '{first}' and '{last}' group by day"""
+
+
+def clean_events(db: DuckDBPyConnection, first: date, last: date, limits: Limits) -> dict[str, int]:
+    """Make `cleaned_interactions` of some days from `raw_events`, for items that `items` has.
+
+    A return is matched to the latest earlier purchase of the same item by the same user. Where both fall on one day
+    and all of it goes back, nothing was bought: both rows are rejected. Otherwise the return stays and names its
+    purchase, which stays too: at its own time it was a purchase.
+
+    Args:
+        db: a connection inside a transaction.
+        first: first UTC day to clean.
+        last: last UTC day to clean.
+        limits: where behaviour stops being a person's.
+
+    Returns:
+        Rows kept under "kept", and rows rejected by the name of the rule.
+
+    Cost: a few scans and sorts of the days' rows; and one scan of `raw_events` for repeated ids and for purchases
+    that were returned.
+    """
+    _macros(db)
+    db.execute(f"create or replace temp table typed as {_typed(first, last, limits)}")
+    db.execute(f"create or replace temp table returned as {_returned(first, last)}")
+    counts = _sieve(
+        db,
+        "events",
+        _behaviour(limits),
+        [*_row_rules(), *_behaviour_rules(limits)],
+        schema.CLEANED_INTERACTIONS,
+        f"day between '{first}' and '{last}'",
+    )
+    db.execute("drop table typed; drop table returned")
+    return counts
+
+
+def _row_rules() -> list[Rule]:
+    return [
+        Rule("user_and_session_missing", "actor is null", "user_id or session_id must be present", "'neither'"),
+        Rule("action_unknown", f"action not in {ACTIONS}", f"action must be one of {', '.join(ACTIONS)}", "action"),
+        Rule("action_missing", "action is null", f"action must be one of {', '.join(ACTIONS)}", "'nothing'"),
+        Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
+        Rule("item_unknown", "not known", "item_id must be in items", "item_id"),
+        _number("position", "position < 1", "position must be a whole number >= 1"),
+        _number("propensity", "propensity <= 0 or propensity > 1", "propensity must be in (0, 1]"),
+        _number("rating", "rating < 1 or rating > 5", "rating must be in [1, 5]"),
+        _number("quantity", "quantity < 0", "quantity must be a number >= 0"),
+        _number("price", "price < 0", "price must be a number >= 0"),
+    ]
+
+
+def _behaviour_rules(limits: Limits) -> list[Rule]:
+    return [
+        Rule("event_id_repeated", "id_repeated", "event_id must be unique; the first row is kept", "event_id"),
+        Rule("exact_duplicate", "nth > 1", "an event is logged once", "'the same row ' || nth || ' times'"),
+        Rule(
+            "bot_like",
+            f"n_minute > {limits.actions_per_minute} or n_day > {limits.actions_per_day} "
+            f"or n_events > {limits.events_per_day}",
+            f"a person has at most {limits.actions_per_minute} actions a minute, {limits.actions_per_day} a day and "
+            f"{limits.events_per_day} events a day",
+            "n_minute || ', ' || n_day || ' and ' || n_events",
+        ),
+        Rule(
+            "near_duplicate",
+            f"seconds_before <= {limits.near_seconds}",
+            f"the same act on the same item is one act within {limits.near_seconds:g} s",
+            "round(seconds_before, 3) || ' s'",
+        ),
+        Rule(
+            "cancelled_same_day",
+            "cancelled",
+            "a purchase must not be undone on its day",
+            "'a ' || action || ' whose counterpart is of the same day'",
+        ),
+        Rule(
+            "return_without_purchase",
+            "action = 'return' and return_of is null",
+            "a return must have an earlier purchase of the same item by the same user",
+            "'none'",
+        ),
+    ]
+
+
+def _number(column: str, outside: str, must: str) -> Rule:
+    broken = f"({column}_given is not null and {column} is null) or {outside} or not isfinite({column}::double)"
+    return Rule(f"{column}_out_of_range", broken, must, f"{column}_given::varchar")
+
+
+def _typed(first: date, last: date, limits: Limits) -> str:
+    """Events of the days, and those just before midnight that a near duplicate may repeat; cast, with their row rule."""
+    numbers = {"position": "integer", "propensity": "double", "rating": "double", "quantity": "double"}
+    casts = ", ".join(f"{name} as {name}_given, try_cast({name} as {kind}) as {name}" for name, kind in numbers.items())
+    content = "hash(r.user_id, r.session_id, action, r.item_id, query, instant, position, rating, quantity, r.price)"
+    # a position such as 1.5 must not be rounded to an integer
+    whole = casts.replace(
+        "try_cast(position as integer)",
+        "case when try_cast(position as double) % 1 = 0 then try_cast(try_cast(position as double) as integer) end",
+    )
+    verdict = " ".join(f"when coalesce({rule.broken}, false) then '{rule.name}'" for rule in _row_rules())
+    return f"""
+        with given as (
+            select row_number, instant, r.day, event_id::varchar as given_id, {content} as content,
+                coalesce(nullif(trim(event_id::varchar), ''), md5(concat_ws('|', r.user_id, r.session_id, action,
+                    r.item_id, query, instant, position, rating, quantity, r.price))) as event_id,
+                r.user_id, r.session_id, coalesce(r.user_id, r.session_id) as actor,
+                nullif(lower(trim(action::varchar)), '') as action,
+                nullif(trim(r.item_id::varchar), '') as item_id, i.item_id is not null as known,
+                clean_text(query::varchar) as query, {whole},
+                r.price as price_given, try_cast(r.price as double) as price, r.attributes
+            from raw_events as r left join items as i on i.item_id = trim(r.item_id::varchar)
+            where instant between '{first}'::timestamp - interval {limits.near_seconds} second
+                and '{last}'::timestamp + interval 1 day - interval 1 microsecond and r.day is not null)
+        select *, day between '{first}' and '{last}' as inside, case {verdict} end as row_rule from given"""
+
+
+def _returned(first: date, last: date) -> str:
+    """Returns of the days with the purchase that each undoes, where there is one."""
+    return f"""
+        with purchases as (
+            select r.user_id, trim(r.item_id::varchar) as item_id, instant, try_cast(quantity as double) as quantity,
+                coalesce(nullif(trim(event_id::varchar), ''), md5(concat_ws('|', r.user_id, session_id, action,
+                    r.item_id, query, instant, position, rating, quantity, price))) as event_id
+            from raw_events as r
+            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}' and try_cast(quantity as double) >= 0
+                and (r.user_id, trim(r.item_id::varchar)) in (
+                    select (user_id, item_id) from typed where action = 'return'))
+        select typed.row_number, purchases.event_id as return_of,
+            purchases.instant::date = typed.day and typed.quantity >= purchases.quantity as cancelled
+        from typed asof join purchases on typed.user_id = purchases.user_id and typed.item_id = purchases.item_id
+            and typed.instant >= purchases.instant
+        where typed.action = 'return' and typed.row_rule is null"""
+
+
+def _behaviour(limits: Limits) -> str:
+    """What the rules on behaviour need to know of an event: it costs windows, so only sound rows are asked."""
+    counted = "action in ('click', 'cart', 'review')"
+    act = "actor, action, item_id, query, case when action in ('purchase', 'return') then content end"
+    return f"""
+        with sound as (
+            select row_number, row_number() over (partition by content order by row_number) as nth,
+                count(*) filter (where {counted}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
+                count(*) filter (where {counted}) over (partition by actor, day) as n_day,
+                count(*) over (partition by actor, day) as n_events,
+                epoch(instant) - epoch(lag(instant) over (partition by {act} order by instant, row_number)) as seconds_before
+            from typed where row_rule is null),
+        repeated as (
+            select row_number from raw_events
+            where event_id in (
+                select event_id from raw_events where trim(event_id::varchar) <> '' group by 1 having count(*) > 1)
+            qualify row_number() over (partition by event_id order by day is null, row_number) > 1)
+        select typed.*, nth, n_minute, n_day, n_events, seconds_before, return_of,
+            repeated.row_number is not null as id_repeated,
+            coalesce(returned.cancelled, event_id in (select return_of from returned where cancelled)) as cancelled
+        from typed left join sound using (row_number) left join returned using (row_number)
+            left join repeated using (row_number)
+        where inside"""
+
+
+def _sieve(
+    db: DuckDBPyConnection,
+    source: str,
+    prepared: str,
+    rules: Sequence[Rule],
+    kept: Relation | None,
+    slice_: str = "true",
+) -> dict[str, int]:
+    """Put each prepared row into `kept`, or into `rejected_rows` with the first rule that it breaks."""
+    verdict = " ".join(f"when coalesce({rule.broken}, false) then '{rule.name}'" for rule in rules)
+    reason = " ".join(f"when '{rule.name}' then '{rule.must}; it is ' || {rule.had}" for rule in rules)
+    db.execute(
+        f"create or replace temp table sieved as "
+        f"select *, case rule {reason} end as reason from (select *, case {verdict} end as rule from ({prepared}))"
+    )
+    schema.REJECTED_ROWS.create(db)
+    db.execute(f"delete from rejected_rows where source = '{source}' and {slice_}")
+    day = "day" if source == "events" and kept else "null::date"
+    db.execute(
+        f"insert into rejected_rows select '{source}', row_number, rule, coalesce(reason, rule), "
+        f"to_json(r)::varchar, {day} from (select row_number, rule, reason{', day' if day == 'day' else ''} from sieved "
+        f"where rule is not null) join (select * exclude ({'instant, day' if source == 'events' else 'attributes'}) "
+        f"from raw_{source}) as r using (row_number)"
+    )
+    if kept:
+        kept.create(db)
+        db.execute(f"delete from {kept.name} where {slice_}")
+        columns = ", ".join("instant as occurred_at" if name == "occurred_at" else name for name in kept.column_names)
+        db.execute(f"insert into {kept.name} select {columns} from sieved where rule is null")
+    counts = db.execute("select coalesce(rule, 'kept'), count(*) from sieved group by all order by all").fetchall()
+    db.execute("drop table sieved")
+    return {"kept": 0, **dict(counts)}
+
+
+def _macros(db: DuckDBPyConnection) -> None:
+    """`clean_text`: no markup, no entities, single spaces; null where nothing is left."""
+    entities = {"&nbsp;": " ", "&#39;": "''", "&apos;": "''", "&quot;": '"', "&lt;": "<", "&gt;": ">", "&amp;": "&"}
+    text = "regexp_replace(t, '<[^<>]*>', ' ', 'g')"
+    for entity, character in entities.items():
+        text = f"replace({text}, '{entity}', '{character}')"
+    text = f"case when contains(t, '<') or contains(t, '&') then {text} else t end"
+    db.execute(
+        f"create or replace temp macro clean_text(t) as nullif(trim(regexp_replace({text}, '\\s+', ' ', 'g')), '')"
+    )
