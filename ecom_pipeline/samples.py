@@ -227,21 +227,22 @@ def _drawn(rules: SampleRules) -> str:
             from (select distinct day from visits) as v join starts on starts.day <= v.day group by v.day),
         catalogue as (select item_id, row_number() over (order by item_id) - 1 as place from items),
         places as (
-            select v.visit_id, v.actor, v.day, draw.n, high > low as earlier,
-                case when high > low then low + {draw} % (high - low) else {draw} % (select count(*) from items) end as place
+            select v.visit_id, v.actor, v.day, least(v.n_taken, {rules.positives_per_visit}) as n_positives, draw.n,
+                high > low as earlier,
+                case when high > low then low + {draw} % (high - low)
+                    else {draw} % (select count(*) from items) end as place
             from visits as v join bounds using (day), range(2 * {wanted}) as draw(n)
             where v.taken and v.n_shown = 0),
         named as (
-            select p.*, coalesce(pool.item_id, catalogue.item_id) as item_id
-            from places as p left join pool on p.earlier and pool.place = p.place
-                left join catalogue on not p.earlier and catalogue.place = p.place)
-        select visit_id, item_id from named
-        where not exists (
-            select 1 from acts where acts.taken and acts.actor = named.actor and acts.day = named.day
-                and acts.item_id = named.item_id)
+            select visit_id, actor, places.day, n_positives, n, pool.item_id from places join pool using (place) where earlier
+            union all by name
+            select visit_id, actor, day, n_positives, n, item_id from places join catalogue using (place)
+            where not earlier)
+        select visit_id, item_id
+        from named anti join (select actor, day, item_id from acts where taken) using (actor, day, item_id)
         group by visit_id, item_id
-        qualify row_number() over (partition by visit_id order by min(n), {_hash("visit_id || item_id")}) <= {wanted} * (
-            select count(*) from visits where visits.visit_id = named.visit_id and taken)"""
+        qualify row_number() over (partition by visit_id order by min(n), {_hash("visit_id || item_id")})
+            <= {wanted} * any_value(n_positives)"""
 
 
 def _history(rules: SampleRules) -> str:
