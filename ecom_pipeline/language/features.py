@@ -1,0 +1,126 @@
+"""What a head sees of a (context, item) pair: how their embeddings meet, and which words they share.
+
+On the floor of `language`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+MATCH_NAMES = ("cosine", "context_words_in_title", "title_words_in_context", "context_words_in_item_text")
+MATCH_SCALE = 3.0  # matches are few and tell much: a larger scale is a weaker penalty
+
+
+@dataclass(frozen=True, slots=True)
+class PairFeatures:
+    """Features of n pairs.
+
+    Attributes:
+        meeting: (n, 2 d) float32: product and absolute difference of the two embeddings.
+        match: (n, 4) float32: cosine and three shares of words in common, in the order of `MATCH_NAMES`.
+    """
+
+    meeting: NDArray[np.float32]
+    match: NDArray[np.float32]
+
+    def rows(self, rows: NDArray) -> "PairFeatures":
+        """Some of the pairs."""
+        return PairFeatures(self.meeting[rows], self.match[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Principal components of `meeting` beside the standardised `match`; fitted on some pairs, applied to any.
+
+    Attributes:
+        centre: (2 d,) mean of `meeting`.
+        components: (2 d, c) directions, scaled so that all entries together have variance 1.
+        match_mean: (4,) mean of `match`.
+        match_std: (4,) spread of `match`.
+    """
+
+    centre: NDArray[np.float32]
+    components: NDArray[np.float32]
+    match_mean: NDArray[np.float32]
+    match_std: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, pairs: PairFeatures, n_components: int) -> "Projection":
+        """Fit on training pairs; labels are not looked at.
+
+        Cost: O(n d² + d³) time, O(d²) memory beside the pairs.
+        """
+        centre = pairs.meeting.mean(0)
+        covariance = np.cov(pairs.meeting, rowvar=False)
+        variance, directions = np.linalg.eigh(covariance)
+        kept = slice(-1, -1 - min(n_components, len(variance)), -1)
+        scale = np.sqrt(max(variance[kept].mean(), 1e-12))
+        spread = pairs.match.std(0)
+        return cls(
+            centre,
+            (directions[:, kept] / scale).astype(np.float32),
+            pairs.match.mean(0),
+            np.where(spread > 1e-6, spread, 1.0).astype(np.float32) / np.float32(MATCH_SCALE),
+        )
+
+    def apply(self, pairs: PairFeatures) -> NDArray[np.float32]:
+        """(n, c + 4 + 1): components, matches and a constant 1."""
+        components = (pairs.meeting - self.centre) @ self.components
+        match = (pairs.match - self.match_mean) / self.match_std
+        return np.hstack([components, match, np.ones((len(match), 1), np.float32)]).astype(np.float32)
+
+
+def pair_features(
+    context: NDArray[np.float32],
+    item: NDArray[np.float32],
+    context_text: Sequence[str],
+    title: Sequence[str],
+    item_text: Sequence[str],
+) -> PairFeatures:
+    """Features of pairs.
+
+    Args:
+        context: (n, d) embeddings, unit length.
+        item: (n, d) embeddings, unit length.
+        context_text: (n,) what the context embeddings are of.
+        title: (n,) of the items.
+        item_text: (n,) what the item embeddings are of.
+    """
+    product = context * item
+    words = word_overlap(context_text, title, item_text)
+    match = np.column_stack([product.sum(1), words]).astype(np.float32)
+    return PairFeatures(np.hstack([product, np.abs(context - item)]), match)
+
+
+def word_overlap(context_text: Sequence[str], title: Sequence[str], item_text: Sequence[str]) -> NDArray[np.float32]:
+    """(n, 3): the share of the context's words in the title, of the title's in the context, of the context's in the text.
+
+    >>> word_overlap(["red mug"], ["Mugs, red and blue"], ["Mugs, red and blue. Kitchen"]).tolist()
+    [[1.0, 0.5, 1.0]]
+    """
+    seen: dict[str, frozenset[str]] = {}
+    result = np.zeros((len(context_text), 3), np.float32)
+    for row, texts in enumerate(zip(context_text, title, item_text, strict=True)):
+        context, named, told = (seen.get(text) or seen.setdefault(text, _words(text)) for text in texts)
+        common = len(context & named)
+        result[row] = (
+            common / max(len(context), 1),
+            common / max(len(named), 1),
+            len(context & told) / max(len(context), 1),
+        )
+    return result
+
+
+def _words(text: str) -> frozenset[str]:
+    """Lower-case words; a plural s is taken off. Text without spaces between words is taken by character pairs."""
+    words = set()
+    for word in _WORD.findall(text.lower()):
+        if word.isascii():
+            words.add(word[:-1] if len(word) > 3 and word.endswith("s") else word)
+        else:
+            words.update(word[i : i + 2] for i in range(max(len(word) - 1, 1)))
+    return frozenset(words)
