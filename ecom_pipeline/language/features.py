@@ -4,14 +4,20 @@ On the floor of `language`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
-MATCH_NAMES = ("cosine", "context_words_in_title", "title_words_in_context", "context_words_in_item_text")
+MATCH_NAMES = (
+    "cosine",
+    "context_words_in_title",
+    "title_words_in_context",
+    "context_words_in_item_text",
+    "shared_letter_triples",
+)
 MATCH_SCALE = 3.0  # matches are few and tell much: a larger scale is a weaker penalty
 
 
@@ -21,7 +27,7 @@ class PairFeatures:
 
     Attributes:
         meeting: (n, 2 d) float32: product and absolute difference of the two embeddings.
-        match: (n, 4) float32: cosine and three shares of words in common, in the order of `MATCH_NAMES`.
+        match: (n, 5) float32: cosine and four shares of what the texts have in common, in the order of `MATCH_NAMES`.
     """
 
     meeting: NDArray[np.float32]
@@ -39,8 +45,8 @@ class Projection:
     Attributes:
         centre: (2 d,) mean of `meeting`.
         components: (2 d, c) directions, scaled so that all entries together have variance 1.
-        match_mean: (4,) mean of `match`.
-        match_std: (4,) spread of `match`.
+        match_mean: (5,) mean of `match`.
+        match_std: (5,) spread of `match`.
     """
 
     centre: NDArray[np.float32]
@@ -68,7 +74,7 @@ class Projection:
         )
 
     def apply(self, pairs: PairFeatures) -> NDArray[np.float32]:
-        """(n, c + 4 + 1): components, matches and a constant 1."""
+        """(n, c + 5 + 1): components, matches and a constant 1."""
         components = (pairs.meeting - self.centre) @ self.components
         match = (pairs.match - self.match_mean) / self.match_std
         return np.hstack([components, match, np.ones((len(match), 1), np.float32)]).astype(np.float32)
@@ -91,28 +97,45 @@ def pair_features(
         item_text: (n,) what the item embeddings are of.
     """
     product = context * item
-    words = word_overlap(context_text, title, item_text)
-    match = np.column_stack([product.sum(1), words]).astype(np.float32)
+    shared = text_overlap(context_text, title, item_text)
+    match = np.column_stack([product.sum(1), shared]).astype(np.float32)
     return PairFeatures(np.hstack([product, np.abs(context - item)]), match)
 
 
-def word_overlap(context_text: Sequence[str], title: Sequence[str], item_text: Sequence[str]) -> NDArray[np.float32]:
-    """(n, 3): the share of the context's words in the title, of the title's in the context, of the context's in the text.
+def text_overlap(context_text: Sequence[str], title: Sequence[str], item_text: Sequence[str]) -> NDArray[np.float32]:
+    """(n, 4): what context and item have in common, as shares, in the order of `MATCH_NAMES` after the cosine.
 
-    >>> word_overlap(["red mug"], ["Mugs, red and blue"], ["Mugs, red and blue. Kitchen"]).tolist()
-    [[1.0, 0.5, 1.0]]
+    Of the context's words in the title, of the title's in the context, of the context's in the item's text; and of
+    the letter triples of the shorter of context and title in the longer.
+
+    >>> text_overlap(["red mug"], ["Mugs, red and blue"], ["Mugs, red and blue. Kitchen"]).round(2).tolist()
+    [[1.0, 0.5, 1.0, 0.4]]
     """
-    seen: dict[str, frozenset[str]] = {}
-    result = np.zeros((len(context_text), 3), np.float32)
-    for row, texts in enumerate(zip(context_text, title, item_text, strict=True)):
-        context, named, told = (seen.get(text) or seen.setdefault(text, _words(text)) for text in texts)
-        common = len(context & named)
+    words = _Cache(_words)
+    triples = _Cache(lambda text: frozenset(text.lower()[i : i + 3] for i in range(max(len(text) - 2, 1))))
+    result = np.zeros((len(context_text), 4), np.float32)
+    for row, (context, named, told) in enumerate(zip(context_text, title, item_text, strict=True)):
+        asked, called = words[context], words[named]
+        common = len(asked & called)
         result[row] = (
-            common / max(len(context), 1),
-            common / max(len(named), 1),
-            len(context & told) / max(len(context), 1),
+            common / max(len(asked), 1),
+            common / max(len(called), 1),
+            len(asked & words[told]) / max(len(asked), 1),
+            len(triples[context] & triples[named]) / max(min(len(triples[context]), len(triples[named])), 1),
         )
     return result
+
+
+class _Cache(dict):
+    """What a function gives for a text, computed once for each distinct one."""
+
+    def __init__(self, function: Callable[[str], frozenset[str]]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, text: str) -> frozenset[str]:
+        result = self[text] = self._function(text)
+        return result
 
 
 def _words(text: str) -> frozenset[str]:

@@ -1,0 +1,1 @@
+"""What each training sample is worth, and the weight that follows."""
