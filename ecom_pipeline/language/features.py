@@ -108,8 +108,8 @@ def text_overlap(context_text: Sequence[str], title: Sequence[str], item_text: S
     Of the context's words in the title, of the title's in the context, of the context's in the item's text; and of
     the letter triples of the shorter of context and title in the longer.
 
-    >>> text_overlap(["red mug"], ["Mugs, red and blue"], ["Mugs, red and blue. Kitchen"]).round(2).tolist()
-    [[1.0, 0.5, 1.0, 0.4]]
+    >>> text_overlap(["red mug"], ["Mugs, red and blue"], ["Mugs, red and blue. Kitchen"]).astype(float).round(2).tolist()
+    [[1.0, 0.5, 1.0, 0.6]]
     """
     words = _Cache(_words)
     triples = _Cache(lambda text: frozenset(text.lower()[i : i + 3] for i in range(max(len(text) - 2, 1))))

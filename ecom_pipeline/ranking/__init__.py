@@ -1,0 +1,1 @@
+"""Rankers: which layers learn, how they learn with weights, and how good they are."""
