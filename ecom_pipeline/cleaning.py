@@ -148,7 +148,7 @@ def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
     return counts
 
 
-def day_inputs(db: DuckDBPyConnection, first: date, last: date) -> str:
+def day_inputs(first: date, last: date) -> str:
     """A query: what cleaning reads of each day that has events, as (day, content, n_rows).
 
     Besides the day's events this is which of their items are known, so that a new item makes only those days

@@ -72,10 +72,10 @@ def record_days(db: DuckDBPyConnection, asset: str, days: str) -> None:
     )
 
 
-def forget(db: DuckDBPyConnection, asset: str) -> None:
-    """Forget an asset, so that it counts as never made."""
+def forget_days(db: DuckDBPyConnection, asset: str, kept: str) -> None:
+    """Forget the days of an asset that a query does not yield."""
     _create(db)
-    db.execute("delete from ledger where asset = ?", [asset])
+    db.execute(f"delete from ledger where asset = ? and day not in ({kept})", [asset])
 
 
 def entries(db: DuckDBPyConnection, asset: str) -> dict[str, Entry]:

@@ -1,0 +1,64 @@
+"""Stage 1: the source's tables land as they came, people only as keyed hashes."""
+
+import hashlib
+from datetime import UTC, datetime
+
+import dagster as dg
+from duckdb import DuckDBPyConnection
+
+from assets.publish import recipe, remember, told
+from ecom_pipeline import cleaning, ledger, sources
+from ecom_pipeline.sources.source import land
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+RETRY = dg.RetryPolicy(max_retries=1, delay=1)  # a folder on a network share may be away for a moment
+
+
+def outside(home: Home) -> dict[str, str]:
+    """What the raw tables depend on besides code: which source, its files, and the key that hashes people."""
+    name = home.source(sources.DEFAULT)
+    key = hashlib.sha256(home.hash_key()).hexdigest()[:8]
+    return {"source": name, "files": sources.find(name).fingerprint(), "key": key}
+
+
+def _land(
+    context: dg.AssetExecutionContext, db: DuckDBPyConnection, home: Home, table: str, made: str
+) -> dict[str, object]:
+    name = home.source(sources.DEFAULT)
+    source = sources.find(name)
+    context.log.info("reading %s of %s", table, name)
+    n_rows = land(db, table, source.adapter.tables(source.folder, db).query(table), home.hash_key())
+    remember(db, f"raw_{table}", made)
+    context.log.info("landed %d %s", n_rows, table)
+    return {"source": name, "format": source.adapter.name}
+
+
+@dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
+    """One row per row of the source's catalogue, as it came."""
+    made = recipe(context, None, warehouse, outside(home))
+    with warehouse.transaction() as db:
+        metadata = _land(context, db, home, "items", made)
+    home.remember_source(home.source(sources.DEFAULT))
+    return told(warehouse, "raw_items", metadata)
+
+
+@dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
+    """One row per row of the source's judged pairs, as it came."""
+    made = recipe(context, None, warehouse, outside(home))
+    with warehouse.transaction() as db:
+        metadata = _land(context, db, home, "judgments", made)
+    return told(warehouse, "raw_judgments", metadata)
+
+
+@dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
+    """One row per row of the source's events, as it came, with its UTC day; rows that have none are rejected here."""
+    made = recipe(context, None, warehouse, outside(home))
+    with warehouse.transaction() as db:
+        metadata = _land(context, db, home, "events", made)
+        counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
+        ledger.forget_days(db, "cleaned_interactions", "select day from raw_events where day is not null")
+    return told(warehouse, "raw_events", metadata | counts)

@@ -1,0 +1,154 @@
+"""Stage 2: rows that keep the rules, the rows that do not, and the training samples made of the first."""
+
+from datetime import date, timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from assets.ingest import raw_events, raw_items, raw_judgments
+from assets.publish import column_schema, recipe, remember, settings_of, told
+from ecom_pipeline import cleaning, ledger, schema
+from ecom_pipeline.samples import SampleRules, build_samples
+from resources.warehouse import Warehouse
+
+# today is a partition too, so that a run sees the events of the hours before it
+DAYS = dg.DailyPartitionsDefinition(start_date=cleaning.FIRST_DAY.isoformat(), end_offset=1)
+
+
+@dg.asset(
+    deps=[raw_items],
+    code_version="1",
+    group_name="prepare",
+    kinds={"duckdb"},
+    metadata={"dagster/column_schema": column_schema(schema.ITEMS)},
+)
+def items(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    """One row per item of the catalogue that passed the rules, with the text that the language model reads."""
+    made = recipe(context, None, warehouse)
+    with warehouse.transaction() as db:
+        counts = cleaning.clean_items(db)
+        remember(db, "items", made)
+    context.log.info("items: %s", counts)
+    return told(warehouse, "items", counts)
+
+
+@dg.asset(
+    deps=[raw_judgments, items],
+    code_version="1",
+    group_name="prepare",
+    kinds={"duckdb"},
+    metadata={"dagster/column_schema": column_schema(schema.JUDGMENTS)},
+)
+def judgments(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    """One row per judged (query, item) pair that passed the rules."""
+    made = recipe(context, None, warehouse)
+    with warehouse.transaction() as db:
+        counts = cleaning.clean_judgments(db)
+        remember(db, "judgments", made)
+    context.log.info("judgments: %s", counts)
+    return told(warehouse, "judgments", counts)
+
+
+class CleaningConfig(dg.Config):
+    """Where behaviour stops being a person's."""
+
+    near_seconds: float = Field(default=5, ge=0, description="The same act again within so many seconds is one act.")
+    actions_per_minute: int = Field(default=30, ge=1, description="Clicks, carts and reviews of a person, at most.")
+    actions_per_day: int = Field(default=300, ge=1, description="Clicks, carts and reviews of a person, at most.")
+    events_per_day: int = Field(default=5000, ge=1, description="Events of any kind of a person, at most.")
+
+
+def day_settings(asset: dg.AssetsDefinition, config: CleaningConfig) -> str:
+    """What a cleaned day depends on besides its events."""
+    version = asset.code_versions_by_key[dg.AssetKey("cleaned_interactions")] or "0"
+    return ledger.fingerprint(version, settings_of(config), {})
+
+
+def expected_days(first: date, last: date, settings: str) -> str:
+    """A query: each day with events, and what it would be made from now; rows as the ledger takes them."""
+    inputs = cleaning.day_inputs(first, last)
+    return f"select day, md5(content || '{settings}') as made_from, md5(content || '{settings}') as content, n_rows from ({inputs})"
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "cleaned_interactions",
+            deps=[raw_events, items],
+            description="One row per event that passed the rules.",
+            metadata={"dagster/column_schema": column_schema(schema.CLEANED_INTERACTIONS)},
+            code_version="1",
+            group_name="prepare",
+            kinds={"duckdb"},
+            skippable=True,
+        ),
+        dg.AssetSpec(
+            "rejected_rows",
+            deps=[raw_events, items],
+            description="One row per row that broke a rule; those of the catalogue and the judgments are in it too.",
+            metadata={"dagster/column_schema": column_schema(schema.REJECTED_ROWS)},
+            code_version="1",
+            group_name="prepare",
+            kinds={"duckdb"},
+            skippable=True,
+        ),
+    ],
+    name="cleaned_interactions",
+    can_subset=True,  # asked for one, both are written: they are two halves of one whole
+    partitions_def=DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="warehouse",
+)
+def cleaned_interactions(context: dg.AssetExecutionContext, config: CleaningConfig, warehouse: Warehouse):
+    """Keep or reject the events of some days."""
+    window = context.partition_time_window
+    first, last = window.start.date(), window.end.date() - timedelta(days=1)
+    context.log.info("cleaning %s to %s", first, last)
+    with warehouse.transaction() as db:
+        counts = cleaning.clean_events(db, first, last, cleaning.Limits(**settings_of(config)))
+        settings = day_settings(context.assets_def, config)
+        ledger.record_days(db, "cleaned_interactions", expected_days(first, last, settings))
+    context.log.info("events: %s", counts)
+    rejected = sum(n for rule, n in counts.items() if rule != "kept")
+    for name, n_rows in (("cleaned_interactions", counts["kept"]), ("rejected_rows", rejected)):
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            yield dg.MaterializeResult(asset_key=name, metadata={"dagster/partition_row_count": n_rows, **counts})
+
+
+class SamplesConfig(dg.Config):
+    """How training samples are made; the defaults fit 15 minutes on two cores."""
+
+    n_folds: int = Field(default=5, ge=2, le=50, description="Folds for out-of-fold scores.")
+    relevant_from: float | None = Field(
+        default=None, description="Grade from which a judged pair has label 1; none: above the middle of the grades."
+    )
+    train_groups: int = Field(default=300, ge=2, description="Queries or user-days to train on, at most.")
+    validation_groups: int = Field(default=200, ge=1, description="Queries or user-days to choose on, at most.")
+    test_groups: int = Field(default=500, ge=1, description="Queries or user-days to report on, at most.")
+    positives_per_visit: int = Field(default=3, ge=1, description="Taken items kept of one visit, at most.")
+    negatives_per_positive: int = Field(default=3, ge=1, description="Items not taken, for each taken one.")
+    rows_per_group: int = Field(default=200, ge=2, description="Samples of one query or user-day, at most.")
+    history_items: int = Field(default=8, ge=1, description="Earlier items that a browsing context tells of.")
+    history_days: int = Field(default=28, ge=1, description="How far back negatives are drawn from.")
+    validation_share: float = Field(default=0.15, gt=0, lt=0.5, description="Share of visits or groups.")
+    test_share: float = Field(default=0.15, gt=0, lt=0.5, description="Share of visits or groups.")
+
+
+@dg.asset(
+    deps=["cleaned_interactions", judgments, items],
+    code_version="1",
+    group_name="prepare",
+    kinds={"duckdb"},
+    pool="warehouse",
+    metadata={"dagster/column_schema": column_schema(schema.TRAINING_SAMPLES)},
+)
+def training_samples(
+    context: dg.AssetExecutionContext, config: SamplesConfig, warehouse: Warehouse
+) -> dg.MaterializeResult:
+    """One row per (context, item) pair to learn from, with its label, group, fold and split."""
+    made = recipe(context, config, warehouse)
+    with warehouse.transaction() as db:
+        counts = build_samples(db, SampleRules(**settings_of(config)))
+        remember(db, "training_samples", made)
+    context.log.info("samples: %s", counts)
+    return told(warehouse, "training_samples", counts)

@@ -1,0 +1,135 @@
+"""How every asset ends: its rows and what they were made from are written at once, and Dagster is told."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+import pandas as pd
+
+from ecom_pipeline import ledger, schema
+from ecom_pipeline.ledger import Entry
+from ecom_pipeline.schema import Relation
+from resources.warehouse import Warehouse
+
+Metadata = Mapping[str, object]
+
+
+def settings_of(config: dg.Config | None) -> dict[str, object]:
+    """What a configuration says, as plain values."""
+    return config.model_dump(mode="json") if config else {}
+
+
+def made_from(
+    asset: dg.AssetsDefinition,
+    name: str,
+    config: dg.Config | None,
+    contents: Mapping[str, str],
+    outside: Mapping[str, str] | None = None,
+) -> str:
+    """What an asset would be made from now: its code, its configuration, the present content of what it reads.
+
+    Args:
+        asset: the definition.
+        name: which of its keys.
+        config: as it will run.
+        contents: of the assets upstream, from the ledger.
+        outside: fingerprints of what no asset holds, such as the files of a source.
+    """
+    key = dg.AssetKey(name)
+    upstream = {
+        dep.to_user_string(): contents.get(dep.to_user_string(), "absent")
+        for dep in asset.asset_deps[key]
+        if dep.to_user_string() not in asset_names(asset)
+    }
+    version = asset.code_versions_by_key[key] or "0"
+    return ledger.fingerprint(version, settings_of(config), upstream | dict(outside or {}))
+
+
+def asset_names(asset: dg.AssetsDefinition) -> list[str]:
+    """Names of what a definition makes."""
+    return [key.to_user_string() for key in asset.keys]
+
+
+def recipe(
+    context: dg.AssetExecutionContext,
+    config: dg.Config | None,
+    warehouse: Warehouse,
+    outside: Mapping[str, str] | None = None,
+) -> str:
+    """`made_from` for the asset that is running."""
+    with warehouse.connect() as db:
+        contents = ledger.contents(db)
+    return made_from(context.assets_def, context.asset_key.to_user_string(), config, contents, outside)
+
+
+def publish(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    relation: Relation,
+    frame: pd.DataFrame,
+    made: str,
+    metadata: Metadata,
+) -> dg.MaterializeResult:
+    """Replace a relation by a frame that keeps its type, and remember what it was made from."""
+    checked = frame_type(relation).type_check(None, frame)
+    if not checked.success:
+        raise dg.Failure(
+            description=f"{relation.name}: {checked.description}", metadata=checked.metadata, allow_retries=False
+        )
+    with warehouse.transaction() as db:
+        columns = ", ".join(f"{c.name}::{c.type} as {c.name}" for c in relation.columns)
+        db.execute(f"create or replace table {relation.name} as select {columns} from frame")
+        remember(db, relation.name, made)
+    return told(warehouse, relation.name, metadata)
+
+
+def remember(db, asset: str, made: str, where: str = "true") -> None:  # noqa: ANN001 - the connection
+    """Note in the ledger what was written; call it in the transaction that wrote it."""
+    content, n_rows = ledger.content(db, asset, where)
+    ledger.record(db, asset, Entry(made, content, n_rows))
+
+
+def told(warehouse: Warehouse, asset: str, metadata: Metadata) -> dg.MaterializeResult:
+    """What Dagster hears of an asset without partitions: its rows, its content's hash and its figures."""
+    with warehouse.connect() as db:
+        entry = ledger.entries(db, asset)[ledger.WHOLE]
+    return dg.MaterializeResult(
+        asset_key=asset,
+        data_version=dg.DataVersion(entry.content),
+        metadata={"dagster/row_count": entry.n_rows, **plain(metadata)},
+    )
+
+
+def plain(metadata: Metadata) -> dict:
+    """Figures as Dagster takes them: numpy's numbers become Python's."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in metadata.items()}
+
+
+def column_schema(relation: Relation) -> dg.TableSchema:
+    """Columns with their meaning, for the catalogue in the UI."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                c.name, c.type, c.meaning, dg.TableColumnConstraints(nullable=not c.required, unique=(c.name,) == relation.key)
+            )
+            for c in relation.columns
+        ]
+    )
+
+
+def frame_type(relation: Relation) -> dg.DagsterType:
+    """The `dagster-pandas` type of a frame that crosses assets, from the relation's columns."""
+    import dagster_pandas as dp
+    from dagster_pandas import constraints
+
+    def column(c: schema.Column) -> dp.PandasColumn:
+        found: list = [constraints.NonNullableColumnConstraint()] if c.required else []
+        if c.minimum is not None or c.maximum is not None:
+            low = -float("inf") if c.minimum is None else c.minimum
+            high = float("inf") if c.maximum is None else c.maximum
+            found.append(constraints.InRangeColumnConstraint(low, high, ignore_missing_vals=not c.required))
+        if c.choices:
+            found.append(constraints.CategoricalColumnConstraint(set(c.choices), ignore_missing_vals=not c.required))
+        return dp.PandasColumn(c.name, constraints=found)
+
+    name = "".join(part.title() for part in relation.name.split("_")) + "Frame"
+    return dp.create_dagster_pandas_dataframe_type(name, f"One row per {relation.row}.", [column(c) for c in relation.columns])
