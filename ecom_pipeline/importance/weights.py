@@ -18,22 +18,28 @@ class WeightMap:
     Attributes:
         power: 0 makes all weights equal; higher follows the values more closely.
         clip_quantile: weights above this quantile are lowered to it, so that no sample carries the training.
+        within_label: scale each label's weights to mean 1 of their own. Values such as confidence are lower for the
+            rarer label as a whole; without this, the weighted model unlearns how frequent the label is.
 
-    >>> WeightMap(power=1.0, clip_quantile=1.0).weights(np.array([0.9, 0.3, -2.0])).round(3).tolist()
+    >>> WeightMap(1.0, 1.0, False).weights(np.array([0.9, 0.3, -2.0]), np.array([1, 0, 0])).round(3).tolist()
     [2.25, 0.75, 0.0]
+    >>> WeightMap(1.0, 1.0, True).weights(np.array([0.9, 0.3, 0.1]), np.array([1, 0, 0])).round(3).tolist()
+    [1.0, 1.5, 0.5]
     """
 
     power: float
     clip_quantile: float
+    within_label: bool
 
-    def weights(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def weights(self, value: NDArray[np.float64], label: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights of samples from their values.
 
         Args:
             value: (n,) finite, higher is worth more.
+            label: (n,) in [0, 1]; from 0.5 on it counts as 1.
 
         Returns:
-            (n,) >= 0 with mean 1.
+            (n,) >= 0 with mean 1. A label none of whose values is above 0 has weights 0.
 
         Raises:
             SampleError: if no value is above 0.
@@ -46,11 +52,19 @@ class WeightMap:
                 f"sample_weight: {len(value)} of {len(value)} values are not above 0; the first is {float(value[0])!r}. "
                 "At least one must be: choose another estimator."
             )
-        # scaled first, so that no power overflows
-        raised = (raw / raw.max()) ** self.power
-        if self.power > 0:
-            clipped = np.minimum(raised, np.quantile(raised, self.clip_quantile))
-            raised = clipped if clipped.any() else raised
+        classes = (label >= 0.5).astype(int) if self.within_label else np.zeros(len(label), int)
+        result = np.zeros(len(value))
+        for one in np.unique(classes):
+            rows = classes == one
+            result[rows] = self._scaled(raw[rows])
+        return result / result.mean()
+
+    def _scaled(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not raw.any():
+            return raw
+        raised = (raw / raw.max()) ** self.power  # scaled first, so that no power overflows
+        clipped = np.minimum(raised, np.quantile(raised, self.clip_quantile))
+        raised = clipped if clipped.any() else raised
         return raised / raised.mean()
 
 

@@ -1,0 +1,63 @@
+"""Stage 6: whether it helped, with intervals, as a relation and as one page."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.model import fine_tuned_model
+from assets.prepare import training_samples
+from assets.publish import column_schema, plain, publish, recipe, settings_of
+from ecom_pipeline import ledger, report, schema
+from ecom_pipeline.language.embeddings import sample_features
+from resources.compute import Compute
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+TEST = "select * from training_samples where split = 'test' order by sample_id"
+
+
+class EvaluationConfig(dg.Config):
+    """How figures and their intervals are made."""
+
+    model: str = Field(default="all-MiniLM-L6-v2", description="As for `embeddings`.")
+    max_tokens: int = Field(default=96, ge=8, le=8192, description="As for `embeddings`.")
+    token_budget: int = Field(default=4096, ge=8, description="Tokens of a batch when scoring.")
+    seed: int = Field(default=0, ge=0, description="Of the bootstrap.")
+
+
+@dg.asset(
+    deps=[fine_tuned_model, training_samples, "embeddings", "importance_weights", "rejected_rows"],
+    code_version="1",
+    group_name="evaluate",
+    kinds={"html"},
+    metadata={"dagster/column_schema": column_schema(schema.EVALUATION)},
+)
+def evaluation_report(
+    context: dg.AssetExecutionContext, config: EvaluationConfig, warehouse: Warehouse, compute: Compute, home: Home
+) -> dg.MaterializeResult:
+    """One row per figure of the relation `evaluation`, and the page that tells them."""
+    from ecom_pipeline.ranking import frames
+
+    made = recipe(context, config, warehouse)
+    with warehouse.connect() as db:
+        folder = home.models / ledger.entries(db, "fine_tuned_model")[ledger.WHOLE].content
+        samples = db.sql(TEST).df()
+        features, popularity, known = sample_features(db, samples), report.popularity(db), report.train_items(db)
+    taken = samples.item_id.map(popularity).fillna(0).to_numpy()
+    settings = settings_of(config)
+    context.log.info("judging %d test samples", len(samples))
+    figures = frames.judge(samples, features, taken, known, settings, compute.torch_device(), folder, config.seed)
+    result = publish(context, warehouse, schema.EVALUATION, figures, made, {})
+    with warehouse.connect() as db:
+        page = report.gather(db, folder)
+    report.write(page, home.report)
+    with warehouse.transaction() as db:
+        ledger.record(db, "evaluation_report", ledger.entries(db, "evaluation")[ledger.WHOLE])
+    return dg.MaterializeResult(
+        data_version=result.data_version,
+        metadata={
+            **result.metadata,
+            "report": dg.MetadataValue.path(home.report),
+            "results": dg.MetadataValue.md(report.markdown(page)),
+            **plain(report.headline(page)),
+        },
+    )

@@ -1,0 +1,68 @@
+"""Stage 5: the language model's top layers learn with the weights, and a twin without."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.importance import TRAIN, importance_weights
+from assets.language import embeddings
+from assets.prepare import training_samples
+from assets.publish import made_from, plain, settings_of
+from ecom_pipeline import ledger
+from resources.compute import Compute
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+VALIDATION = "select * from training_samples where split = 'validation' order by sample_id"
+
+
+class ModelConfig(dg.Config):
+    """How both twins learn; the search is the same for both."""
+
+    model: str = Field(default="all-MiniLM-L6-v2", description="As for `embeddings`.")
+    max_tokens: int = Field(default=96, ge=8, le=8192, description="As for `embeddings`.")
+    estimator: str = Field(
+        default="oof_confidence",
+        description="Whose weights are used. 'literal_prediction_gap' also scales the labels, as first written.",
+    )
+    n_top: int = Field(default=2, ge=1, description="Layers that learn, from the top; the others are frozen.")
+    n_components: int = Field(default=100, ge=1, description="Components of the head's projection.")
+    penalties: list[float] = Field(default=[0.03, 0.1, 0.3, 1.0, 3.0], description="Tried for the head: L2 a sample.")
+    learning_rates: list[float] = Field(default=[3e-5, 1e-4], description="Tried one by one.")
+    weight_decays: list[float] = Field(default=[0.01, 0.1], description="One for each learning rate.")
+    n_seeds: int = Field(default=3, ge=1, le=100, description="Trainings with the best settings.")
+    max_epochs: int = Field(default=2, ge=0, description="Passes over the samples, at most.")
+    patience: int = Field(default=1, ge=1, description="Epochs without a better validation nDCG@10.")
+    batch_pairs: int = Field(default=96, ge=2, description="Pairs of a step, about; groups stay whole.")
+    warmup_share: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    token_budget: int = Field(default=4096, ge=8, description="Tokens of a batch when scoring.")
+    seed: int = Field(default=0, ge=0, description="First seed: order of the samples, and dropout.")
+
+
+@dg.asset(
+    deps=[importance_weights, training_samples, embeddings],
+    code_version="1",
+    group_name="model",
+    kinds={"pytorch", "safetensors"},
+    pool="gpu",
+)
+def fine_tuned_model(
+    context: dg.AssetExecutionContext, config: ModelConfig, warehouse: Warehouse, compute: Compute, home: Home
+) -> dg.MaterializeResult:
+    """One row per trained ranker: the weighted ones and their unweighted twins, as safetensors with a manifest."""
+    from ecom_pipeline.ranking import frames
+
+    with warehouse.connect() as db:
+        contents = ledger.contents(db)
+        made = made_from(context.assets_def, "fine_tuned_model", config, contents)
+        data = frames.read_splits(db, TRAIN, VALIDATION, config.estimator)
+    folder = home.models / made
+    context.log.info("training on %d samples in %s", len(data.train), folder)
+    manifest = frames.fit(data, settings_of(config), compute.torch_device(), folder, contents)
+    n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
+    with warehouse.transaction() as db:
+        ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))
+    figures = {f"{name}_validation_{key}": figure for name, key, figure in frames.figures(manifest)}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(made),
+        metadata={"dagster/row_count": n_rankers, "folder": dg.MetadataValue.path(folder), **plain(figures)},
+    )

@@ -1,0 +1,91 @@
+"""The store of embeddings: a row a distinct text and encoder; only texts without a row are read.
+
+On the floor of `language`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+from numpy.typing import NDArray
+
+from ecom_pipeline import schema
+from ecom_pipeline.errors import WarehouseError
+from ecom_pipeline.language.encoder import encode, encoder_id, load_encoder
+from ecom_pipeline.language.features import PairFeatures, pair_features
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Texts with their new embeddings, and what they cost."""
+
+    encoder_id: str
+    texts: list[str]
+    embedding: NDArray[np.float32]  # (n, d)
+    throughput: dict[str, float]
+
+
+def missing_texts(db: DuckDBPyConnection, model: str, max_tokens: int) -> list[str]:
+    """Distinct texts of the samples without a row under this encoder."""
+    schema.EMBEDDINGS.create(db)
+    rows = db.execute(
+        """with texts as (select context_text as text from training_samples union select item_text from training_samples)
+        select text from texts where md5(text) not in (select text_hash from embeddings where encoder_id = ?)
+        order by text""",
+        [encoder_id(model, max_tokens)],
+    )
+    return [text for (text,) in rows.fetchall()]
+
+
+def embed(texts: Sequence[str], model: str, max_tokens: int, token_budget: int, device: str) -> Embedded:
+    """Read texts; the model is not even loaded where there are none."""
+    if not texts:
+        return Embedded(encoder_id(model, max_tokens), [], np.zeros((0, 1), np.float32), {})
+    encoder = load_encoder(model, max_tokens, device)
+    encoded = encode(encoder, texts, token_budget)
+    return Embedded(encoder.encoder_id, list(texts), encoded.embedding, encoded.throughput())
+
+
+def add(db: DuckDBPyConnection, found: Embedded) -> None:
+    """Add rows to `embeddings`; those of other encoders go, as a sample has one row a text."""
+    db.execute("delete from embeddings where encoder_id <> ?", [found.encoder_id])
+    if not found.texts:
+        return
+    width = found.embedding.shape[1]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.embedding.ravel()), width)
+    incoming = pa.table({"text": found.texts, "embedding": vectors})
+    db.register("incoming", incoming)
+    db.execute(
+        "insert into embeddings select md5(text), ?, embedding::float[], now()::timestamp from incoming",
+        [found.encoder_id],
+    )
+    db.unregister("incoming")
+
+
+def sample_features(db: DuckDBPyConnection, samples: pd.DataFrame) -> PairFeatures:
+    """Frozen features of samples, in their order.
+
+    Raises:
+        WarehouseError: if a text has no embedding.
+    """
+    rows = db.execute("select text_hash, embedding from embeddings").fetchnumpy()
+    place = {name: row for row, name in enumerate(rows["text_hash"])}
+    vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
+    context, item = (_rows(db, samples[column], place) for column in ("context_text", "item_text"))
+    return pair_features(vectors[context], vectors[item], samples.context_text, samples.title, samples.item_text)
+
+
+def _rows(db: DuckDBPyConnection, texts: pd.Series, place: dict[str, int]) -> list[int]:
+    from hashlib import md5
+
+    hashes = {text: md5(text.encode()).hexdigest() for text in texts.unique()}
+    absent = [text for text, name in hashes.items() if name not in place]
+    if absent:
+        raise WarehouseError(
+            f"embeddings: {len(absent)} of {len(hashes)} texts have no row; first: {absent[0][:60]!r}. Every text of a "
+            "sample must be embedded: materialise `embeddings` after `training_samples`."
+        )
+    return [place[hashes[text]] for text in texts]

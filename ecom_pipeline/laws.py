@@ -1,0 +1,132 @@
+"""What must be true of a relation beyond its columns: one law each, as a query for the rows that break it.
+
+On the floor of `report`. The gates between the assets ask these.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A statement about a relation, and the query that yields what breaks it."""
+
+    relation: str
+    name: str
+    statement: str
+    broken: str
+
+
+LAWS = (
+    Law(
+        "items",
+        "rows_in_are_kept_or_rejected",
+        "every row of raw_items is in items or in rejected_rows, once",
+        """select row_number from raw_items group by row_number
+           having count(*) <> 1 or (select count(*) from raw_items) <> (select count(*) from items)
+               + (select count(*) from rejected_rows where source = 'items')""",
+    ),
+    Law(
+        "judgments",
+        "rows_in_are_kept_or_rejected",
+        "every row of raw_judgments is in judgments or in rejected_rows, once",
+        """select row_number from raw_judgments
+           where (select count(*) from raw_judgments) <> (select count(*) from judgments)
+               + (select count(*) from rejected_rows where source = 'judgments')""",
+    ),
+    Law(
+        "cleaned_interactions",
+        "rows_in_are_kept_or_rejected",
+        "on every cleaned day, events that came in are events kept plus events rejected",
+        """with came as (select day, count(*) as n from raw_events where day is not null group by day),
+            kept as (select day, count(*) as n from cleaned_interactions group by day),
+            gone as (select day, count(*) as n from rejected_rows where source = 'events' group by day)
+        select came.day, came.n as came_in, coalesce(kept.n, 0) as kept, coalesce(gone.n, 0) as rejected
+        from came join ledger on ledger.asset = 'cleaned_interactions' and ledger.day = came.day
+            left join kept on kept.day = came.day left join gone on gone.day = came.day
+        where came.n <> coalesce(kept.n, 0) + coalesce(gone.n, 0)""",
+    ),
+    Law(
+        "training_samples",
+        "no_group_is_in_two_splits",
+        "all samples of a group are in one split and one fold",
+        """select group_id from training_samples group by group_id
+           having count(distinct split) > 1 or count(distinct fold) > 1""",
+    ),
+    Law(
+        "training_samples",
+        "no_context_is_later_than_its_sample",
+        "what a context tells of happened before the sample",
+        "select sample_id, occurred_at, context_until from training_samples where context_until >= occurred_at",
+    ),
+    Law(
+        "training_samples",
+        "the_last_period_is_test",
+        "no training sample of behaviour is as late as a test sample, where days decide the split",
+        """select sample_id, occurred_at from training_samples
+           where split = 'train' and occurred_at::date > (
+               select min(occurred_at)::date from training_samples where split = 'test')
+           and (select count(distinct occurred_at::date) from training_samples) >= 3
+           and (select count(distinct day) from cleaned_interactions) >= 3""",
+    ),
+    Law(
+        "embeddings",
+        "every_text_is_embedded_at_unit_length",
+        "each text of a sample has an embedding of length 1",
+        """with texts as (
+            select context_text as text from training_samples union select item_text from training_samples)
+        select text, list_sum([x * x for x in embedding]) as squared_length
+        from texts left join embeddings on text_hash = md5(text)
+        where embedding is null or abs(squared_length - 1) > 1e-3""",
+    ),
+    Law(
+        "fold_predictions",
+        "every_training_sample_has_one_score_a_repeat",
+        "training samples and scores of each repeat are the same set",
+        """select sample_id, repeat, n from (
+            select s.sample_id, r.repeat, count(p.sample_id) as n
+            from training_samples as s cross join (select distinct repeat from fold_predictions) as r
+                left join fold_predictions as p on p.sample_id = s.sample_id and p.repeat = r.repeat
+            where split = 'train' group by all)
+        where n <> 1
+        union all
+        select sample_id, repeat, 0 from fold_predictions
+        where sample_id not in (select sample_id from training_samples where split = 'train')""",
+    ),
+    Law(
+        "fold_predictions",
+        "no_group_is_scored_by_a_model_that_saw_it",
+        "all samples of a group are in one fold of each repeat",
+        """select group_id, repeat from fold_predictions join training_samples using (sample_id)
+           group by all having count(distinct fold_predictions.fold) > 1""",
+    ),
+    Law(
+        "sample_values",
+        "every_training_sample_is_valued",
+        "each estimator values exactly the training samples",
+        """select estimator, count(*) as n from sample_values semi join (
+               select sample_id from training_samples where split = 'train') using (sample_id)
+           group by estimator having n <> (select count(*) from training_samples where split = 'train')
+               or n <> (select count(*) from sample_values as all_ where all_.estimator = sample_values.estimator)""",
+    ),
+    Law(
+        "importance_weights",
+        "weights_have_mean_one",
+        "the weights of each estimator are >= 0 and have mean 1 over the training split",
+        """select estimator, avg(sample_weight) as mean_weight, count(*) as n from importance_weights group by estimator
+           having abs(mean_weight - 1) > 1e-6 or min(sample_weight) < 0
+               or n <> (select count(*) from training_samples where split = 'train')""",
+    ),
+    Law(
+        "evaluation",
+        "both_twins_are_judged_on_the_same_groups",
+        "a weighted and an unweighted figure of one slice are over equally many groups and seeds",
+        """select split, slice, metric from evaluation where model in ('weighted', 'unweighted')
+           group by all having count(*) <> 2 or count(distinct n_groups) > 1 or count(distinct n_seeds) > 1""",
+    ),
+    Law(
+        "evaluation",
+        "intervals_are_ordered",
+        "the lower end of an interval is not above the upper",
+        "select model, slice, metric, ci_low, ci_high from evaluation where ci_low > ci_high",
+    ),
+)
