@@ -94,8 +94,8 @@ def violations(db: DuckDBPyConnection, relation: Relation) -> list[Violation]:
         for (promise, condition), n in zip(counted.items(), found, strict=True)
     ]
     key = ", ".join(relation.key)
-    (n_repeated,) = _row(db, f"select count(*) - count(distinct ({key},)) from {relation.name}")
-    repeated = f"({key}) in (select ({key}) from {relation.name} group by {key} having count(*) > 1)"
+    (n_repeated,) = _row(db, f"select count(*) - count(distinct row({key})) from {relation.name}")
+    repeated = f"row({key}) in (select row({key}) from {relation.name} group by {key} having count(*) > 1)"
     first = _first(db, relation, repeated) if n_repeated else ""
     return [*result, Violation(f"({key}) is unique", n_repeated, first)]
 

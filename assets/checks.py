@@ -1,0 +1,84 @@
+"""The gates: each relation keeps its schema, keys and ranges, and the laws of its stage; else nothing below it runs."""
+
+import os
+
+import dagster as dg
+import pandas as pd
+
+from ecom_pipeline import schema
+from ecom_pipeline.laws import LAWS, Law
+from ecom_pipeline.schema import Relation
+from resources.warehouse import Warehouse
+
+HELD_BY = {"evaluation": "evaluation_report"}  # relations that are not called as their asset
+
+
+def _asset(relation: str) -> dg.AssetKey:
+    return dg.AssetKey(HELD_BY.get(relation, relation))
+
+
+def _schema_check(relation: Relation) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=_asset(relation.name),
+        name=f"{relation.name}_keep_schema_keys_and_ranges",
+        blocking=True,
+        description=f"One row per {relation.row}: columns, keys, ranges and volume, judged by Great Expectations.",
+    )
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        with warehouse.connect() as db:
+            relation.create(db)
+            found = schema.violations(db, relation)
+            columns = db.sql(f"from {relation.name} limit 0").columns
+            (n_rows,) = db.execute(f"select count(*) from {relation.name}").fetchall()[0]
+        # counted in SQL and judged here: the same verdict at any size
+        counts = pd.DataFrame([{str(v.promise): v.n_rows for v in found} | {"n_rows": n_rows}])
+        broken = _judge(counts, 0 if relation.may_be_empty else 1)
+        absent = sorted(set(relation.column_names) - set(columns))
+        return dg.AssetCheckResult(
+            passed=not broken and not absent,
+            metadata={
+                "n_rows": n_rows,
+                "missing_columns": absent,
+                "broken": [str(v) for v in found if v.promise in broken] or broken,
+            },
+        )
+
+    return check
+
+
+def _judge(counts: pd.DataFrame, least: int) -> list[str]:
+    """Names of the counts that are not as they must be, in the eyes of Great Expectations."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    suite = gx.ExpectationSuite(name="promises")
+    for name in counts.columns:
+        low, high = (least, None) if name == "n_rows" else (0, 0)
+        suite.add_expectation(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high))
+    asset = context.data_sources.add_pandas("counts").add_dataframe_asset("counts")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": counts})
+    return [r.expectation_config.kwargs["column"] for r in batch.validate(suite).results if not r.success]
+
+
+def _law_check(law: Law) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=_asset(law.relation), name=law.name, blocking=True, description=law.statement)
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        with warehouse.connect() as db:
+            broken = db.sql(law.broken).df()
+        first = broken.head(3).astype(str).to_dict("records")
+        return dg.AssetCheckResult(
+            passed=broken.empty,
+            description=law.statement if broken.empty else f"{law.statement}; {len(broken)} break it; first: {first[0]}",
+            metadata={"n_broken": len(broken), "first": dg.MetadataValue.json(first)},
+        )
+
+    return check
+
+
+CHECKS = [
+    *(_schema_check(relation) for relation in schema.RELATIONS.values()),
+    *(_law_check(law) for law in LAWS),
+]

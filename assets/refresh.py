@@ -1,0 +1,115 @@
+"""What a refresh has to do: the assets, and the days, that would be made from something else than they were."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+from duckdb import DuckDBPyConnection
+
+from assets.evaluate import evaluation_report
+from assets.importance import fold_predictions, importance_weights, sample_values
+from assets.ingest import outside, raw_events, raw_items, raw_judgments
+from assets.language import embeddings
+from assets.model import fine_tuned_model
+from assets.prepare import (
+    CleaningConfig,
+    cleaned_interactions,
+    day_settings,
+    expected_days,
+    items,
+    judgments,
+    training_samples,
+)
+from assets.publish import made_from
+from ecom_pipeline import cleaning, ledger
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+CATALOGUE = [raw_items, raw_judgments, raw_events, items, judgments]
+SAMPLES = [training_samples, embeddings, fold_predictions, sample_values, importance_weights]
+MODELS = [fine_tuned_model, evaluation_report]
+FLOW = [*CATALOGUE, cleaned_interactions, *SAMPLES, *MODELS]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Work for one run: which assets, and of which days where they have days.
+
+    Attributes:
+        assets: names in flow order; empty where nothing is stale.
+        days: first and last stale day, or None.
+    """
+
+    assets: tuple[str, ...]
+    days: tuple[date, date] | None = None
+
+    def tags(self) -> dict[str, str]:
+        """Tags that make a run cover the days."""
+        if self.days is None:
+            return {}
+        first, last = (day.isoformat() for day in self.days)
+        return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Sequence[str]) -> Plan:
+    """The next run: first the source's tables where they are stale, then everything below that is.
+
+    Args:
+        warehouse: holds the ledger.
+        home: says which source.
+        run_config: as the run will have it; a changed setting makes an asset stale.
+        made: assets that Dagster has a record of; others are stale whatever the ledger says.
+
+    Cost: one scan of `raw_events`; no source file and no model is read.
+    """
+    with warehouse.connect() as db:
+        catalogue = _stale(db, CATALOGUE, run_config, made, outside(home))
+        if catalogue:
+            return Plan(tuple(catalogue))
+        days = _stale_days(db, run_config, made)
+        below = _stale(db, [*SAMPLES, *MODELS], run_config, made, {}, ["cleaned_interactions"] if days else [])
+    if "evaluation_report" not in below and not home.report.is_file():
+        below.append("evaluation_report")
+    return Plan((*(("cleaned_interactions", "rejected_rows") if days else ()), *below), days)
+
+
+def config_of(asset: dg.AssetsDefinition, run_config: Mapping) -> dg.Config | None:
+    """The configuration an asset would run with: what is given, and its defaults."""
+    kind = asset.op.compute_fn.decorated_fn.__annotations__.get("config")  # type: ignore[union-attr]
+    given = run_config.get("ops", {}).get(asset.op.name, {}).get("config", {})
+    return kind(**given) if kind else None
+
+
+def _stale(
+    db: DuckDBPyConnection,
+    assets: Sequence[dg.AssetsDefinition],
+    run_config: Mapping,
+    made: Sequence[str],
+    outside_raw: Mapping[str, str],
+    stale: Sequence[str] = (),
+) -> list[str]:
+    contents = ledger.contents(db)
+    found: list[str] = []
+    for asset in assets:
+        name = asset.key.to_user_string()
+        upstream = {key.to_user_string() for key in asset.asset_deps[asset.key]}
+        extra = outside_raw if name.startswith("raw_") else {}
+        expected = made_from(asset, name, config_of(asset, run_config), contents, extra)
+        entry = ledger.entries(db, name).get(ledger.WHOLE)
+        if upstream & {*found, *stale} or entry is None or entry.made_from != expected or name not in made:
+            found.append(name)
+    return found
+
+
+def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]) -> tuple[date, date] | None:
+    config = config_of(cleaned_interactions, run_config)
+    assert isinstance(config, CleaningConfig)
+    wanted = expected_days(cleaning.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
+    recorded = "select day, made_from from ledger where asset = 'cleaned_interactions'"
+    if "cleaned_interactions" not in made:
+        recorded += " and false"
+    first, last = db.execute(
+        f"select min(day), max(day) from ({wanted}) as w where (day, made_from) not in ({recorded})"
+    ).fetchall()[0]
+    return (first, last) if first else None

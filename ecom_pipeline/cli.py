@@ -1,0 +1,317 @@
+"""`ecom`: run the pipeline, read its results, free what a dead run holds.
+
+With `definitions.py` the only file of the package that knows Dagster. Exit 0: done; 2: the input is at fault; 1:
+anything else.
+"""
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecom_pipeline.errors import InputError, PipelineError, WarehouseError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="ECOM_HOME", help="Folder under which everything lives.", show_default=True)
+]
+DEFAULT_HOME = Path(".ecom")
+_PID = "ecom/pid"
+_GATES_OF_INPUT = {"raw_items", "raw_events", "raw_judgments", "items", "judgments", "cleaned_interactions", "training_samples"}
+
+
+def main() -> None:
+    """Run a command; errors on purpose are told in a line."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        _fail(error, 2)
+    except PipelineError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("stopped; the next `ecom run` goes on from what was finished.", 1)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - click's own usage errors carry their exit code
+        if hasattr(error, "show"):
+            error.show()
+            sys.exit(2)
+        raise
+
+
+def _fail(error: object, code: int) -> None:
+    print(f"ecom: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def run(
+    home: HomeOption = DEFAULT_HOME,
+    source: Annotated[str, typer.Option(help="A packaged source's name, a folder, or NAME:FOLDER.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="First seed of training and of the bootstrap.", min=0)] = None,
+    config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
+) -> None:
+    """Bring everything up to date through Dagster, and say what came out; with nothing new, nothing is recomputed."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device: 1 value is unknown: {device!r}. It must be auto, cpu or cuda: choose one of them.")
+    _enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=device)
+    from ecom_pipeline import definitions
+
+    run_config = _run_config(config, seed)
+    home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
+    home_.prepare()
+    with _alone(home), _instance(home_) as instance:
+        for run_id in free_dead_runs(instance):
+            print(f"run {run_id[:8]} had died; it is marked as failed and holds nothing any more", file=sys.stderr)
+        n_assets, started = 0, time.monotonic()
+        while (plan := definitions.next_plan(warehouse, home_, run_config, definitions.made_assets(instance))).assets:
+            _execute(instance, plan, run_config)
+            n_assets += len(plan.assets)
+        done = f"{n_assets} assets made" if n_assets else "nothing is new, nothing was made again"
+        print(f"{done}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+    _tell(home_, warehouse)
+
+
+@app.command()
+def report(home: HomeOption = DEFAULT_HOME) -> None:
+    """Print the results of the last run, and where the page lies."""
+    _enter(home)
+    from ecom_pipeline import definitions
+
+    _tell(definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"])
+
+
+@app.command()
+def suspects(
+    home: HomeOption = DEFAULT_HOME,
+    top: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
+    csv: Annotated[Path | None, typer.Option(help="Write them to this file instead.")] = None,
+) -> None:
+    """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
+    from ecom_pipeline import report
+
+    with _finished(home, "sample_values") as db:
+        found = report.suspects(db, top)
+    if csv:
+        _writing(csv, lambda: found.to_csv(csv, index=False))
+        print(f"{len(found)} samples: {csv}")
+        return
+    for row in found.itertuples():
+        print(f"{row.confidence:.3f}  {row.sample_id}  label {row.label:g}")
+        print(f"       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {row.why}")
+
+
+@app.command()
+def weights(
+    export: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    home: HomeOption = DEFAULT_HOME,
+    estimator: Annotated[str, typer.Option(help="Whose weights.")] = "oof_confidence",
+) -> None:
+    """Write the training weights to a Parquet file, with the ids of the pairs."""
+    from ecom_pipeline import report
+
+    with _finished(home, "importance_weights") as db:
+        known = [name for (name,) in db.execute("select distinct estimator from importance_weights").fetchall()]
+        if estimator not in known:
+            raise InputError(
+                f"--estimator: 1 name is unknown: {estimator!r}. It must be one of {', '.join(sorted(known))}: choose one."
+            )
+        found = db.sql(report.exported_weights(db, estimator)).df()
+    _writing(export, lambda: found.to_parquet(export, index=False))
+    print(f"{len(found)} weights: {export}")
+
+
+@app.command()
+def unlock(home: HomeOption = DEFAULT_HOME) -> None:
+    """Mark runs whose process is dead as failed, and free what they hold."""
+    _enter(home)
+    from ecom_pipeline import definitions
+
+    home_ = definitions.RESOURCES["home"]
+    home_.prepare()
+    with _instance(home_) as instance:
+        freed = free_dead_runs(instance)
+    print(f"{len(freed)} dead runs freed" + "".join(f"\n{run_id}" for run_id in freed))
+
+
+def free_dead_runs(instance: Any) -> list[str]:
+    """Mark runs as failed whose process is gone, free their pool slots, and return their ids."""
+    import dagster as dg
+
+    under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+    freed = []
+    for one in instance.get_runs(dg.RunsFilter(statuses=under_way)):
+        pid = one.tags.get(_PID)
+        if pid is None or Path(f"/proc/{pid}").exists() or _alive(int(pid)):
+            continue  # a run of the UI or the daemon is theirs to watch
+        instance.report_run_failed(one, f"its process, {pid}, is gone")
+        instance.event_log_storage.free_concurrency_slots_for_run(one.run_id)
+        freed.append(one.run_id)
+    return freed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _enter(home: Path, **environment: str) -> None:
+    """Set what the definitions read when they load."""
+    os.environ["ECOM_HOME"] = str(home.expanduser().absolute())
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.update({name: value for name, value in environment.items() if value})
+
+
+def _source(source: str) -> str:
+    """A source's name in a form that holds wherever the command is run from; unknown ones are refused at once."""
+    from ecom_pipeline import sources
+
+    if not source or source in sources.adapters():
+        if source:
+            sources.find(source)
+        return source
+    found = sources.find(source)
+    return f"{found.adapter.name}:{found.folder}"
+
+
+def _run_config(path: Path | None, seed: int | None) -> dict:
+    import yaml
+
+    if path is not None and not path.is_file():
+        raise InputError(f"--config: 1 file is missing: {str(path)!r}. It must be a YAML file: check the path.")
+    given = yaml.safe_load(path.read_text()) if path else {}
+    if not isinstance(given or {}, dict):
+        raise InputError(f"--config: {str(path)!r} holds a {type(given).__name__}. It must be a mapping that begins with `ops:`.")
+    given = given or {}
+    if seed is not None:
+        for name in ("fine_tuned_model", "evaluation_report"):
+            given.setdefault("ops", {}).setdefault(name, {}).setdefault("config", {})["seed"] = seed
+    return given
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One `ecom run` a home; the lock goes with the process, however it ends."""
+    with (home / "run.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise WarehouseError(
+                f"home: {str(home)!r} is in use by 1 other `ecom run`, PID {file.read().strip() or 'unknown'}. Only one "
+                "may work in a home: wait for it, end it, or choose another --home."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def _instance(home: Any) -> Iterator[Any]:
+    import dagster as dg
+
+    os.environ["DAGSTER_HOME"] = str(home.dagster)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def _execute(instance: Any, plan: Any, run_config: Mapping) -> None:
+    """One run of Dagster in this process."""
+    import dagster as dg
+
+    from ecom_pipeline.definitions import defs
+
+    job = defs.resolve_implicit_global_asset_job_def()
+    known = {name: value for name, value in run_config.get("ops", {}).items() if name in plan.assets}
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(name) for name in plan.assets],
+        run_config={**run_config, "ops": known},
+        tags={_PID: str(os.getpid()), **plan.tags()},
+        raise_on_error=False,
+    )
+    if not result.success:
+        _explain(result)
+
+
+def _explain(result: Any) -> None:
+    """Raise for a failed run what went wrong first, as an error of ours."""
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed:
+            asset = evaluation.asset_key.to_user_string()
+            kind = InputError if asset in _GATES_OF_INPUT else PipelineError
+            details = {name: value.value for name, value in evaluation.metadata.items()}
+            raise kind(
+                f"gate {evaluation.check_name!r} of {asset!r} is shut: {evaluation.description or details}. What lies "
+                "below it was not made. Look at rejected_rows and at the source, mend what is named, and run again."
+            )
+    failures = [event for event in result.all_events if event.is_step_failure]
+    for event in failures:
+        error = event.step_failure_data.error
+        while error is not None:
+            if error.cls_name in _ours():
+                raise _ours()[error.cls_name](error.message.split(": ", 1)[-1].strip())
+            error = error.cause
+    told = failures[0].step_failure_data.error.to_string() if failures else "no step says why"
+    raise PipelineError(f"run {result.run_id} failed: {told}")
+
+
+def _ours() -> dict[str, type[PipelineError]]:
+    from ecom_pipeline import errors
+
+    return {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PipelineError)}
+
+
+@contextmanager
+def _finished(home: Path, relation: str) -> Iterator[Any]:
+    """A connection to a warehouse in which a relation has been made."""
+    _enter(home)
+    from ecom_pipeline import definitions
+
+    warehouse = definitions.RESOURCES["warehouse"]
+    if not Path(warehouse.path).is_file() or not warehouse.has(relation):
+        raise InputError(
+            f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "
+            "`ecom run` first, or choose another --home."
+        )
+    with warehouse.connect() as db:
+        yield db
+
+
+def _tell(home: Any, warehouse: Any) -> None:
+    from ecom_pipeline import ledger, report
+
+    with _finished(home.folder, "evaluation") as db:
+        entry = ledger.entries(db, "fine_tuned_model")[ledger.WHOLE]
+        page = report.gather(db, home.models / entry.content)
+    if not home.report.is_file():
+        report.write(page, home.report)
+    print("\n".join(["", *report.lines(page), "", f"report: {home.report}"]))
+
+
+def _writing(path: Path, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r}: 1 file cannot be written: {error.strerror}. Its folder must exist and be writable: choose another path."
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The code location: assembles assets, checks, jobs, schedules, sensors and resources; opens nothing."""
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from assets.automation import ci, daily_refresh, daily_schedule, refresh, source_changed
+from assets.checks import CHECKS
+from assets.automation import made_assets  # noqa: F401 - the command line plans with it
+from assets.refresh import FLOW, next_plan  # noqa: F401
+from resources.compute import Compute
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+_home = Path(os.environ.get("ECOM_HOME") or ".ecom").expanduser().absolute()
+
+RESOURCES = {
+    "home": Home(
+        path=str(_home),
+        asked_source=os.environ.get("ECOM_SOURCE", ""),
+        asked_key=os.environ.get("ECOM_HASH_KEY", ""),
+    ),
+    "warehouse": Warehouse(path=str(_home / "warehouse.duckdb")),
+    "compute": Compute(device=os.environ.get("ECOM_DEVICE", "auto")),  # type: ignore[arg-type]
+}
+
+
+@dg.logger(description="One line a message that a person may want to read; Dagster's own events stay in its log.")
+def terminal(context: dg.InitLoggerContext) -> logging.Logger:
+    """Plain lines on standard error."""
+    logger = logging.Logger("ecom", logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_short)
+    logger.addHandler(handler)
+    return logger
+
+
+def _short(record: logging.LogRecord) -> bool:
+    meta = getattr(record, "dagster_meta", None) or {}
+    record.msg = f"{meta.get('step_key') or 'run'}: {meta.get('orig_message', record.getMessage())}"
+    record.args = None
+    return True
+
+
+# the schedule starts at 2:00; what it makes must be there before the day's work
+_fresh = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=4))
+
+defs = dg.Definitions(
+    assets=dg.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _fresh), FLOW),
+    asset_checks=CHECKS,
+    jobs=[daily_refresh, ci, refresh],
+    schedules=[daily_schedule],
+    sensors=[source_changed],
+    resources=RESOURCES,
+    loggers={"console": terminal},
+    executor=dg.in_process_executor,
+)

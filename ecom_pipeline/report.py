@@ -1,0 +1,306 @@
+"""One self-contained HTML page that a product manager can read, and the same figures as text.
+
+On the floor above `ranking`. matplotlib and Jinja2 are imported when a page is written.
+"""
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from duckdb import DuckDBPyConnection
+
+from ecom_pipeline.importance.prediction_gap import NEAR_ZERO
+from ecom_pipeline.importance.weights import ess_share
+
+METRICS = {
+    "ndcg_at_10": "nDCG@10",
+    "mrr": "MRR",
+    "recall_at_5": "recall@5",
+    "auc": "AUC",
+    "brier": "Brier score (lower is better)",
+    "calibration_error": "calibration error (lower is better)",
+}
+DIFFERENCE = "weighted - unweighted"
+MODELS = ("weighted", "unweighted", "text_similarity", "popularity", DIFFERENCE)
+SUSPECT_BELOW = 0.5  # the other label is then the more probable one
+_LITERAL = "literal_prediction_gap"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the page tells.
+
+    Attributes:
+        counts: rows in, kept and rejected, samples by split.
+        rejected: rule, source, n_rows, reason of the first row.
+        estimators: a row an estimator: values, weights, effective sample size.
+        weights: estimator, sample_weight, label of every training sample.
+        suspects: the samples most likely mislabelled.
+        evaluation: the relation.
+        manifest: how the rankers were made.
+    """
+
+    counts: Mapping[str, int]
+    rejected: pd.DataFrame
+    estimators: pd.DataFrame
+    weights: pd.DataFrame
+    suspects: pd.DataFrame
+    evaluation: pd.DataFrame
+    manifest: Mapping
+
+    @property
+    def chosen(self) -> str:
+        """The estimator whose weights were trained with."""
+        return self.manifest["inputs"]["estimator"]
+
+    def figure(self, model: str, metric: str = "ndcg_at_10", slice_: str = "all") -> pd.Series | None:
+        """One figure of the evaluation, or None where it has no value."""
+        table = self.evaluation
+        found = table[(table.model == model) & (table.metric == metric) & (table.slice == slice_)]
+        return None if found.empty else found.iloc[0]
+
+
+def popularity(db: DuckDBPyConnection) -> dict[str, int]:
+    """How often each item was taken before the test period: in behaviour, and among positive training samples."""
+    rows = db.execute(
+        """select item_id, count(*) from cleaned_interactions
+        where action in ('click', 'cart', 'purchase') and occurred_at < coalesce((
+            select min(occurred_at) from training_samples where split = 'test'), 'infinity'::timestamp)
+        group by item_id
+        union all
+        select item_id, count(*) from training_samples
+        where split = 'train' and origin = 'judgment' and label >= 0.5 group by item_id"""
+    )
+    counts: dict[str, int] = {}
+    for item, n in rows.fetchall():
+        counts[item] = counts.get(item, 0) + n
+    return counts
+
+
+def train_items(db: DuckDBPyConnection) -> set[str]:
+    """Items that occur in training; others are cold."""
+    query = "select distinct item_id from training_samples where split = 'train'"
+    return {item for (item,) in db.execute(query).fetchall()}
+
+
+def suspects(db: DuckDBPyConnection, top: int) -> pd.DataFrame:
+    """The training samples most likely mislabelled, least credible first, with text, label, score and why."""
+    frame = db.execute(
+        """with scored as (
+            select sample_id, avg(oof_score) as oof_score from fold_predictions group by sample_id)
+        select sample_id, item_id, context_text, title, label, oof_score, sample_value as confidence, stderr
+        from sample_values join scored using (sample_id) join training_samples using (sample_id)
+        where estimator = 'oof_confidence' order by sample_value, sample_id limit ?""",
+        [top],
+    ).df()
+    frame["why"] = [
+        f"labelled {label:g}; models that did not see it give label 1 a chance of {score:.0%}"
+        for label, score in zip(frame.label, frame.oof_score, strict=True)
+    ]
+    return frame
+
+
+def exported_weights(db: DuckDBPyConnection, estimator: str) -> str:
+    """A query: one estimator's weights, with the ids of the pairs."""
+    return f"""
+        select sample_id, sample_weight, origin, group_id, context_text, item_id, label
+        from importance_weights join training_samples using (sample_id)
+        where estimator = '{estimator}' order by sample_id"""
+
+
+def gather(db: DuckDBPyConnection, model_folder: Path) -> Page:
+    """Read what the page tells."""
+    import json
+
+    counts = {}
+    for table in ("items", "events", "judgments"):
+        (counts[f"{table} in"],) = db.execute(f"select count(*) from raw_{table}").fetchall()[0]
+        (counts[f"{table} rejected"],) = db.execute(
+            "select count(*) from rejected_rows where source = ?", [table]
+        ).fetchall()[0]
+    for split, n in db.execute("select split, count(*) from training_samples group by split").fetchall():
+        counts[f"{split} samples"] = n
+    (counts["texts read"],) = db.execute("select count(*) from embeddings").fetchall()[0]
+    (counts["suspects"],) = db.execute(
+        "select count(*) from sample_values where estimator = 'oof_confidence' and sample_value < ?", [SUSPECT_BELOW]
+    ).fetchall()[0]
+    rejected = db.execute(
+        """select source, rule, count(*) as n_rows, arg_min(reason, row_number) as first_reason
+        from rejected_rows group by source, rule order by n_rows desc"""
+    ).df()
+    weights = db.execute(
+        """select estimator, sample_weight, sample_value, label from importance_weights
+        join sample_values using (estimator, sample_id) join training_samples using (sample_id)"""
+    ).df()
+    manifest = json.loads((model_folder / "manifest.json").read_text())
+    evaluation = db.execute("from evaluation").df()
+    return Page(counts, rejected, _estimators(db, weights), weights, suspects(db, 15), evaluation, manifest)
+
+
+def _estimators(db: DuckDBPyConnection, weights: pd.DataFrame) -> pd.DataFrame:
+    (repeats,) = db.execute("select count(distinct repeat) from fold_predictions").fetchall()[0]
+    rows = []
+    for name, part in weights.groupby("estimator"):
+        literal = name == _LITERAL
+        near = (part.sample_value.abs() > 1 / (NEAR_ZERO * repeats)).sum() + (part.sample_value == 0).sum()
+        rows.append(
+            {
+                "estimator": name,
+                "n_negative": int((part.sample_value < 0).sum()),
+                "n_divided_by_nearly_zero": int(near) if literal else 0,
+                "ess_share": ess_share(part.sample_weight.to_numpy()),
+                "largest_weight": part.sample_weight.max(),
+                "n_weight_zero": int((part.sample_weight == 0).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def headline(page: Page) -> dict[str, float]:
+    """The figures one would ask for first."""
+    found = {model: page.figure(model) for model in MODELS}
+    figures = {f"{model} nDCG@10".replace(" ", "_"): float(row.value) for model, row in found.items() if row is not None}
+    difference = found[DIFFERENCE]
+    if difference is not None:
+        figures |= {"gain_ndcg_ci_low": float(difference.ci_low), "gain_ndcg_ci_high": float(difference.ci_high)}
+    return figures
+
+
+def verdict(page: Page) -> str:
+    """One sentence: did the weights help?"""
+    row = page.figure(DIFFERENCE)
+    if row is None:
+        return "Whether the weights help cannot be told: no test group has a relevant item."
+    told = f"{row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}] over {row.n_groups} test groups"
+    if row.ci_low > 0:
+        return f"The weights helped: {told}."
+    if row.ci_high < 0:
+        return f"The weights did harm: {told}. Train without them."
+    return f"No difference can be told between training with and without weights: {told}."
+
+
+def lines(page: Page) -> list[str]:
+    """The short table that a terminal shows."""
+    shown = []
+    for table in ("items", "events", "judgments"):
+        came, gone = page.counts[f"{table} in"], page.counts[f"{table} rejected"]
+        if came:
+            shown.append(f"{table:<18}{came:>11,} in {came - gone:>11,} kept {gone:>9,} rejected")
+    for row in page.rejected.head(6).itertuples():
+        shown.append(f"  {row.source + ': ' + row.rule:<38}{row.n_rows:>9,}   {row.first_reason[:70]}")
+    splits = ", ".join(f"{page.counts.get(f'{s} samples', 0):,} {s}" for s in ("train", "validation", "test"))
+    shown += [f"{'samples':<18}{splits}; {page.counts['suspects']:,} of train look mislabelled", ""]
+    shown.append(f"{'test split':<24}{'nDCG@10':>24}{'MRR':>24}{'AUC':>24}")
+    for model in MODELS:
+        cells = [_cell(page.figure(model, metric), "+" if model == DIFFERENCE else "") for metric in ("ndcg_at_10", "mrr", "auc")]
+        if any(cells):
+            shown.append(f"{model:<24}" + "".join(f"{cell:>24}" for cell in cells))
+    return [*shown, "", verdict(page)]
+
+
+def _cell(row: pd.Series | None, sign: str = "") -> str:
+    return "" if row is None else f"{row.value:{sign}.3f} [{row.ci_low:{sign}.3f}, {row.ci_high:{sign}.3f}]"
+
+
+def markdown(page: Page) -> str:
+    """The results as a table for Dagster's UI."""
+    head = "| model | " + " | ".join(METRICS.values()) + " |\n|---|" + "---|" * len(METRICS)
+    rows = [
+        f"| {model} | " + " | ".join(_cell(page.figure(model, metric)) for metric in METRICS) + " |" for model in MODELS
+    ]
+    return "\n".join([verdict(page), "", head, *rows])
+
+
+def write(page: Page, path: Path) -> None:
+    """Write the page, all or nothing."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    slices = [name for name in dict.fromkeys(page.evaluation.slice) if name != "all"]
+    text = environment.get_template("report.html.j2").render(
+        page=page,
+        verdict=verdict(page),
+        metrics=METRICS,
+        models=[model for model in MODELS if page.figure(model) is not None],
+        slices=slices,
+        cell=_cell,
+        difference=DIFFERENCE,
+        weights_figure=_weights_figure(page),
+        results_figure=_results_figure(page),
+        slices_figure=_slices_figure(page, ["all", *slices]),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _weights_figure(page: Page) -> str:
+    figure, (left, right) = _axes(2)
+    chosen = page.weights[page.weights.estimator == page.chosen]
+    confidence = page.weights[page.weights.estimator == "oof_confidence"]
+    for label, colour in ((1, "#2563eb"), (0, "#d97706")):
+        of_label = (chosen.label >= 0.5) == bool(label)
+        left.hist(confidence.sample_value[of_label.to_numpy()], 40, range=(0, 1), alpha=0.6, color=colour, label=f"label {label}")
+        right.hist(chosen.sample_weight[of_label], 40, alpha=0.6, color=colour, label=f"label {label}")
+    left.axvline(SUSPECT_BELOW, color="#111827", linewidth=1, linestyle=":")
+    left.set(xlabel="confidence in the label, by models that did not see it", ylabel="training samples")
+    right.set(xlabel=f"weight in training ({page.chosen})")
+    left.legend(frameon=False)
+    return _svg(figure)
+
+
+def _results_figure(page: Page) -> str:
+    figure, (left, right) = _axes(2)
+    models = [model for model in MODELS[:-1] if page.figure(model) is not None]
+    _forest(left, models, [page.figure(model) for model in models])
+    left.set(xlabel="nDCG@10 on the test split")
+    metrics = [metric for metric in METRICS if page.figure(DIFFERENCE, metric) is not None]
+    _forest(right, [METRICS[m].split(" (")[0] for m in metrics], [page.figure(DIFFERENCE, m) for m in metrics])
+    right.axvline(0, color="#111827", linewidth=1, linestyle=":")
+    right.set(xlabel="weighted minus unweighted")
+    return _svg(figure)
+
+
+def _slices_figure(page: Page, slices: list[str]) -> str:
+    found = [(name, row) for name in slices if (row := page.figure(DIFFERENCE, slice_=name)) is not None]
+    figure, (axes,) = _axes(1, height=0.9 + 0.3 * len(found))
+    _forest(axes, [f"{name} ({row.n_groups})" for name, row in found], [row for _, row in found])
+    axes.axvline(0, color="#111827", linewidth=1, linestyle=":")
+    axes.set(xlabel="weighted minus unweighted, nDCG@10 (number of groups)")
+    return _svg(figure)
+
+
+def _axes(n: int, height: float = 2.6):  # noqa: ANN202 - matplotlib is imported here alone
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "ecom"
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots(1, n, squeeze=False)[0]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _forest(axes, names: list[str], rows: list[pd.Series]) -> None:  # noqa: ANN001
+    for place, row in enumerate(rows):
+        axes.plot([row.ci_low, row.ci_high], [-place, -place], color="#2563eb", linewidth=2)
+        axes.plot(row.value, -place, "o", color="#2563eb")
+    axes.set_yticks([-place for place in range(len(names))], names)
+    axes.margins(y=0.2)
+
+
+def _svg(figure) -> str:  # noqa: ANN001
+    from markupsafe import Markup
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])  # ours: nothing of a user's is in it unescaped
