@@ -270,7 +270,7 @@ def _typed(first: date, last: date, limits: Limits) -> str:
                 clean_text(query::varchar) as query, {whole},
                 r.price as price_given, try_cast(r.price as double) as price, r.attributes
             from raw_events as r left join items as i on i.item_id = trim(r.item_id::varchar)
-            where instant between '{first}'::timestamp - interval {limits.near_seconds} second
+            where instant between '{first}'::timestamp - to_microseconds({round(limits.near_seconds * 1e6)})
                 and '{last}'::timestamp + interval 1 day - interval 1 microsecond and r.day is not null)
         select *, day between '{first}' and '{last}' as inside, case {verdict} end as row_rule from given"""
 

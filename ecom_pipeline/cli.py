@@ -131,6 +131,22 @@ def weights(
 
 
 @app.command()
+def ui(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(help="Where the UI listens, on this machine alone.")] = 3000,
+) -> None:
+    """Open the Dagster UI on the same assets, storage and history; it runs until it is stopped."""
+    _enter(home)
+    from ecom_pipeline import definitions
+
+    home_ = definitions.RESOURCES["home"]
+    home_.prepare()
+    os.environ["DAGSTER_HOME"] = str(home_.dagster)
+    command = ["dagster", "dev", "-m", "ecom_pipeline.definitions", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+@app.command()
 def unlock(home: HomeOption = DEFAULT_HOME) -> None:
     """Mark runs whose process is dead as failed, and free what they hold."""
     _enter(home)
@@ -241,7 +257,7 @@ def _execute(instance: Any, plan: Any, run_config: Mapping) -> None:
     result = job.execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in plan.assets],
-        run_config={**run_config, "ops": known},
+        run_config={"loggers": {"console": {}}, **run_config, "ops": known},
         tags={_PID: str(os.getpid()), **plan.tags()},
         raise_on_error=False,
     )

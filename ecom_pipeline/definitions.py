@@ -42,7 +42,7 @@ def terminal(context: dg.InitLoggerContext) -> logging.Logger:
 def _short(record: logging.LogRecord) -> bool:
     meta = getattr(record, "dagster_meta", None) or {}
     record.msg = f"{meta.get('step_key') or 'run'}: {meta.get('orig_message', record.getMessage())}"
-    record.args = None
+    record.args = record.exc_info = record.exc_text = None
     return True
 
 

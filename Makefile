@@ -1,0 +1,39 @@
+# Every target sets up what it needs in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+HOME_FOLDER ?= $(or $(ECOM_HOME),$(CURDIR)/.ecom)
+export HF_HUB_OFFLINE = 1
+export ECOM_HOME = $(HOME_FOLDER)
+
+.PHONY: run test ui check screenshots clean
+
+run: .venv/installed
+	.venv/bin/ecom run $(ARGS)
+
+test: .venv/installed-test
+	.venv/bin/python -m pytest $(ARGS)
+
+ui: .venv/installed
+	.venv/bin/ecom ui
+
+check: .venv/installed-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m pytest $(ARGS)
+
+screenshots: .venv/installed
+	.venv/bin/python docs/take_screenshots.py
+
+# torch first and by constraint: any other version brings gigabytes of GPU libraries
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv
