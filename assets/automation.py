@@ -28,7 +28,13 @@ daily_schedule = dg.build_schedule_from_partitioned_job(daily_refresh, hour_of_d
 @dg.sensor(job=refresh, minimum_interval_seconds=60, description="Runs what new or changed files make stale.")
 def source_changed(context: dg.SensorEvaluationContext, warehouse: Warehouse, home: Home):
     """Ask for the next stale part, once; while a run is under way, wait."""
-    running = context.instance.get_runs(dg.RunsFilter(job_name="refresh", statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING]), limit=1)
+    running = context.instance.get_runs(
+        dg.RunsFilter(
+            job_name="refresh",
+            statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING],
+        ),
+        limit=1,
+    )
     if running:
         return dg.SkipReason(f"run {running[0].run_id} is under way")
     plan = next_plan(warehouse, home, {}, made_assets(context.instance))

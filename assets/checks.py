@@ -71,7 +71,9 @@ def _law_check(law: Law) -> dg.AssetChecksDefinition:
         first = broken.head(3).astype(str).to_dict("records")
         return dg.AssetCheckResult(
             passed=broken.empty,
-            description=law.statement if broken.empty else f"{law.statement}; {len(broken)} break it; first: {first[0]}",
+            description=law.statement
+            if broken.empty
+            else f"{law.statement}; {len(broken)} break it; first: {first[0]}",
             metadata={"n_broken": len(broken), "first": dg.MetadataValue.json(first)},
         )
 

@@ -39,4 +39,6 @@ def embeddings(
     with warehouse.transaction() as db:
         store.add(db, found)
         remember(db, "embeddings", made)
-    return told(warehouse, "embeddings", {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id})
+    return told(
+        warehouse, "embeddings", {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id}
+    )

@@ -82,7 +82,7 @@ def publish(
     return told(warehouse, relation.name, metadata)
 
 
-def remember(db, asset: str, made: str, where: str = "true") -> None:  # noqa: ANN001 - the connection
+def remember(db, asset: str, made: str, where: str = "true") -> None:
     """Note in the ledger what was written; call it in the transaction that wrote it."""
     content, n_rows = ledger.content(db, asset, where)
     ledger.record(db, asset, Entry(made, content, n_rows))
@@ -109,7 +109,10 @@ def column_schema(relation: Relation) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
-                c.name, c.type, c.meaning, dg.TableColumnConstraints(nullable=not c.required, unique=(c.name,) == relation.key)
+                c.name,
+                c.type,
+                c.meaning,
+                dg.TableColumnConstraints(nullable=not c.required, unique=(c.name,) == relation.key),
             )
             for c in relation.columns
         ]
@@ -132,4 +135,6 @@ def frame_type(relation: Relation) -> dg.DagsterType:
         return dp.PandasColumn(c.name, constraints=found)
 
     name = "".join(part.title() for part in relation.name.split("_")) + "Frame"
-    return dp.create_dagster_pandas_dataframe_type(name, f"One row per {relation.row}.", [column(c) for c in relation.columns])
+    return dp.create_dagster_pandas_dataframe_type(
+        name, f"One row per {relation.row}.", [column(c) for c in relation.columns]
+    )

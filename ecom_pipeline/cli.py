@@ -23,7 +23,15 @@ HomeOption = Annotated[
 ]
 DEFAULT_HOME = Path(".ecom")
 _PID = "ecom/pid"
-_GATES_OF_INPUT = {"raw_items", "raw_events", "raw_judgments", "items", "judgments", "cleaned_interactions", "training_samples"}
+_GATES_OF_INPUT = {
+    "raw_items",
+    "raw_events",
+    "raw_judgments",
+    "items",
+    "judgments",
+    "cleaned_interactions",
+    "training_samples",
+}
 
 
 def main() -> None:
@@ -40,7 +48,7 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except typer.Abort:
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - click's own usage errors carry their exit code
+    except Exception as error:
         if hasattr(error, "show"):
             error.show()
             sys.exit(2)
@@ -211,7 +219,9 @@ def _run_config(path: Path | None, seed: int | None) -> dict:
         raise InputError(f"--config: 1 file is missing: {str(path)!r}. It must be a YAML file: check the path.")
     given = yaml.safe_load(path.read_text()) if path else {}
     if not isinstance(given or {}, dict):
-        raise InputError(f"--config: {str(path)!r} holds a {type(given).__name__}. It must be a mapping that begins with `ops:`.")
+        raise InputError(
+            f"--config: {str(path)!r} holds a {type(given).__name__}. It must be a mapping that begins with `ops:`."
+        )
     given = given or {}
     if seed is not None:
         for name in ("fine_tuned_model", "evaluation_report"):
@@ -290,7 +300,9 @@ def _explain(result: Any) -> None:
 def _ours() -> dict[str, type[PipelineError]]:
     from ecom_pipeline import errors
 
-    return {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PipelineError)}
+    return {
+        name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PipelineError)
+    }
 
 
 @contextmanager

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.automation import ci, daily_refresh, daily_schedule, refresh, source_changed
+from assets.automation import (
+    ci,
+    daily_refresh,
+    daily_schedule,
+    made_assets,  # noqa: F401 - the command line plans with it
+    refresh,
+    source_changed,
+)
 from assets.checks import CHECKS
-from assets.automation import made_assets  # noqa: F401 - the command line plans with it
 from assets.refresh import FLOW, next_plan  # noqa: F401
 from resources.compute import Compute
 from resources.home import Home

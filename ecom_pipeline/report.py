@@ -162,7 +162,9 @@ def _estimators(db: DuckDBPyConnection, weights: pd.DataFrame) -> pd.DataFrame:
 def headline(page: Page) -> dict[str, float]:
     """The figures one would ask for first."""
     found = {model: page.figure(model) for model in MODELS}
-    figures = {f"{model} nDCG@10".replace(" ", "_"): float(row.value) for model, row in found.items() if row is not None}
+    figures = {
+        f"{model} nDCG@10".replace(" ", "_"): float(row.value) for model, row in found.items() if row is not None
+    }
     difference = found[DIFFERENCE]
     if difference is not None:
         figures |= {"gain_ndcg_ci_low": float(difference.ci_low), "gain_ndcg_ci_high": float(difference.ci_high)}
@@ -195,7 +197,10 @@ def lines(page: Page) -> list[str]:
     shown += [f"{'samples':<18}{splits}; {page.counts['suspects']:,} of train look mislabelled", ""]
     shown.append(f"{'test split':<24}{'nDCG@10':>24}{'MRR':>24}{'AUC':>24}")
     for model in MODELS:
-        cells = [_cell(page.figure(model, metric), "+" if model == DIFFERENCE else "") for metric in ("ndcg_at_10", "mrr", "auc")]
+        cells = [
+            _cell(page.figure(model, metric), "+" if model == DIFFERENCE else "")
+            for metric in ("ndcg_at_10", "mrr", "auc")
+        ]
         if any(cells):
             shown.append(f"{model:<24}" + "".join(f"{cell:>24}" for cell in cells))
     return [*shown, "", verdict(page)]
@@ -219,7 +224,9 @@ def write(page: Page, path: Path) -> None:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     slices = [name for name in dict.fromkeys(page.evaluation.slice) if name != "all"]
     text = environment.get_template("report.html.j2").render(
@@ -246,7 +253,14 @@ def _weights_figure(page: Page) -> str:
     confidence = page.weights[page.weights.estimator == "oof_confidence"]
     for label, colour in ((1, "#2563eb"), (0, "#d97706")):
         of_label = (chosen.label >= 0.5) == bool(label)
-        left.hist(confidence.sample_value[of_label.to_numpy()], 40, range=(0, 1), alpha=0.6, color=colour, label=f"label {label}")
+        left.hist(
+            confidence.sample_value[of_label.to_numpy()],
+            40,
+            range=(0, 1),
+            alpha=0.6,
+            color=colour,
+            label=f"label {label}",
+        )
         right.hist(chosen.sample_weight[of_label], 40, alpha=0.6, color=colour, label=f"label {label}")
     left.axvline(SUSPECT_BELOW, color="#111827", linewidth=1, linestyle=":")
     left.set(xlabel="confidence in the label, by models that did not see it", ylabel="training samples")
@@ -276,7 +290,7 @@ def _slices_figure(page: Page, slices: list[str]) -> str:
     return _svg(figure)
 
 
-def _axes(n: int, height: float = 2.6):  # noqa: ANN202 - matplotlib is imported here alone
+def _axes(n: int, height: float = 2.6):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -290,7 +304,7 @@ def _axes(n: int, height: float = 2.6):  # noqa: ANN202 - matplotlib is imported
     return figure, axes
 
 
-def _forest(axes, names: list[str], rows: list[pd.Series]) -> None:  # noqa: ANN001
+def _forest(axes, names: list[str], rows: list[pd.Series]) -> None:
     for place, row in enumerate(rows):
         axes.plot([row.ci_low, row.ci_high], [-place, -place], color="#2563eb", linewidth=2)
         axes.plot(row.value, -place, "o", color="#2563eb")
@@ -298,7 +312,7 @@ def _forest(axes, names: list[str], rows: list[pd.Series]) -> None:  # noqa: ANN
     axes.margins(y=0.2)
 
 
-def _svg(figure) -> str:  # noqa: ANN001
+def _svg(figure) -> str:
     from markupsafe import Markup
 
     buffer = io.StringIO()

@@ -74,8 +74,12 @@ def evaluate(
         n_groups = int(part.group.max()) + 1
         draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), N_BOOTSTRAP)
         draws = np.vstack([np.ones(n_groups, np.int64), draws])  # the first draw is the sample itself
-        for metric, by_model in _figures(part, {m: s[:, mask] for m, s in scores.items()}, probabilistic, draws).items():
-            sampled = by_model | {f"{a} - {b}": by_model[a] - by_model[b] for a, b in pairs if {a, b} <= by_model.keys()}
+        for metric, by_model in _figures(
+            part, {m: s[:, mask] for m, s in scores.items()}, probabilistic, draws
+        ).items():
+            sampled = by_model | {
+                f"{a} - {b}": by_model[a] - by_model[b] for a, b in pairs if {a, b} <= by_model.keys()
+            }
             used = _groups_used(part, metric)
             for model, values in sampled.items():
                 seeds = max(len(scores[one]) for one in model.split(" - "))

@@ -54,7 +54,9 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
             f"{', '.join(known)}: change the configuration of `fine_tuned_model`."
         )
     seen, held = db.sql(train).df(), db.sql(validation).df()
-    weights = db.execute("select sample_id, sample_weight from importance_weights where estimator = ?", [estimator]).df()
+    weights = db.execute(
+        "select sample_id, sample_weight from importance_weights where estimator = ?", [estimator]
+    ).df()
     weight = weights.set_index("sample_id").sample_weight.loc[seen.sample_id].to_numpy()
     return Splits(seen, sample_features(db, seen), held, sample_features(db, held), weight, estimator)
 
@@ -125,7 +127,10 @@ def judge(
         )
         for name in (WEIGHTED, UNWEIGHTED)
     }
-    scores |= {"popularity": popularity[None].astype(float), "text_similarity": features.match[None, :, 0].astype(float)}
+    scores |= {
+        "popularity": popularity[None].astype(float),
+        "text_similarity": features.match[None, :, 0].astype(float),
+    }
     compared = [(WEIGHTED, UNWEIGHTED), (WEIGHTED, "popularity"), (WEIGHTED, "text_similarity")]
     judged = Rows(pairs.group, pairs.label, pairs.relevance)
     return evaluate(judged, scores, _slices(samples, train_items), [WEIGHTED, UNWEIGHTED], compared, "test", seed)

@@ -213,9 +213,7 @@ class _Run:
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(".part")
-        save_file(
-            {name: value.contiguous().cpu() for name, value in tensors.items()}, part, {"run": json.dumps(told)}
-        )
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, part, {"run": json.dumps(told)})
         os.replace(part, self.checkpoint)
 
     def resume(self) -> None:

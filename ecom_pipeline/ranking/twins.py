@@ -100,7 +100,9 @@ def fit_twins(
         return read_manifest(folder)
     folder.mkdir(parents=True, exist_ok=True)
     projection = Projection.fit(data.train_features, search.n_components)
-    save_file({k: torch.as_tensor(np.asarray(v)) for k, v in asdict(projection).items()}, folder / "projection.safetensors")
+    save_file(
+        {k: torch.as_tensor(np.asarray(v)) for k, v in asdict(projection).items()}, folder / "projection.safetensors"
+    )
     twins = {}
     for name, factor, loss in ((WEIGHTED, weight, settings.loss), (UNWEIGHTED, np.ones(len(weight)), "weighted")):
         trainer = _Trainer(name, encoder, data, factor, projection, search, replace(settings, loss=loss), folder)
@@ -180,7 +182,8 @@ class _Trainer:
             for pairs in (self.data.train_features, self.data.validation_features)
         )
         label, weight = (
-            torch.as_tensor(values, dtype=torch.float32, device=device) for values in (self.data.train.label, self.weight)
+            torch.as_tensor(values, dtype=torch.float32, device=device)
+            for values in (self.data.train.label, self.weight)
         )
         heads = fit_heads(seen, label, weight, self.search.penalties)[:, :, 0, 0]  # (d, p)
         scores = (held @ heads).double().cpu().numpy()

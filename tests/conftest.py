@@ -1,0 +1,29 @@
+"""One whole run of the pipeline over the small shop, that many tests look at."""
+
+import os
+from pathlib import Path
+
+import pytest
+from shop import CONFIG, Finished, Shop, ecom, make_shop
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return make_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(shop: Shop, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    home = tmp_path_factory.mktemp("home")
+    result = ecom("run", "--source", shop.folder, "--config", config, "--device", "cpu", home=home, check=True)
+    return Finished(home, result.stdout)

@@ -1,0 +1,112 @@
+import json
+import shutil
+
+import duckdb
+import numpy as np
+import pytest
+from shop import HEAD_ALONE, ecom
+from sklearn.metrics import roc_auc_score
+
+from ecom_pipeline import schema
+
+
+@pytest.fixture
+def db(finished):
+    with duckdb.connect(str(finished.home / "warehouse.duckdb")) as connection:
+        yield connection
+
+
+def test_every_planted_bad_row_is_rejected_under_its_rule_and_no_other_row_is(db, shop):
+    found = {(s, n): r for s, n, r in db.execute("select source, row_number, rule from rejected_rows").fetchall()}
+    assert found == shop.bad
+
+
+def test_rows_in_are_rows_kept_plus_rows_rejected(db):
+    for table, kept in (("items", "items"), ("events", "cleaned_interactions"), ("judgments", "judgments")):
+        came, stayed, gone = db.execute(
+            f"select (select count(*) from raw_{table}), (select count(*) from {kept}), "
+            f"(select count(*) from rejected_rows where source = '{table}')"
+        ).fetchone()
+        assert came == stayed + gone > 0
+
+
+def test_planted_wrong_labels_come_out_low(db, shop):
+    rows = db.execute(
+        """select context_text, item_id, sample_value from sample_values join training_samples using (sample_id)
+        where estimator = 'oof_confidence' and origin = 'judgment'"""
+    ).fetchall()
+    wrong = np.array([(query, item) in shop.flipped for query, item, _ in rows])
+    assert wrong.sum() > 20
+    assert roc_auc_score(wrong, [-value for *_, value in rows]) > 0.9  # 0.98 was measured
+
+
+def test_people_are_in_the_warehouse_only_as_hashes(db):
+    for table in ("raw_events", "cleaned_interactions"):
+        (n,) = db.execute(
+            f"select count(*) from {table} where user_id like 'person%' or session_id like 's%-%'"
+        ).fetchone()
+        assert n == 0
+    (n,) = db.execute("select count(*) from rejected_rows where raw like '%person-%' or raw like '%robot%'").fetchone()
+    assert n == 0
+
+
+def test_the_key_that_hashes_people_is_readable_by_its_owner_alone(finished):
+    assert (finished.home / "hash.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_return_of_a_later_day_names_its_purchase(db):
+    rows = db.execute("select event_id, return_of from cleaned_interactions where action = 'return'").fetchall()
+    assert rows == [("back", "bought")]
+
+
+@pytest.mark.parametrize("relation", schema.RELATIONS.values(), ids=lambda relation: relation.name)
+def test_every_relation_keeps_its_schema(db, relation):
+    assert db.sql(f"from {relation.name}").columns == relation.column_names
+    assert [str(v) for v in schema.violations(db, relation) if v.n_rows] == []
+
+
+def test_the_literal_formula_keeps_its_negatives_in_the_values_and_loses_them_in_the_weights(db):
+    values, weights = (
+        np.array(db.execute(f"select {column} from {table} where estimator = 'literal_prediction_gap'").fetchall())
+        for column, table in (("sample_value", "sample_values"), ("sample_weight", "importance_weights"))
+    )
+    assert (values < 0).mean() > 0.3
+    assert weights.min() == 0
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_both_twins_had_the_same_seeds_data_and_number_of_trials(finished):
+    (manifest,) = (finished.home / "models").glob("*/manifest.json")
+    weighted, unweighted = json.loads(manifest.read_text())["twins"].values()
+    assert [s["seed"] for s in weighted["seeds"]] == [s["seed"] for s in unweighted["seeds"]] == [0, 1]
+    assert len(weighted["trials"]) == len(unweighted["trials"])
+
+
+def test_rankers_learn_what_popularity_cannot_know(db):
+    ndcg = dict(
+        db.execute("select model, value from evaluation where metric = 'ndcg_at_10' and slice = 'all'").fetchall()
+    )
+    assert ndcg["weighted"] > ndcg["popularity"] + 0.1
+    assert ndcg["unweighted"] > ndcg["popularity"] + 0.1
+
+
+def test_the_models_folder_holds_no_pickle(finished):
+    endings = {path.suffix for path in (finished.home / "models").rglob("*") if path.is_file()}
+    assert endings == {".safetensors", ".json"}
+
+
+def test_a_second_run_makes_nothing(finished, config):
+    result = ecom("run", "--config", config, home=finished.home, check=True)
+    assert "nothing is new" in result.stderr
+    assert result.stdout == finished.output
+
+
+def test_a_new_day_cleans_that_day_alone(finished, shop, tmp_path):
+    home, folder, config = tmp_path / "home", tmp_path / "shop", tmp_path / "config.yaml"
+    shutil.copytree(finished.home, home)
+    shutil.copytree(shop.folder, folder)
+    config.write_text(HEAD_ALONE)
+    with (folder / "events.csv").open("a") as file:
+        file.write("new,2024-05-12T10:00:00Z,person-1,z,click,i0-0-0,,,,,\n")
+    result = ecom("run", "--source", folder, "--config", config, home=home, check=True)
+    assert "cleaning 2024-05-12 to 2024-05-12" in result.stderr
