@@ -122,8 +122,8 @@ class SamplesConfig(dg.Config):
     relevant_from: float | None = Field(
         default=None, description="Grade from which a judged pair has label 1; none: above the middle of the grades."
     )
-    train_groups: int = Field(default=300, ge=2, description="Queries or user-days to train on, at most.")
-    validation_groups: int = Field(default=200, ge=1, description="Queries or user-days to choose on, at most.")
+    train_groups: int = Field(default=240, ge=2, description="Queries or user-days to train on, at most.")
+    validation_groups: int = Field(default=160, ge=1, description="Queries or user-days to choose on, at most.")
     test_groups: int = Field(default=500, ge=1, description="Queries or user-days to report on, at most.")
     positives_per_visit: int = Field(default=3, ge=1, description="Taken items kept of one visit, at most.")
     negatives_per_positive: int = Field(default=3, ge=1, description="Items not taken, for each taken one.")

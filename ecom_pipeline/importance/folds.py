@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # a sample's share of the L2 penalty on features of variance 1
 _BLOCK = 1 << 16  # rows at a time: bounds the memory of a pass to some hundred MiB
 _MAX_STEPS = 300
-_TOLERANCE = 1e-5  # largest change of a coefficient at which we stop
+_TOLERANCE = 1e-6  # largest change of a coefficient at which we stop
 log = logging.getLogger(__name__)
 
 
