@@ -1,0 +1,127 @@
+import duckdb
+import pytest
+from shop import SHARED, write_csv
+
+from ecom_pipeline import sources
+from ecom_pipeline.errors import SourceError
+from ecom_pipeline.sources.source import COLUMNS, land
+
+
+@pytest.fixture
+def db():
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        yield connection
+
+
+def landed(db, source):
+    found = sources.find(str(source))
+    tables = found.adapter.tables(found.folder, db)
+    return {table: land(db, table, tables.query(table), b"key") for table in COLUMNS}
+
+
+ITEM = {"item_id": "a", "title": "A", "shelf": "7"}
+EVENT = {"occurred_at": "2024-01-01T10:00:00+02:00", "user_id": "u", "action": "click", "item_id": "a"}
+JUDGMENT = {"query": "q", "item_id": "a", "relevance": "2"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_canonical_folder_is_read_in_either_format(db, tmp_path, ending):
+    for table, row in (("items", ITEM), ("events", EVENT), ("judgments", JUDGMENT)):
+        write_csv(tmp_path / f"{table}.csv", [row])
+        if ending == "parquet":
+            db.execute(f"copy (from read_csv('{tmp_path}/{table}.csv', all_varchar = true)) to '{tmp_path}/{table}.parquet'")
+            (tmp_path / f"{table}.csv").unlink()
+    assert landed(db, tmp_path) == {"items": 1, "events": 1, "judgments": 1}
+    assert db.sql("select attributes from raw_items").fetchone() == ('{"shelf":"7"}',)
+    assert str(db.sql("select instant from raw_events").fetchone()[0]) == "2024-01-01 08:00:00"
+
+
+def test_several_files_make_one_table(db, tmp_path):
+    write_csv(tmp_path / "items.csv", [ITEM])
+    (tmp_path / "events").mkdir()
+    write_csv(tmp_path / "events" / "a.csv", [EVENT])
+    write_csv(tmp_path / "events" / "b.csv", [{**EVENT, "position": 3}])
+    assert landed(db, tmp_path)["events"] == 2
+
+
+def test_a_broken_line_of_a_csv_is_kept_for_the_rules_to_reject(db, tmp_path):
+    (tmp_path / "items.csv").write_text('item_id,title\na,"A, ""quoted"""\nb\n\nc,C,too,many\n')
+    write_csv(tmp_path / "judgments.csv", [JUDGMENT])
+    landed(db, tmp_path)
+    assert db.sql("select item_id, title from raw_items order by row_number").fetchall()[:2] == [("a", 'A, "quoted"'), ("b", None)]
+
+
+def test_ids_of_people_are_hmac_sha256(db, tmp_path):
+    import hashlib
+    import hmac
+
+    write_csv(tmp_path / "items.csv", [ITEM])
+    write_csv(tmp_path / "events.csv", [EVENT])
+    landed(db, tmp_path)
+    assert db.sql("select user_id from raw_events").fetchone() == (hmac.new(b"key", b"u", hashlib.sha256).hexdigest()[:32],)
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"1 folder is missing: .*nowhere.*check the path"):
+        sources.find(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_that_nobody_recognises_says_what_it_must_hold(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match=r"holds 1 files that no adapter recognises; first: 'notes.txt'.*items.parquet"):
+        sources.find(str(tmp_path))
+
+
+def test_items_alone_are_not_enough(db, tmp_path):
+    write_csv(tmp_path / "items.csv", [ITEM])
+    with pytest.raises(SourceError, match="has items of items, events, judgments.*add the missing file"):
+        landed(db, tmp_path)
+
+
+def test_a_missing_column_is_named(db, tmp_path):
+    write_csv(tmp_path / "items.csv", [ITEM])
+    write_csv(tmp_path / "events.csv", [{"occurred_at": "2024-01-01", "action": "click", "item_id": "a"}])
+    with pytest.raises(SourceError, match="events: 1 required columns are missing; first: 'user_id or session_id'"):
+        landed(db, tmp_path)
+
+
+def test_an_empty_file_is_named(db, tmp_path):
+    (tmp_path / "items.csv").write_text("")
+    with pytest.raises(SourceError, match=r"'items.csv' has 0 columns in its first line"):
+        landed(db, tmp_path)
+
+
+def test_a_source_changes_when_a_file_of_it_does(tmp_path):
+    write_csv(tmp_path / "items.csv", [ITEM])
+    before = sources.find(str(tmp_path)).fingerprint()
+    assert sources.find(str(tmp_path)).fingerprint() == before
+    write_csv(tmp_path / "events.csv", [EVENT])
+    assert sources.find(str(tmp_path)).fingerprint() != before
+
+
+def test_the_default_source_is_complete_journey(db):
+    assert landed(db, sources.DEFAULT) == {"items": 92_331, "events": 1_469_307, "judgments": 0}
+
+
+@pytest.mark.parametrize(
+    ("folder", "counts"),
+    [
+        ("crowdflower", {"items": 7614, "events": 0, "judgments": 7781}),
+        ("online_retail", {"items": 4412, "events": 765_468, "judgments": 0}),
+        ("esci_ubi", {"items": 7590, "events": 3446, "judgments": 6678}),
+    ],
+)
+def test_real_sets_land_whole(db, folder, counts):
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"the real data of {folder} is not on this machine")
+    assert landed(db, SHARED / folder) == counts
+
+
+def test_cancelled_invoices_are_returns(db):
+    if not (SHARED / "online_retail").is_dir():
+        pytest.skip("the real data of online_retail is not on this machine")
+    landed(db, SHARED / "online_retail")
+    (negative, n) = db.sql("select count(*) filter (quantity < 0), count(*) from raw_events where action = 'return'").fetchone()
+    assert negative == 0
+    assert n > 10_000
