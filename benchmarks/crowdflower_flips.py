@@ -47,7 +47,10 @@ def load(folder: str) -> tuple[pd.DataFrame, object]:
         cleaning.clean_items(db)
         cleaning.clean_judgments(db)
         build_samples(db, SampleRules(**settings_of(SamplesConfig())))
-        embeddings.add(db, embeddings.embed(embeddings.missing_texts(db, "all-MiniLM-L6-v2", 96), "all-MiniLM-L6-v2", 96, 2048, "cpu"))
+        embeddings.add(
+            db,
+            embeddings.embed(embeddings.missing_texts(db, "all-MiniLM-L6-v2", 96), "all-MiniLM-L6-v2", 96, 2048, "cpu"),
+        )
         samples = db.sql("from training_samples order by sample_id").df()
         return samples, embeddings.sample_features(db, samples)
 
@@ -89,7 +92,9 @@ def main() -> None:
 
 
 def _rows(samples: pd.DataFrame) -> Rows:
-    return Rows(np.unique(samples.group_id, return_inverse=True)[1], samples.label.to_numpy(), samples.relevance.to_numpy())
+    return Rows(
+        np.unique(samples.group_id, return_inverse=True)[1], samples.label.to_numpy(), samples.relevance.to_numpy()
+    )
 
 
 def _tuned(x: dict, rows: dict, label: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
@@ -97,7 +102,9 @@ def _tuned(x: dict, rows: dict, label: np.ndarray, weight: np.ndarray) -> tuple[
     y, w = (torch.as_tensor(values, dtype=torch.float32) for values in (label, weight))
     heads = fit_heads(x["train"], y, w, PENALTIES)[:, :, 0, 0]
     held = rows["validation"]
-    ndcg = [np.nanmean(ndcg_at_k(held.group, held.relevance, s, 10)) for s in (x["validation"] @ heads).double().numpy().T]
+    ndcg = [
+        np.nanmean(ndcg_at_k(held.group, held.relevance, s, 10)) for s in (x["validation"] @ heads).double().numpy().T
+    ]
     best = int(np.argmax(ndcg))
     return ndcg[best], torch.sigmoid(x["test"] @ heads[:, best]).double().numpy()
 
@@ -105,7 +112,9 @@ def _tuned(x: dict, rows: dict, label: np.ndarray, weight: np.ndarray) -> tuple[
 def _print(share: float, found: dict, scores: dict, validated: dict, test: Rows) -> None:
     stacked = {name: np.stack(values) for name, values in scores.items()}
     others = [name for name in stacked if name != "unweighted"]
-    table = evaluate(test, stacked, {"all": np.ones(len(test.group), bool)}, [], [(o, "unweighted") for o in others], "test", 0)
+    table = evaluate(
+        test, stacked, {"all": np.ones(len(test.group), bool)}, [], [(o, "unweighted") for o in others], "test", 0
+    )
     print(f"\n{share:.0%} of the training labels flipped, {len(next(iter(scores.values())))} seeds")
     for name, values in found.items():
         print(f"  AUROC of finding them, {name:<28} {np.mean(values):.4f} (sd {np.std(values, ddof=1):.4f})")

@@ -15,10 +15,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 PORT = 3117
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars"
-).split()
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
 
 
 def browser() -> str:
@@ -43,7 +40,18 @@ def main() -> None:
     home = Path(os.environ.get("ECOM_HOME", ".ecom")).absolute()
     picture((home / "reports" / "report.html").as_uri(), "report.png", 1100, 2900)
     # the UI stops cleanly on an interrupt only if it may receive one
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "ecom_pipeline.cli", "ui", "--home", home, "--port", PORT]
+    command = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "ecom_pipeline.cli",
+        "ui",
+        "--home",
+        home,
+        "--port",
+        PORT,
+    ]
     ui = subprocess.Popen([str(part) for part in command], start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         for _ in range(120):

@@ -72,7 +72,7 @@ def test_no_label_of_a_fold_reaches_the_scores_of_that_fold():
 
 
 def test_a_fold_without_samples_and_a_training_set_of_one_label_are_no_obstacle():
-    x, y, _ = data(12)
+    x, _, _ = data(12)
     found = out_of_fold_scores(x, np.ones(12), np.zeros((12, 1), np.int64), 3, "cpu")
     assert np.isfinite(found.score).all()
 

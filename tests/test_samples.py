@@ -83,7 +83,9 @@ def test_a_planted_group_in_two_splits_is_found(db):
 def test_events_after_a_sample_change_nothing_of_its_context(db):
     behave(db)
     build(db)
-    query = "select sample_id, context_text from training_samples where occurred_at < '2024-01-04' and label = 1 order by 1"
+    query = (
+        "select sample_id, context_text from training_samples where occurred_at < '2024-01-04' and label = 1 order by 1"
+    )
     before = db.execute(query).fetchall()
     db.execute("update cleaned_interactions set item_id = 'i59' where day > '2024-01-06'")
     build(db)
@@ -133,7 +135,9 @@ def test_a_single_day_is_split_by_hash(db):
     assert broken(db) == set()
 
 
-@pytest.mark.parametrize(("grades", "relevant"), [((0, 1), {1}), ((1, 2, 3, 4), {3, 4}), ((0, 1, 2), {2}), ((0, 10, 100), {100})])
+@pytest.mark.parametrize(
+    ("grades", "relevant"), [((0, 1), {1}), ((1, 2, 3, 4), {3, 4}), ((0, 1, 2), {2}), ((0, 10, 100), {100})]
+)
 def test_the_upper_half_of_the_grades_is_relevant(db, grades, relevant):
     judge(db, grades=grades)
     build(db)
@@ -155,7 +159,9 @@ def test_judgments_and_behaviour_of_one_query_share_its_split(db):
     behave(db, query="'query ' || u", action="click")
     build(db)
     assert broken(db) == set()
-    (n,) = db.execute("select count(*) from (select group_id from training_samples group by 1 having count(distinct origin) = 2)").fetchone()
+    (n,) = db.execute(
+        "select count(*) from (select group_id from training_samples group by 1 having count(distinct origin) = 2)"
+    ).fetchone()
     assert n > 0
 
 

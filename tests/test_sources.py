@@ -30,7 +30,9 @@ def test_a_canonical_folder_is_read_in_either_format(db, tmp_path, ending):
     for table, row in (("items", ITEM), ("events", EVENT), ("judgments", JUDGMENT)):
         write_csv(tmp_path / f"{table}.csv", [row])
         if ending == "parquet":
-            db.execute(f"copy (from read_csv('{tmp_path}/{table}.csv', all_varchar = true)) to '{tmp_path}/{table}.parquet'")
+            db.execute(
+                f"copy (from read_csv('{tmp_path}/{table}.csv', all_varchar = true)) to '{tmp_path}/{table}.parquet'"
+            )
             (tmp_path / f"{table}.csv").unlink()
     assert landed(db, tmp_path) == {"items": 1, "events": 1, "judgments": 1}
     assert db.sql("select attributes from raw_items").fetchone() == ('{"shelf":"7"}',)
@@ -49,7 +51,10 @@ def test_a_broken_line_of_a_csv_is_kept_for_the_rules_to_reject(db, tmp_path):
     (tmp_path / "items.csv").write_text('item_id,title\na,"A, ""quoted"""\nb\n\nc,C,too,many\n')
     write_csv(tmp_path / "judgments.csv", [JUDGMENT])
     landed(db, tmp_path)
-    assert db.sql("select item_id, title from raw_items order by row_number").fetchall()[:2] == [("a", 'A, "quoted"'), ("b", None)]
+    assert db.sql("select item_id, title from raw_items order by row_number").fetchall()[:2] == [
+        ("a", 'A, "quoted"'),
+        ("b", None),
+    ]
 
 
 def test_ids_of_people_are_hmac_sha256(db, tmp_path):
@@ -59,7 +64,9 @@ def test_ids_of_people_are_hmac_sha256(db, tmp_path):
     write_csv(tmp_path / "items.csv", [ITEM])
     write_csv(tmp_path / "events.csv", [EVENT])
     landed(db, tmp_path)
-    assert db.sql("select user_id from raw_events").fetchone() == (hmac.new(b"key", b"u", hashlib.sha256).hexdigest()[:32],)
+    assert db.sql("select user_id from raw_events").fetchone() == (
+        hmac.new(b"key", b"u", hashlib.sha256).hexdigest()[:32],
+    )
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path):
@@ -69,13 +76,15 @@ def test_a_folder_that_is_missing_is_named(tmp_path):
 
 def test_a_folder_that_nobody_recognises_says_what_it_must_hold(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"holds 1 files that no adapter recognises; first: 'notes.txt'.*items.parquet"):
+    with pytest.raises(
+        SourceError, match=r"holds 1 files that no adapter recognises; first: 'notes.txt'.*items.parquet"
+    ):
         sources.find(str(tmp_path))
 
 
 def test_items_alone_are_not_enough(db, tmp_path):
     write_csv(tmp_path / "items.csv", [ITEM])
-    with pytest.raises(SourceError, match="has items of items, events, judgments.*add the missing file"):
+    with pytest.raises(SourceError, match=r"has items of items, events, judgments.*add the missing file"):
         landed(db, tmp_path)
 
 
@@ -122,6 +131,8 @@ def test_cancelled_invoices_are_returns(db):
     if not (SHARED / "online_retail").is_dir():
         pytest.skip("the real data of online_retail is not on this machine")
     landed(db, SHARED / "online_retail")
-    (negative, n) = db.sql("select count(*) filter (quantity < 0), count(*) from raw_events where action = 'return'").fetchone()
+    (negative, n) = db.sql(
+        "select count(*) filter (quantity < 0), count(*) from raw_events where action = 'return'"
+    ).fetchone()
     assert negative == 0
     assert n > 10_000

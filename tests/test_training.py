@@ -12,7 +12,17 @@ from ecom_pipeline.ranking.model import Pairs, Ranker
 from ecom_pipeline.ranking.training import TrainingSettings, group_batches, train, weighted_loss
 
 SETTINGS = TrainingSettings(1e-4, 0.01, 3, 3, 16, 0.1, 1024, "weighted")
-TEXTS = ["mug", "lamp", "shoes", "red coffee mug", "led desk lamp", "running shoes", "travel mug", "floor lamp", "sneakers"]
+TEXTS = [
+    "mug",
+    "lamp",
+    "shoes",
+    "red coffee mug",
+    "led desk lamp",
+    "running shoes",
+    "travel mug",
+    "floor lamp",
+    "sneakers",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,9 @@ def small():
 def run(small, checkpoint, weight=None, settings=SETTINGS, seed=0):
     states, pairs, ranker = small
     ranker = copy.deepcopy(ranker)
-    trained = train(ranker, states, pairs, np.ones(len(pairs)) if weight is None else weight, pairs, settings, seed, checkpoint)
+    trained = train(
+        ranker, states, pairs, np.ones(len(pairs)) if weight is None else weight, pairs, settings, seed, checkpoint
+    )
     return ranker, trained
 
 
@@ -89,7 +101,9 @@ def test_weights_of_1_give_plain_cross_entropy():
 
 def test_the_literal_loss_counts_a_weight_twice():
     logit, label, weight = torch.tensor([0.3]), torch.tensor([1.0]), torch.tensor([3.0])
-    literal, plain = (weighted_loss(logit, label, w, loss).item() for w, loss in ((weight, "literal"), (weight / 3, "weighted")))
+    literal, plain = (
+        weighted_loss(logit, label, w, loss).item() for w, loss in ((weight, "literal"), (weight / 3, "weighted"))
+    )
     assert literal == pytest.approx(9 * plain)
 
 
@@ -99,7 +113,9 @@ def test_weights_move_the_ranker(small, tmp_path):
 
 
 def test_a_ranker_that_training_does_not_help_stays_as_it_was(small, tmp_path):
-    ranker, trained = run(small, tmp_path / "c", settings=SETTINGS.__class__(1e-4, 0.01, 0, 1, 16, 0.1, 1024, "weighted"))
+    ranker, trained = run(
+        small, tmp_path / "c", settings=SETTINGS.__class__(1e-4, 0.01, 0, 1, 16, 0.1, 1024, "weighted")
+    )
     assert trained.best_epoch == 0
     assert torch.equal(parameters(ranker), parameters(small[2]))
 

@@ -1,0 +1,197 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import duckdb
+import pandas as pd
+import pytest
+from shop import HEAD_ALONE, ROOT, ecom, write_csv
+
+from ecom_pipeline.errors import WarehouseError
+from resources.warehouse import Warehouse
+
+GOOD_ITEM = {"item_id": "a", "title": "A"}
+
+
+def test_suspects_are_listed_with_text_label_score_and_why(finished, tmp_path):
+    table = tmp_path / "suspects.csv"
+    ecom("suspects", "--top", 25, "--csv", table, home=finished.home, check=True)
+    found = pd.read_csv(table)
+    assert len(found) == 25
+    assert found.confidence.is_monotonic_increasing
+    assert found.why.str.contains("labelled .; models that did not see it give label 1 a chance of").all()
+    assert "-> " in ecom("suspects", "--top", 1, home=finished.home, check=True).stdout
+
+
+def test_suspects_are_mostly_the_planted_ones(finished, shop, tmp_path):
+    table = tmp_path / "suspects.csv"
+    ecom("suspects", "--top", 20, "--csv", table, home=finished.home, check=True)
+    found = pd.read_csv(table)
+    planted = [(row.context_text, row.item_id) in shop.flipped for row in found.itertuples()]
+    assert sum(planted) >= 10
+
+
+def test_weights_are_exported_with_the_ids_of_the_pairs(finished, tmp_path):
+    path = tmp_path / "weights.parquet"
+    ecom("weights", "--export", path, home=finished.home, check=True)
+    found = pd.read_parquet(path)
+    assert {"sample_id", "sample_weight", "group_id", "item_id"} <= set(found.columns)
+    assert found.sample_weight.mean() == pytest.approx(1)
+
+
+def test_the_report_is_told_again_without_a_run(finished):
+    assert ecom("report", home=finished.home, check=True).stdout == finished.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "--source", "/no/such/folder"), "1 folder is missing"),
+        (("run", "--device", "tpu"), "--device: 1 value is unknown: 'tpu'"),
+        (("run", "--config", "/no/such.yaml"), "1 file is missing"),
+        (("report",), "1 relation is missing"),
+        (("suspects",), "`ecom run` first"),
+        (("weights", "--export", "x.parquet"), "1 relation is missing"),
+        (("frobnicate",), "No such command"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_a_line_that_helps(tmp_path, arguments, told):
+    result = ecom(*arguments, home=tmp_path) if arguments[0] != "frobnicate" else ecom("frobnicate", home=tmp_path)
+    assert result.returncode == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_estimator_is_refused(finished, tmp_path):
+    result = ecom("weights", "--export", tmp_path / "w", "--estimator", "magic", home=finished.home)
+    assert result.returncode == 2
+    assert "must be one of literal_prediction_gap, oof_confidence, stabilised_prediction_gap" in result.stderr
+
+
+def test_a_source_without_a_column_ends_with_2_and_names_it(tmp_path):
+    write_csv(tmp_path / "items.csv", [GOOD_ITEM])
+    write_csv(tmp_path / "judgments.csv", [{"query": "q", "item_id": "a"}])
+    result = ecom("run", "--source", tmp_path, home=tmp_path / "home")
+    assert result.returncode == 2
+    assert "judgments: 1 required columns are missing; first: 'relevance'" in result.stderr
+
+
+def test_a_source_of_rejected_rows_alone_ends_with_2_and_the_gate_that_is_shut(tmp_path):
+    write_csv(tmp_path / "items.csv", [{"item_id": "a", "title": " "}])
+    write_csv(tmp_path / "judgments.csv", [{"query": "q", "item_id": "a", "relevance": 1}])
+    result = ecom("run", "--source", tmp_path, home=tmp_path / "home")
+    assert result.returncode == 2
+    assert "gate 'items_keep_schema_keys_and_ranges' of 'items' is shut" in result.stderr
+
+
+def test_too_little_to_learn_from_ends_with_2(tmp_path):
+    write_csv(tmp_path / "items.csv", [GOOD_ITEM])
+    write_csv(tmp_path / "judgments.csv", [{"query": "q", "item_id": "a", "relevance": 1}])
+    result = ecom("run", "--source", tmp_path, home=tmp_path / "home")
+    assert result.returncode == 2
+    assert "splits have no sample" in result.stderr
+
+
+@pytest.mark.parametrize("kept", ["events", "judgments"])
+def test_events_alone_and_judgments_alone_are_enough(shop, tmp_path, kept):
+    folder, config = tmp_path / "shop", tmp_path / "config.yaml"
+    folder.mkdir()
+    config.write_text(HEAD_ALONE)
+    for name in ("items", kept):
+        shutil.copy(shop.folder / f"{name}.csv", folder)
+    result = ecom("run", "--source", folder, "--config", config, home=tmp_path / "home", check=True)
+    assert "weighted - unweighted" in result.stdout
+
+
+def start(home, *arguments):
+    environment = {**os.environ, "ECOM_HOME": str(home)}
+    command = [sys.executable, "-m", "ecom_pipeline.cli", "run", "--home", str(home), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process, words):
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"the run ended before it said {words!r}")
+
+
+def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, tmp_path):
+    home, config = tmp_path / "home", tmp_path / "config.yaml"
+    config.write_text(HEAD_ALONE)
+    process = start(home, "--source", shop.folder, "--config", config)
+    wait_for(process, "samples: {")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "1 dead runs freed" in ecom("unlock", home=home, check=True).stdout
+    assert "0 dead runs freed" in ecom("unlock", home=home, check=True).stdout
+    result = ecom("run", "--config", config, home=home, check=True)
+    assert "reading items" not in result.stderr  # what was landed is not landed again
+    assert "cleaning" not in result.stderr
+
+
+def test_two_runs_in_one_home_are_refused_by_name(shop, tmp_path):
+    home, config = tmp_path / "home", tmp_path / "config.yaml"
+    config.write_text(HEAD_ALONE)
+    first = start(home, "--source", shop.folder, "--config", config)
+    try:
+        wait_for(first, "reading items")
+        second = ecom("run", "--config", config, home=home)
+    finally:
+        first.kill()
+        first.wait()
+    assert second.returncode == 1
+    assert f"1 other `ecom run`, PID {first.pid}" in second.stderr
+
+
+def test_a_warehouse_that_is_held_says_by_whom(tmp_path):
+    path = str(tmp_path / "w.duckdb")
+    code = f"import duckdb, time; db = duckdb.connect({path!r}); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        try:
+            with (
+                pytest.raises(WarehouseError, match=rf"held by 1 process, .*\(PID {holder.pid}\)"),
+                Warehouse(path=path, patience_seconds=0).connect(),
+            ):
+                pass
+        finally:
+            holder.kill()
+
+
+def test_a_change_that_fails_leaves_the_old_relation_in_place(tmp_path):
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
+    with warehouse.transaction() as db:
+        db.execute("create table t as select 1 as x")
+
+    def fail():
+        with warehouse.transaction() as db:
+            db.execute("create or replace table t as select 2 as x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert warehouse.read("t").x.tolist() == [1]
+
+
+def test_a_shut_gate_makes_dagster_end_with_an_error(finished, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(finished.home, home)
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "asset",
+        "materialize",
+        "-m",
+        "ecom_pipeline.definitions",
+        "--select",
+        "items",
+    ]
+    environment = {**os.environ, "ECOM_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    with duckdb.connect(str(home / "warehouse.duckdb")) as db:
+        db.execute("delete from raw_items")
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1

@@ -1,0 +1,67 @@
+import re
+import shutil
+import subprocess
+
+import duckdb
+import pytest
+
+from ecom_pipeline import report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+
+
+@pytest.fixture
+def page(finished):
+    with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
+        (manifest,) = (finished.home / "models").glob("*/manifest.json")
+        return report.gather(db, manifest.parent)
+
+
+def test_the_page_loads_nothing_from_elsewhere(finished):
+    text = (finished.home / "reports" / "report.html").read_text()
+    assert not re.search(r"(src|href)=[\"']?https?://|@import|<script", text)
+    assert len(text) < 1_000_000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+def test_a_real_browser_shows_verdict_figures_and_suspects(finished, tmp_path):
+    address = (finished.home / "reports" / "report.html").as_uri()
+    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--dump-dom", address]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert shown.count("<svg") == 3
+    assert "weighted - unweighted" in shown
+    assert shown.count('class="why"') == 15
+    for word in ("helped", "did harm", "No difference can be told"):
+        if word in shown.split('class="verdict"')[1][:200]:
+            break
+    else:
+        raise AssertionError("the page has no verdict")
+
+
+def test_text_of_a_shop_cannot_become_markup(page, tmp_path):
+    page.suspects.loc[0, "title"] = "<script>alert(1)</script>"
+    report.write(page, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.02, "The weights helped"), (-0.02, -0.01, "The weights did harm"), (-0.01, 0.01, "No difference")],
+)
+def test_the_verdict_follows_the_interval(page, low, high, words):
+    rows = (
+        (page.evaluation.model == report.DIFFERENCE)
+        & (page.evaluation.metric == "ndcg_at_10")
+        & (page.evaluation.slice == "all")
+    )
+    page.evaluation.loc[rows, ["ci_low", "ci_high"]] = low, high
+    assert report.verdict(page).startswith(words)
+
+
+def test_the_table_in_the_terminal_has_each_model_once(page):
+    lines = report.lines(page)
+    for model in report.MODELS:
+        assert sum(line.startswith(f"{model} ") for line in lines) == 1
