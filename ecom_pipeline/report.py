@@ -129,7 +129,7 @@ def gather(db: DuckDBPyConnection, model_folder: Path) -> Page:
     ).fetchall()[0]
     rejected = db.execute(
         """select source, rule, count(*) as n_rows, arg_min(reason, row_number) as first_reason
-        from rejected_rows group by source, rule order by n_rows desc"""
+        from rejected_rows group by source, rule order by n_rows desc, source, rule"""
     ).df()
     weights = db.execute(
         """select estimator, sample_weight, sample_value, label from importance_weights

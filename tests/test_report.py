@@ -64,4 +64,4 @@ def test_the_verdict_follows_the_interval(page, low, high, words):
 def test_the_table_in_the_terminal_has_each_model_once(page):
     lines = report.lines(page)
     for model in report.MODELS:
-        assert sum(line.startswith(f"{model} ") for line in lines) == 1
+        assert sum(line.startswith(f"{model:<24}") for line in lines) == 1
