@@ -3,15 +3,17 @@
 On the floor above `schema`. All work is SQL on the connection given, so memory is DuckDB's and so is the limit on it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import schema
 from ecom_pipeline.schema import ACTIONS, SPLITS, Relation
 
+_WINDOW_EVENTS = 1_500_000  # events cleaned at a time: bounds the memory of the windows
 FIRST_DAY = date(2000, 1, 1)  # what claims to be older than web shops with logs is a broken clock
 
 
@@ -181,18 +183,31 @@ def clean_events(db: DuckDBPyConnection, first: date, last: date, limits: Limits
     that were returned.
     """
     _macros(db)
-    db.execute(f"create or replace temp table typed as {_typed(first, last, limits)}")
-    db.execute(f"create or replace temp table returned as {_returned(first, last)}")
-    counts = _sieve(
-        db,
-        "events",
-        _behaviour(limits),
-        [*_row_rules(), *_behaviour_rules(limits)],
-        schema.CLEANED_INTERACTIONS,
-        f"day between '{first}' and '{last}'",
-    )
-    db.execute("drop table typed; drop table returned")
-    return counts
+    db.execute(f"create or replace temp table repeated as {_REPEATED}")
+    counts: Counter[str] = Counter(kept=0)
+    for start, stop in _windows(db, first, last):
+        db.execute(f"create or replace temp table typed as {_typed(start, stop, limits)}")
+        db.execute(f"create or replace temp table returned as {_returned(start, stop)}")
+        rules = [*_row_rules(), *_behaviour_rules(limits)]
+        days = f"day between '{start}' and '{stop}'"
+        counts.update(_sieve(db, "events", _BEHAVIOUR, rules, schema.CLEANED_INTERACTIONS, days))
+        db.execute("drop table typed; drop table returned")
+    db.execute("drop table repeated")
+    return dict(counts)
+
+
+def _windows(db: DuckDBPyConnection, first: date, last: date) -> list[tuple[date, date]]:
+    """Consecutive days, together the whole, with some `_WINDOW_EVENTS` events each."""
+    days = db.execute(
+        "select day, count(*) from raw_events where day between ? and ? group by day order by day", [first, last]
+    ).fetchall()
+    starts, n = [first], 0
+    for day, n_events in days:
+        if n and n + n_events > _WINDOW_EVENTS:
+            starts.append(day)
+            n = 0
+        n += n_events
+    return list(zip(starts, [*(start - timedelta(days=1) for start in starts[1:]), last], strict=True))
 
 
 def _row_rules() -> list[Rule]:
@@ -293,29 +308,32 @@ def _returned(first: date, last: date) -> str:
         where typed.action = 'return' and typed.row_rule is null"""
 
 
-def _behaviour(limits: Limits) -> str:
-    """What the rules on behaviour need to know of an event: it costs windows, so only sound rows are asked."""
-    counted = "action in ('click', 'cart', 'review')"
-    act = "actor, action, item_id, query, case when action in ('purchase', 'return') then content end"
-    return f"""
-        with sound as (
-            select row_number, row_number() over (partition by content order by row_number) as nth,
-                count(*) filter (where {counted}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
-                count(*) filter (where {counted}) over (partition by actor, day) as n_day,
-                count(*) over (partition by actor, day) as n_events,
-                epoch(instant) - epoch(lag(instant) over (partition by {act} order by instant, row_number)) as seconds_before
-            from typed where row_rule is null),
-        repeated as (
-            select row_number from raw_events
-            where event_id in (
-                select event_id from raw_events where trim(event_id::varchar) <> '' group by 1 having count(*) > 1)
-            qualify row_number() over (partition by event_id order by day is null, row_number) > 1)
-        select typed.*, nth, n_minute, n_day, n_events, seconds_before, return_of,
-            repeated.row_number is not null as id_repeated,
-            coalesce(returned.cancelled, event_id in (select return_of from returned where cancelled)) as cancelled
-        from typed left join sound using (row_number) left join returned using (row_number)
-            left join repeated using (row_number)
-        where inside"""
+# the second and later rows of an id, over all days
+_REPEATED = """
+    select row_number from raw_events
+    where event_id in (
+        select event_id from raw_events where trim(event_id::varchar) <> '' group by 1 having count(*) > 1)
+    qualify row_number() over (partition by event_id order by day is null, row_number) > 1"""
+
+_COUNTED = "action in ('click', 'cart', 'review')"
+_ACT = "actor, action, item_id, query, case when action in ('purchase', 'return') then content end"
+
+# what the rules on behaviour need to know of an event: it costs windows, so only sound rows are asked
+_BEHAVIOUR = f"""
+    with sound as (
+        select row_number, row_number() over (partition by content order by row_number) as nth,
+            count(*) filter (where {_COUNTED}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
+            count(*) filter (where {_COUNTED}) over (partition by actor, day) as n_day,
+            count(*) over (partition by actor, day) as n_events,
+            epoch(instant) - epoch(lag(instant) over (partition by {_ACT} order by instant, row_number))
+                as seconds_before
+        from typed where row_rule is null)
+    select typed.*, nth, n_minute, n_day, n_events, seconds_before, return_of,
+        repeated.row_number is not null as id_repeated,
+        coalesce(returned.cancelled, event_id in (select return_of from returned where cancelled)) as cancelled
+    from typed left join sound using (row_number) left join returned using (row_number)
+        left join repeated using (row_number)
+    where inside"""
 
 
 def _sieve(
@@ -340,7 +358,7 @@ def _sieve(
         f"insert into rejected_rows select '{source}', row_number, rule, coalesce(reason, rule), "
         f"to_json(r)::varchar, {day} from (select row_number, rule, reason{', day' if day == 'day' else ''} from sieved "
         f"where rule is not null) join (select * exclude ({'instant, day' if source == 'events' else 'attributes'}) "
-        f"from raw_{source}) as r using (row_number)"
+        f"from raw_{source} where {slice_ if kept else 'true'}) as r using (row_number)"
     )
     if kept:
         kept.create(db)
