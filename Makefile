@@ -1,8 +1,8 @@
 # Every target sets up what it needs in .venv; nothing outside this folder is touched.
 PYTHON ?= python3
-HOME_FOLDER ?= $(or $(ECOM_HOME),$(CURDIR)/.ecom)
+ECOM_HOME ?= $(CURDIR)/.ecom
+export ECOM_HOME
 export HF_HUB_OFFLINE = 1
-export ECOM_HOME = $(HOME_FOLDER)
 
 .PHONY: run test ui check screenshots clean
 
