@@ -19,7 +19,6 @@ TRAIN = "select * from training_samples where split = 'train' order by sample_id
 class FoldConfig(dg.Config):
     """How samples are scored by models that did not see them."""
 
-    n_folds: int = Field(default=5, ge=2, le=50, description="Folds; groups are never divided.")
     n_repeats: int = Field(default=2, ge=1, le=100, description="Divisions into folds.")
     n_components: int = Field(default=100, ge=1, description="Principal components of the pair features.")
 
@@ -39,7 +38,7 @@ def fold_predictions(
     with warehouse.connect() as db:
         samples = db.sql(TRAIN).df()
         features = sample_features(db, samples)
-    context.log.info("scoring %d samples in %d folds x %d repeats", len(samples), config.n_folds, config.n_repeats)
+    context.log.info("scoring %d samples, %d repeats", len(samples), config.n_repeats)
     scored = frames.score(samples, features, **settings_of(config), device=compute.torch_device())
     return publish(context, warehouse, schema.FOLD_PREDICTIONS, scored.frame, made, scored.figures)
 

@@ -70,9 +70,9 @@ def main() -> None:
                 break
             except OSError:
                 time.sleep(1)
-        place = "ecom_pipeline.definitions:__repository__"
-        groups = ",".join(f"{place}:{g}" for g in ("ingest", "prepare", "language", "importance", "model", "evaluate"))
-        picture(f"http://127.0.0.1:{PORT}/asset-groups?expanded={groups}", "asset_graph.png", 2200, 1000, 40)
+        # the last asset's lineage is the whole graph, its groups open
+        lineage = "assets/evaluation_report?view=lineage&lineageScope=upstream&lineageDepth=20"
+        picture(f"http://127.0.0.1:{PORT}/{lineage}", "asset_graph.png", 1500, 1000, 40)
     finally:
         os.killpg(ui.pid, signal.SIGINT)
         ui.wait(60)

@@ -353,12 +353,12 @@ def _sieve(
     )
     schema.REJECTED_ROWS.create(db)
     db.execute(f"delete from rejected_rows where source = '{source}' and {slice_}")
-    day = "day" if source == "events" and kept else "null::date"
+    dated = source == "events" and kept is not None
+    as_it_came = "* exclude (instant, day)" if source == "events" else "*"
     db.execute(
-        f"insert into rejected_rows select '{source}', row_number, rule, coalesce(reason, rule), "
-        f"to_json(r)::varchar, {day} from (select row_number, rule, reason{', day' if day == 'day' else ''} from sieved "
-        f"where rule is not null) join (select * exclude ({'instant, day' if source == 'events' else 'attributes'}) "
-        f"from raw_{source} where {slice_ if kept else 'true'}) as r using (row_number)"
+        f"insert into rejected_rows select '{source}', row_number, rule, coalesce(reason, rule), to_json(r)::varchar, "
+        f"{'day' if dated else 'null::date'} from (select * from sieved where rule is not null) join "
+        f"(select {as_it_came} from raw_{source} where {slice_ if dated else 'true'}) as r using (row_number)"
     )
     if kept:
         kept.create(db)

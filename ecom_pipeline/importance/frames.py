@@ -31,11 +31,11 @@ def estimators(smoothing: float) -> list[Estimator]:
     return [OutOfFoldConfidence(), StabilisedPredictionGap(smoothing), LiteralPredictionGap()]
 
 
-def score(
-    samples: pd.DataFrame, features: PairFeatures, n_folds: int, n_repeats: int, n_components: int, device: str
-) -> Result:
-    """Rows of `fold_predictions` for training samples."""
-    fold = np.column_stack([fold_of(samples.group_id, n_folds, repeat) for repeat in range(n_repeats)])
+def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_components: int, device: str) -> Result:
+    """Rows of `fold_predictions` for training samples; the first repeat has the samples' own folds."""
+    n_folds = max(2, int(samples.fold.max()) + 1)
+    others = [fold_of(samples.group_id, n_folds, repeat) for repeat in range(1, n_repeats)]
+    fold = np.column_stack([samples.fold, *others]).astype(np.int64)
     projected = Projection.fit(features, n_components).apply(features)
     scores = out_of_fold_scores(projected, samples.label.to_numpy(), fold, n_folds, device)
     frame = pd.DataFrame(
@@ -47,7 +47,7 @@ def score(
             "loss": scores.loss.ravel(),
         }
     )
-    figures = {"penalty": scores.penalty, "mean_loss_nats": float(scores.loss.mean()), "n_repeats": n_repeats}
+    figures = {"penalty": scores.penalty, "mean_loss_nats": float(scores.loss.mean()), "n_folds": n_folds}
     return Result(frame, figures)
 
 
