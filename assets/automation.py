@@ -1,10 +1,10 @@
 """When things run without being asked: a schedule a day, a sensor for new files, a job for CI."""
 
 import hashlib
+from datetime import timedelta
 
 import dagster as dg
 
-from assets.prepare import DAYS
 from assets.refresh import FLOW, next_plan
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -12,17 +12,21 @@ from resources.warehouse import Warehouse
 EVERYTHING = dg.AssetSelection.all()
 
 daily_refresh = dg.define_asset_job(
-    "daily_refresh", selection=EVERYTHING, partitions_def=DAYS, description="Everything that a new day touches."
+    "daily_refresh", selection=EVERYTHING, description="Everything that a new day touches."
 )
 ci = dg.define_asset_job(
     "ci",
     selection=dg.AssetSelection.assets("importance_weights").upstream(),
-    partitions_def=DAYS,
     description="Everything up to the weights, with all gates, without training: for a pull request.",
 )
 refresh = dg.define_asset_job("refresh", selection=EVERYTHING, description="What the sensor asks for.")
 
-daily_schedule = dg.build_schedule_from_partitioned_job(daily_refresh, hour_of_day=2)
+
+@dg.schedule(job=daily_refresh, cron_schedule="0 2 * * *", execution_timezone="UTC")
+def daily_refresh_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Refresh the day that has just ended; today is a partition too, and not over."""
+    day = (context.scheduled_execution_time.date() - timedelta(days=1)).isoformat()
+    return dg.RunRequest(run_key=day, partition_key=day)
 
 
 @dg.sensor(job=refresh, minimum_interval_seconds=60, description="Runs what new or changed files make stale.")

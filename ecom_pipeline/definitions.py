@@ -10,7 +10,7 @@ import dagster as dg
 from assets.automation import (
     ci,
     daily_refresh,
-    daily_schedule,
+    daily_refresh_schedule,
     made_assets,  # noqa: F401 - the command line plans with it
     refresh,
     source_changed,
@@ -59,7 +59,7 @@ defs = dg.Definitions(
     assets=dg.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _fresh), FLOW),
     asset_checks=CHECKS,
     jobs=[daily_refresh, ci, refresh],
-    schedules=[daily_schedule],
+    schedules=[daily_refresh_schedule],
     sensors=[source_changed],
     resources=RESOURCES,
     loggers={"console": terminal},

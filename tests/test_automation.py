@@ -1,0 +1,96 @@
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+from shop import write_csv
+
+from assets.automation import daily_refresh_schedule, source_changed
+from ecom_pipeline.definitions import defs
+from resources.compute import Compute
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+
+@pytest.fixture
+def resources(shop, tmp_path):
+    home = tmp_path / "home"
+    return {
+        "home": Home(path=str(home), asked_source=str(shop.folder)),
+        "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
+        "compute": Compute(device="cpu"),
+    }
+
+
+def ask(instance, resources):
+    context = dg.build_sensor_context(instance, resources=resources)
+    return source_changed(context)
+
+
+def execute(instance, resources, request):
+    job = dg.Definitions(
+        assets=defs.assets, asset_checks=defs.asset_checks, resources=resources
+    ).resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(instance=instance, asset_selection=request.asset_selection, tags=request.tags)
+
+
+def names(request):
+    return {key.to_user_string() for key in request.asset_selection}
+
+
+def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_all_below(resources):
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = ask(instance, resources)
+        assert names(first) == {"raw_items", "raw_judgments", "raw_events", "items", "judgments"}
+        assert execute(instance, resources, first).success
+        second = ask(instance, resources)
+    assert {"cleaned_interactions", "rejected_rows", "training_samples", "evaluation_report"} <= names(second)
+    assert second.tags["dagster/asset_partition_range_start"] == "2024-05-01"
+    assert second.tags["dagster/asset_partition_range_end"] == "2024-05-10"
+    assert first.run_key != second.run_key
+
+
+def test_the_same_state_is_asked_for_under_the_same_key(resources):
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert ask(instance, resources).run_key == ask(instance, resources).run_key
+
+
+def test_a_source_that_is_broken_does_not_break_what_was_there(resources, shop, tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert execute(instance, resources, ask(instance, resources)).success
+        before = resources["warehouse"].read("select count(*) as n from raw_events").n[0]
+        write_csv(tmp_path / "items.csv", [{"item_id": "a", "title": "A"}])
+        write_csv(tmp_path / "events.csv", [{"occurred_at": "2024-01-01"}])
+        broken = {**resources, "home": Home(path=resources["home"].path, asked_source=str(tmp_path))}
+        with pytest.raises(Exception, match="3 required columns are missing"):
+            execute(instance, broken, ask(instance, broken))
+        assert resources["warehouse"].read("select count(*) as n from raw_events").n[0] == before
+
+
+def test_the_schedule_runs_every_night_for_the_day_that_has_ended():
+    assert daily_refresh_schedule.cron_schedule == "0 2 * * *"
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2024, 5, 6, 2, tzinfo=UTC))
+    assert daily_refresh_schedule(context).partition_key == "2024-05-05"
+
+
+def test_every_relation_and_asset_has_a_blocking_gate():
+    checked = {
+        check.check_specs and next(iter(check.check_specs)).asset_key.to_user_string() for check in defs.asset_checks
+    }
+    assert checked == {
+        "items",
+        "judgments",
+        "cleaned_interactions",
+        "rejected_rows",
+        "training_samples",
+        "embeddings",
+        "fold_predictions",
+        "sample_values",
+        "importance_weights",
+        "evaluation_report",
+    }
+    assert all(spec.blocking for check in defs.asset_checks for spec in check.check_specs)
+
+
+def test_gpu_work_is_in_a_pool_of_its_own():
+    pools = {asset.key.to_user_string(): asset.op.pool for asset in defs.assets if len(asset.keys) == 1}
+    assert {name for name, pool in pools.items() if pool == "gpu"} == {"embeddings", "fine_tuned_model"}
