@@ -291,18 +291,22 @@ def _typed(first: date, last: date, limits: Limits) -> str:
 
 
 def _returned(first: date, last: date) -> str:
-    """Returns of the days with the purchase that each undoes, where there is one."""
+    """Returns of the days with the purchase that each undoes, where there is one; no quantity is one piece."""
     return f"""
         with purchases as (
-            select r.user_id, trim(r.item_id::varchar) as item_id, instant, try_cast(quantity as double) as quantity,
+            select r.user_id, trim(r.item_id::varchar) as item_id, instant,
+                coalesce(try_cast(quantity as double), 1) as pieces,
                 coalesce(nullif(trim(event_id::varchar), ''), md5(concat_ws('|', r.user_id, session_id, action,
                     r.item_id, query, instant, position, rating, quantity, price))) as event_id
             from raw_events as r
-            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}' and try_cast(quantity as double) >= 0
+            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}' and pieces >= 0
                 and (r.user_id, trim(r.item_id::varchar)) in (
-                    select (user_id, item_id) from typed where action = 'return'))
+                    select (user_id, item_id) from typed where action = 'return')
+            -- of several at one instant always the same one
+            qualify row_number() over (
+                partition by r.user_id, trim(r.item_id::varchar), instant order by pieces desc, event_id) = 1)
         select typed.row_number, purchases.event_id as return_of,
-            purchases.instant::date = typed.day and typed.quantity >= purchases.quantity as cancelled
+            purchases.instant::date = typed.day and coalesce(typed.quantity, 1) >= purchases.pieces as cancelled
         from typed asof join purchases on typed.user_id = purchases.user_id and typed.item_id = purchases.item_id
             and typed.instant >= purchases.instant
         where typed.action = 'return' and typed.row_rule is null"""

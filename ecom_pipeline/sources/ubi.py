@@ -42,7 +42,8 @@ def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
         select {_field("query_id")} as query_id, any_value({_field("user_query")}) as query
         from {logs} where {_field("action_name")} is null and {_field("query_id")} is not null group by query_id"""
     events = f"""
-        select {_field("timestamp")} as occurred_at,
+        select coalesce(make_timestamp(try_cast({_field("timestamp")} as bigint) * 1000)::varchar,
+                {_field("timestamp")}) as occurred_at,
             coalesce({_field("user_id")}, {_field("client_id")}) as user_id, {_field("session_id")} as session_id,
             {action} else {_field("action_name")} end as action,
             coalesce({_field("event_attributes.object.object_id")},
