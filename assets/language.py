@@ -38,7 +38,7 @@ def embeddings(
     found = store.embed(texts, config.model, config.max_tokens, config.token_budget, compute.torch_device())
     with warehouse.transaction() as db:
         store.add(db, found)
-        remember(db, "embeddings", made)
+        remember(db, "embeddings", made, store.IN_USE)  # texts of old samples change nothing below
     return told(
         warehouse, "embeddings", {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id}
     )

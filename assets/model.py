@@ -57,7 +57,10 @@ def fine_tuned_model(
         data = frames.read_splits(db, TRAIN, VALIDATION, config.estimator)
     folder = home.models / made
     context.log.info("training on %d samples in %s", len(data.train), folder)
-    manifest = frames.fit(data, settings_of(config), compute.torch_device(), folder, contents)
+    inputs = {
+        key.to_user_string(): contents[key.to_user_string()] for key in context.assets_def.asset_deps[context.asset_key]
+    }
+    manifest = frames.fit(data, settings_of(config), compute.torch_device(), folder, inputs)
     n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
     with warehouse.transaction() as db:
         ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))

@@ -157,6 +157,8 @@ def ui(
 @app.command()
 def unlock(home: HomeOption = DEFAULT_HOME) -> None:
     """Mark runs whose process is dead as failed, and free what they hold."""
+    if not home.is_dir():
+        raise InputError(f"home: 1 folder is missing: {str(home)!r}. It must be one of a run: check --home.")
     _enter(home)
     from ecom_pipeline import definitions
 
@@ -290,6 +292,8 @@ def _explain(result: Any) -> None:
     for event in failures:
         error = event.step_failure_data.error
         while error is not None:
+            if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+                raise KeyboardInterrupt
             if error.cls_name in _ours():
                 raise _ours()[error.cls_name](error.message.split(": ", 1)[-1].strip())
             error = error.cause
@@ -337,7 +341,7 @@ def _writing(path: Path, write: Callable[[], object]) -> None:
         write()
     except OSError as error:
         raise InputError(
-            f"{str(path)!r}: 1 file cannot be written: {error.strerror}. Its folder must exist and be writable: choose another path."
+            f"{str(path)!r}: 1 file cannot be written: {error.strerror or error}. Its folder must exist and be writable: choose another path."
         ) from error
 
 

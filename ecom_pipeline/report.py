@@ -192,7 +192,12 @@ def lines(page: Page) -> list[str]:
         if came:
             shown.append(f"{table:<18}{came:>11,} in {came - gone:>11,} kept {gone:>9,} rejected")
     for row in page.rejected.head(6).itertuples():
-        shown.append(f"  {row.source + ': ' + row.rule:<38}{row.n_rows:>9,}   {row.first_reason[:70]}")
+        shown.append(f"  {row.source + ': ' + row.rule:<38}{row.n_rows:>9,}   {_short(row.first_reason, 90)}")
+    if len(page.rejected) > 6:
+        n_rows = page.rejected.n_rows[6:].sum()
+        shown.append(
+            f"  and {len(page.rejected) - 6} more rules{n_rows:>{38 + 9 - len(f'and {len(page.rejected) - 6} more rules')},}   see the report"
+        )
     splits = ", ".join(f"{page.counts.get(f'{s} samples', 0):,} {s}" for s in ("train", "validation", "test"))
     shown += [f"{'samples':<18}{splits}; {page.counts['suspects']:,} of train look mislabelled", ""]
     shown.append(f"{'test split':<24}{'nDCG@10':>24}{'MRR':>24}{'AUC':>24}")
@@ -204,6 +209,12 @@ def lines(page: Page) -> list[str]:
         if any(cells):
             shown.append(f"{model:<24}" + "".join(f"{cell:>24}" for cell in cells))
     return [*shown, "", verdict(page)]
+
+
+def _short(text: str, width: int) -> str:
+    """A text with its middle left out if it is long: both what must hold and what was there are told."""
+    half = (width - 1) // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[-half:]}"
 
 
 def _cell(row: pd.Series | None, sign: str = "") -> str:

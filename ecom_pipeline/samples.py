@@ -100,7 +100,7 @@ def build_samples(db: DuckDBPyConnection, rules: SampleRules) -> dict[str, objec
     db.execute(f"create or replace temp table history as {_history(rules)}")
     db.execute(f"create or replace table training_samples as {_samples(rules)}")
     counts = _counts(db)
-    _require(counts)
+    _require(db, counts)
     (n_left_out,) = db.execute(
         "select count(*) from acts join grouped using (group_id) where period is distinct from split and period <> ''"
     ).fetchall()[0]
@@ -304,11 +304,20 @@ def _counts(db: DuckDBPyConnection) -> dict[str, object]:
     return counts
 
 
-def _require(counts: dict[str, object]) -> None:
+def _require(db: DuckDBPyConnection, counts: dict[str, object]) -> None:
     empty = [split for split in schema.SPLITS if not counts[f"n_samples_{split}"]]
     if empty:
+        schema.REJECTED_ROWS.create(db)
+        n_events, n_taken, n_judged, n_rejected, rule = db.execute(
+            f"""select (select count(*) from cleaned_interactions),
+                (select count(*) from cleaned_interactions where {_TAKEN}), (select count(*) from judgments),
+                (select count(*) from rejected_rows where source <> 'items'),
+                (select mode(rule || ': ' || reason) from rejected_rows where source <> 'items')"""
+        ).fetchall()[0]
         raise SampleError(
-            f"training_samples: {len(empty)} of 3 splits have no sample; first: {empty[0]!r}. Each of train, validation "
+            f"training_samples: {len(empty)} of 3 splits have no sample; first: {empty[0]!r}. There are {n_judged} judged "
+            f"pairs and {n_events} events, {n_taken} of them clicks, carts, purchases or good reviews; {n_rejected} rows "
+            f"were rejected, most often for {rule or 'nothing'}. Each of train, validation "
             "and test needs at least one query, or one day of a user with a click, cart, purchase or review: bring more"
             " days, more users or more judged queries, and look at rejected_rows for what was turned away."
         )

@@ -4,6 +4,7 @@ from shop import SHARED, write_csv
 
 from ecom_pipeline import sources
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.source import COLUMNS, land
 
 
@@ -97,8 +98,28 @@ def test_a_missing_column_is_named(db, tmp_path):
 
 def test_an_empty_file_is_named(db, tmp_path):
     (tmp_path / "items.csv").write_text("")
-    with pytest.raises(SourceError, match=r"'items.csv' has 0 columns in its first line"):
+    with pytest.raises(SourceError, match=r"1 file is empty: 'items.csv'.*add it"):
         landed(db, tmp_path)
+
+
+def test_a_file_separated_by_semicolons_is_named(db, tmp_path):
+    (tmp_path / "items.csv").write_text("item_id;title\na;A\n")
+    write_csv(tmp_path / "judgments.csv", [JUDGMENT])
+    with pytest.raises(SourceError, match=r"'items.csv' has 1 column.*with ';' inside.*with commas"):
+        landed(db, tmp_path)
+
+
+def test_a_text_file_in_place_of_parquet_is_an_error_of_the_source(db, tmp_path):
+    write_csv(tmp_path / "items.csv", [ITEM])
+    (tmp_path / "events.parquet").write_text("occurred_at,action\n")
+    with pytest.raises(SourceError, match=r"events: 1 file cannot be read: .*events\.parquet.*true ending"):
+        landed(db, tmp_path)
+
+
+def test_a_dated_file_comes_after_the_file_without_a_date(tmp_path):
+    write_csv(tmp_path / "events.csv", [EVENT])
+    write_csv(tmp_path / "events-2026-05-01.csv", [EVENT])
+    assert [path.name for path in canonical.table_files(tmp_path, "events")] == ["events.csv", "events-2026-05-01.csv"]
 
 
 def test_a_source_changes_when_a_file_of_it_does(tmp_path):

@@ -17,6 +17,10 @@ from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.language.encoder import encode, encoder_id, load_encoder
 from ecom_pipeline.language.features import PairFeatures, pair_features
 
+# rows that the present samples read
+IN_USE = """text_hash in (
+    select md5(context_text) from training_samples union select md5(item_text) from training_samples)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:

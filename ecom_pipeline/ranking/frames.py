@@ -61,7 +61,7 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
     return Splits(seen, sample_features(db, seen), held, sample_features(db, held), weight, estimator)
 
 
-def fit(data: Splits, settings: Mapping, device: str, folder: Path, contents: Mapping[str, str]) -> dict:
+def fit(data: Splits, settings: Mapping, device: str, folder: Path, inputs: Mapping[str, str]) -> dict:
     """Train both twins into a folder; see `twins.fit_twins`."""
     encoder = load_encoder(settings["model"], settings["max_tokens"], device)
     states, rows = _frozen(encoder, [data.train, data.validation], settings["n_top"], settings["token_budget"])
@@ -80,8 +80,8 @@ def fit(data: Splits, settings: Mapping, device: str, folder: Path, contents: Ma
         **{name: settings[name] for name in ("max_epochs", "patience", "batch_pairs", "warmup_share", "token_budget")},
     )
     twin_data = TwinData(states, train, data.train_features, validation, data.validation_features)
-    inputs = {**contents, "estimator": data.estimator}
-    return fit_twins(encoder, twin_data, data.weight, search, training, settings["seed"], folder, inputs)
+    made_of = {**inputs, "estimator": data.estimator}
+    return fit_twins(encoder, twin_data, data.weight, search, training, settings["seed"], folder, made_of)
 
 
 def figures(manifest: Mapping) -> Iterator[tuple[str, str, float]]:

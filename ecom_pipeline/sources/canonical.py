@@ -73,7 +73,14 @@ def header(path: Path) -> list[str]:
     opening = gzip.open if path.suffix == ".gz" else open
     with opening(path, "rt", encoding="utf-8-sig") as file:
         names = [name.strip().replace("'", "").replace('"', "") for name in next(csv.reader(file), [])]
-    if not names or len(set(names)) < len(names):
+    if not names:
+        raise SourceError(f"source: 1 file is empty: {path.name!r}. Its first line must name the columns: add it.")
+    if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        raise SourceError(
+            f"source: {path.name!r} has 1 column in its first line, {names[0][:60]!r}, with {separator!r} inside. "
+            "Columns must be separated by commas: write the file again with commas."
+        )
+    if len(set(names)) < len(names):
         raise SourceError(
             f"source: {path.name!r} has {len(names)} columns in its first line, of which {len(set(names))} differ. "
             "The first line must name every column once, separated by commas: add or mend it."

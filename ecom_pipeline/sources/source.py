@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, Error
 
 from ecom_pipeline.errors import SourceError
 
@@ -70,8 +70,12 @@ class Adapter:
 
 
 def matching(folder: Path, *patterns: str) -> list[Path]:
-    """The files of a folder that match any of some patterns, in order of their names."""
-    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    """The files of a folder that match any of some patterns, in order of their names without endings.
+
+    So `events-2026-05-01.csv` comes after `events.csv`, and the rows of a new file get the last numbers.
+    """
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(found, key=lambda path: (path.parent, path.name.split(".")[0], path.name))
 
 
 def quoted(paths: list[Path]) -> str:
@@ -95,11 +99,17 @@ def land(db: DuckDBPyConnection, table: str, query: str, hash_key: bytes) -> int
         Rows landed.
 
     Raises:
-        SourceError: if a required column is missing.
+        SourceError: if a file cannot be read, or a required column is missing.
 
     Cost: one scan.
     """
-    db.execute(f"create or replace temp view landing as {query}")
+    try:
+        db.execute(f"create or replace temp view landing as {query}")
+    except Error as error:
+        raise SourceError(
+            f"{table}: 1 file cannot be read: {str(error).splitlines()[0]}. Each must be what its ending says, Parquet or "
+            "CSV in UTF-8: write it again, or give it its true ending."
+        ) from error
     present = {row[0].lower(): row[0] for row in db.execute("describe landing").fetchall()}
     _require(table, set(present))
     known = [_known(column, present.get(column)) for column in COLUMNS[table]]
