@@ -23,6 +23,7 @@ HomeOption = Annotated[
 ]
 DEFAULT_HOME = Path(".ecom")
 _PID = "ecom/pid"
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 _GATES_OF_INPUT = {
     "raw_items",
     "raw_events",
@@ -37,7 +38,8 @@ _GATES_OF_INPUT = {
 def main() -> None:
     """Run a command; errors on purpose are told in a line."""
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == _INTERRUPTED:
+            raise KeyboardInterrupt
     except InputError as error:
         _fail(error, 2)
     except PipelineError as error:

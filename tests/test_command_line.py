@@ -132,6 +132,16 @@ def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, tmp_path)
     assert "cleaning" not in result.stderr
 
 
+def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, tmp_path):
+    process = start(tmp_path / "home", "--source", shop.folder)
+    wait_for(process, "best head")
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    assert process.wait() == 1
+    assert "stopped; the next `ecom run` goes on from what was finished" in told
+    assert "Traceback" not in told
+
+
 def test_two_runs_in_one_home_are_refused_by_name(shop, tmp_path):
     home, config = tmp_path / "home", tmp_path / "config.yaml"
     config.write_text(HEAD_ALONE)
