@@ -62,7 +62,7 @@ KINDS = {
 COLOURS = ("red", "blue", "green")
 CONFIG = """\
 ops:
-  training_samples: {config: {train_groups: 90, validation_groups: 40, test_groups: 60}}
+  training_samples: {config: {train_groups: 120, validation_groups: 40, test_groups: 60}}
   fold_predictions: {config: {n_components: 30}}
   fine_tuned_model:
     config: {learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}

@@ -8,6 +8,7 @@ from shop import HEAD_ALONE, ecom
 from sklearn.metrics import roc_auc_score
 
 from ecom_pipeline import schema
+from resources.home import Home
 
 
 @pytest.fixture
@@ -50,8 +51,10 @@ def test_people_are_in_the_warehouse_only_as_hashes(db):
     assert n == 0
 
 
-def test_the_key_that_hashes_people_is_readable_by_its_owner_alone(finished):
-    assert (finished.home / "hash.key").stat().st_mode & 0o777 == 0o600
+def test_the_key_that_hashes_people_is_made_once_and_readable_by_its_owner_alone(tmp_path):
+    home = Home(path=str(tmp_path / "home"))
+    assert home.hash_key() == home.hash_key() != Home(path=str(tmp_path / "other")).hash_key()
+    assert (home.folder / "hash.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_return_of_a_later_day_names_its_purchase(db):
