@@ -263,6 +263,16 @@ def _number(column: str, outside: str, must: str) -> Rule:
     return Rule(f"{column}_out_of_range", broken, must, f"{column}_given::varchar")
 
 
+def _first_broken(rules: Sequence[Rule]) -> str:
+    """An SQL expression: the name of the first rule that a row breaks, or null."""
+    return "case " + " ".join(f"when coalesce({rule.broken}, false) then '{rule.name}'" for rule in rules) + " end"
+
+
+# the source's id of an event `r`, or a hash of its content: a return names its purchase by the same
+_EVENT_ID = """coalesce(nullif(trim(r.event_id::varchar), ''), md5(concat_ws('|', r.user_id, r.session_id, r.action,
+                    r.item_id, r.query, r.instant, r.position, r.rating, r.quantity, r.price)))"""
+
+
 def _typed(first: date, last: date, limits: Limits) -> str:
     """Events of the days, and those just before midnight that a near duplicate may repeat; cast, with their row rule."""
     numbers = {"position": "integer", "propensity": "double", "rating": "double", "quantity": "double"}
@@ -273,12 +283,10 @@ def _typed(first: date, last: date, limits: Limits) -> str:
         "try_cast(position as integer)",
         "case when try_cast(position as double) % 1 = 0 then try_cast(try_cast(position as double) as integer) end",
     )
-    verdict = " ".join(f"when coalesce({rule.broken}, false) then '{rule.name}'" for rule in _row_rules())
     return f"""
         with given as (
             select row_number, instant, r.day, event_id::varchar as given_id, {content} as content,
-                coalesce(nullif(trim(event_id::varchar), ''), md5(concat_ws('|', r.user_id, r.session_id, action,
-                    r.item_id, query, instant, position, rating, quantity, r.price))) as event_id,
+                {_EVENT_ID} as event_id,
                 r.user_id, r.session_id, coalesce(r.user_id, r.session_id) as actor,
                 nullif(lower(trim(action::varchar)), '') as action,
                 nullif(trim(r.item_id::varchar), '') as item_id, i.item_id is not null as known,
@@ -287,7 +295,7 @@ def _typed(first: date, last: date, limits: Limits) -> str:
             from raw_events as r left join items as i on i.item_id = trim(r.item_id::varchar)
             where instant between '{first}'::timestamp - to_microseconds({round(limits.near_seconds * 1e6)})
                 and '{last}'::timestamp + interval 1 day - interval 1 microsecond and r.day is not null)
-        select *, day between '{first}' and '{last}' as inside, case {verdict} end as row_rule from given"""
+        select *, day between '{first}' and '{last}' as inside, {_first_broken(_row_rules())} as row_rule from given"""
 
 
 def _returned(first: date, last: date) -> str:
@@ -296,8 +304,7 @@ def _returned(first: date, last: date) -> str:
         with purchases as (
             select r.user_id, trim(r.item_id::varchar) as item_id, instant,
                 coalesce(try_cast(quantity as double), 1) as pieces,
-                coalesce(nullif(trim(event_id::varchar), ''), md5(concat_ws('|', r.user_id, session_id, action,
-                    r.item_id, query, instant, position, rating, quantity, price))) as event_id
+                {_EVENT_ID} as event_id
             from raw_events as r
             where lower(trim(action::varchar)) = 'purchase' and day <= '{last}' and pieces >= 0
                 and (r.user_id, trim(r.item_id::varchar)) in (
@@ -349,11 +356,10 @@ def _sieve(
     slice_: str = "true",
 ) -> dict[str, int]:
     """Put each prepared row into `kept`, or into `rejected_rows` with the first rule that it breaks."""
-    verdict = " ".join(f"when coalesce({rule.broken}, false) then '{rule.name}'" for rule in rules)
     reason = " ".join(f"when '{rule.name}' then '{rule.must}; it is ' || {rule.had}" for rule in rules)
     db.execute(
         f"create or replace temp table sieved as "
-        f"select *, case rule {reason} end as reason from (select *, case {verdict} end as rule from ({prepared}))"
+        f"select *, case rule {reason} end as reason from (select *, {_first_broken(rules)} as rule from ({prepared}))"
     )
     schema.REJECTED_ROWS.create(db)
     db.execute(f"delete from rejected_rows where source = '{source}' and {slice_}")
