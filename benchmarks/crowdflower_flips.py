@@ -21,9 +21,10 @@ from sklearn.metrics import roc_auc_score
 from assets.prepare import SamplesConfig
 from assets.publish import settings_of
 from ecom_pipeline import cleaning, sources
-from ecom_pipeline.importance.estimator import ScoredSamples
-from ecom_pipeline.importance.folds import PENALTIES, fit_heads, out_of_fold_scores
+from ecom_pipeline.importance.estimator import Evidence, one_hot
+from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.frames import estimators
+from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads
 from ecom_pipeline.importance.weights import WeightMap
 from ecom_pipeline.language import embeddings
 from ecom_pipeline.language.features import Projection
@@ -73,8 +74,8 @@ def main() -> None:
         for seed in range(arguments.seeds):
             flipped = np.random.default_rng(seed).random(len(groups)) < share
             label = np.where(flipped, 1 - rows["train"].label, rows["train"].label)
-            oof = out_of_fold_scores(x["train"].numpy(), label, fold, N_FOLDS, "cpu")
-            scored = ScoredSamples(label, oof.score, oof.fold)
+            oof = out_of_fold_scores(x["train"].numpy(), one_hot(label), fold, N_FOLDS, "cpu")
+            scored = Evidence(label=one_hot(label), oof_score=oof.score, fold=oof.fold)
             candidates = {"unweighted": np.ones(len(label)), "oracle": (~flipped) / (~flipped).mean()}
             for estimator in estimators(0.05):
                 value = estimator.fit(scored).value
@@ -99,8 +100,8 @@ def _rows(samples: pd.DataFrame) -> Rows:
 
 def _tuned(x: dict, rows: dict, label: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
     """Validation nDCG@10 of the best penalty, and the test scores under it."""
-    y, w = (torch.as_tensor(values, dtype=torch.float32) for values in (label, weight))
-    heads = fit_heads(x["train"], y, w, PENALTIES)[:, :, 0, 0]
+    y, w = (torch.as_tensor(values, dtype=torch.float32) for values in (one_hot(label), weight[:, None]))
+    heads = fit_heads(x["train"], y, Weighted(w), PENALTIES)[:, 0, :, 0]
     held = rows["validation"]
     ndcg = [
         np.nanmean(ndcg_at_k(held.group, held.relevance, s, 10)) for s in (x["validation"] @ heads).double().numpy().T

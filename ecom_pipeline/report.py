@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline.importance.prediction_gap import NEAR_ZERO
+from ecom_pipeline.importance.estimators.prediction_gap import NEAR_ZERO
 from ecom_pipeline.importance.weights import ess_share
 
 METRICS = {

@@ -5,9 +5,9 @@ import pytest
 from shop import ROOT, SHARED
 from sklearn.metrics import roc_auc_score
 
-from ecom_pipeline.importance.estimator import ScoredSamples
+from ecom_pipeline.importance.estimator import Evidence, one_hot
+from ecom_pipeline.importance.estimators.out_of_fold import OutOfFoldConfidence
 from ecom_pipeline.importance.folds import out_of_fold_scores
-from ecom_pipeline.importance.out_of_fold import OutOfFoldConfidence
 from ecom_pipeline.language.features import Projection
 from ecom_pipeline.samples import fold_of
 
@@ -27,8 +27,8 @@ def test_flipped_labels_of_real_search_data_are_found():
     found = []
     for seed in range(5):
         flipped = np.random.default_rng(seed).random(len(truth)) < 0.2
-        label = np.where(flipped, 1 - truth, truth)
+        label = one_hot(np.where(flipped, 1 - truth, truth))
         scores = out_of_fold_scores(x, label, fold, 5, "cpu")
-        value = OutOfFoldConfidence().fit(ScoredSamples(label, scores.score, scores.fold)).value
+        value = OutOfFoldConfidence().fit(Evidence(label=label, oof_score=scores.score)).value
         found.append(roc_auc_score(flipped, -value))
     assert np.mean(found) >= 0.88

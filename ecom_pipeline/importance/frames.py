@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ecom_pipeline.importance.estimator import Estimator, ScoredSamples
+from ecom_pipeline.importance.estimator import Estimator, Evidence, one_hot
+from ecom_pipeline.importance.estimators.out_of_fold import OutOfFoldConfidence
+from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap, StabilisedPredictionGap
 from ecom_pipeline.importance.folds import out_of_fold_scores
-from ecom_pipeline.importance.out_of_fold import OutOfFoldConfidence
-from ecom_pipeline.importance.prediction_gap import LiteralPredictionGap, StabilisedPredictionGap
 from ecom_pipeline.importance.weights import WeightMap, ess_share
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.samples import fold_of
@@ -37,13 +37,13 @@ def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_compo
     others = [fold_of(samples.group_id, n_folds, repeat) for repeat in range(1, n_repeats)]
     fold = np.column_stack([samples.fold, *others]).astype(np.int64)
     projected = Projection.fit(features, n_components).apply(features)
-    scores = out_of_fold_scores(projected, samples.label.to_numpy(), fold, n_folds, device)
+    scores = out_of_fold_scores(projected, one_hot(samples.label), fold, n_folds, device)
     frame = pd.DataFrame(
         {
             "sample_id": np.repeat(samples.sample_id.to_numpy(), n_repeats),
             "repeat": np.tile(np.arange(n_repeats), len(samples)),
             "fold": scores.fold.ravel(),
-            "oof_score": scores.score.ravel(),
+            "oof_score": scores.score[:, :, 1].ravel(),
             "loss": scores.loss.ravel(),
         }
     )
@@ -54,12 +54,14 @@ def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_compo
 def value(samples: pd.DataFrame, predictions: pd.DataFrame, smoothing: float) -> Result:
     """Rows of `sample_values`: every estimator on the same scores."""
     wide = predictions.pivot(index="sample_id", columns="repeat", values=["oof_score", "fold"]).loc[samples.sample_id]
-    scored = ScoredSamples(
-        samples.label.to_numpy(), wide["oof_score"].to_numpy(float), wide["fold"].to_numpy().astype(np.int64)
+    evidence = Evidence(
+        label=one_hot(samples.label),
+        oof_score=one_hot(wide["oof_score"].to_numpy(float)),
+        fold=wide["fold"].to_numpy().astype(np.int64),
     )
     parts, figures = [], {}
     for estimator in estimators(smoothing):
-        values = estimator.fit(scored)
+        values = estimator.fit(evidence)
         stderr = np.nan if values.stderr is None else values.stderr
         parts.append(
             pd.DataFrame(

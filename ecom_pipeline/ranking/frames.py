@@ -12,7 +12,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.prediction_gap import LiteralPredictionGap
+from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap
 from ecom_pipeline.language.embeddings import sample_features
 from ecom_pipeline.language.encoder import Encoder, load_encoder
 from ecom_pipeline.language.features import PairFeatures

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ecom_pipeline.importance.folds import fit_heads
+from ecom_pipeline.importance.estimator import one_hot
+from ecom_pipeline.importance.heads import Weighted, fit_heads
 from ecom_pipeline.language.encoder import Encoder
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import FrozenStates, top_layers
@@ -183,9 +184,9 @@ class _Trainer:
         )
         label, weight = (
             torch.as_tensor(values, dtype=torch.float32, device=device)
-            for values in (self.data.train.label, self.weight)
+            for values in (one_hot(self.data.train.label), self.weight[:, None])
         )
-        heads = fit_heads(seen, label, weight, self.search.penalties)[:, :, 0, 0]  # (d, p)
+        heads = fit_heads(seen, label, Weighted(weight), self.search.penalties)[:, 0, :, 0]  # (d, p)
         scores = (held @ heads).double().cpu().numpy()
         validation = self.data.validation
         ndcg = [np.nanmean(ndcg_at_k(validation.group, validation.relevance, score, 10)) for score in scores.T]

@@ -5,7 +5,7 @@ On the floor of `importance`.
 
 from dataclasses import dataclass
 
-from ecom_pipeline.importance.estimator import SampleValues, ScoredSamples
+from ecom_pipeline.importance.estimator import Evidence, SampleValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,15 @@ class OutOfFoldConfidence:
     Source: "self-confidence" in Northcutt, Jiang, Chuang 2021, Confident Learning.
 
     >>> import numpy as np
-    >>> scored = ScoredSamples(np.array([1.0, 0.0]), np.array([[0.8], [0.8]]), np.array([[0], [1]]))
-    >>> OutOfFoldConfidence().fit(scored).value.round(3).tolist()
+    >>> label, score = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[[0.2, 0.8]], [[0.2, 0.8]]])
+    >>> OutOfFoldConfidence().fit(Evidence(label=label, oof_score=score)).value.round(3).tolist()
     [0.8, 0.2]
     """
 
     name = "oof_confidence"
+    needs = ("oof_score",)
 
-    def fit(self, samples: ScoredSamples) -> SampleValues:
+    def fit(self, evidence: Evidence) -> SampleValues:
         """One probability a sample, averaged over repeats."""
-        return SampleValues.over_repeats(samples.confidence)
+        evidence.require(self)
+        return SampleValues.over_repeats(evidence.confidence)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import SampleValues, ScoredSamples
+from ecom_pipeline.importance.estimator import Evidence, SampleValues
 
 NEAR_ZERO = 0.01  # a mean gap smaller than this, in probability, makes a weight of over 100
 
@@ -24,17 +24,20 @@ class LiteralPredictionGap:
 
     Cost: O(n r); not random.
 
-    >>> scored = ScoredSamples(np.array([1.0, 1.0]), np.array([[0.9], [0.4]]), np.array([[0], [0]]))
-    >>> LiteralPredictionGap().fit(scored).value.round(3).tolist()
+    >>> label, score = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[[0.1, 0.9]], [[0.6, 0.4]]])
+    >>> evidence = Evidence(label=label, oof_score=score, fold=np.array([[0], [0]]))
+    >>> LiteralPredictionGap().fit(evidence).value.round(3).tolist()
     [-4.0, 4.0]
     """
 
     name = "literal_prediction_gap"
+    needs = ("oof_score", "fold")
 
-    def fit(self, samples: ScoredSamples) -> SampleValues:
+    def fit(self, evidence: Evidence) -> SampleValues:
         """One raw weight a sample, negatives and all."""
-        confidence = samples.confidence
-        total = (mean_by_fold(confidence, samples.fold) - confidence).sum(1)
+        evidence.require(self)
+        confidence = evidence.confidence
+        total = (mean_by_fold(confidence, evidence.fold) - confidence).sum(1)
         undefined = np.abs(total) < 1e-12
         value = np.where(undefined, 0.0, 1.0 / np.where(undefined, 1.0, total))
         notes = {
@@ -61,11 +64,13 @@ class StabilisedPredictionGap:
 
     smoothing: float
     name = "stabilised_prediction_gap"
+    needs = ("oof_score", "fold")
 
-    def fit(self, samples: ScoredSamples) -> SampleValues:
+    def fit(self, evidence: Evidence) -> SampleValues:
         """One value in (0, 1 / smoothing] a sample."""
-        confidence = samples.confidence
-        same_class = samples.fold * 2 + (samples.label[:, None] >= 0.5)
+        evidence.require(self)
+        confidence = evidence.confidence
+        same_class = evidence.fold * evidence.n_classes + evidence.observed[:, None]
         gap = (mean_by_fold(confidence, same_class) - confidence).mean(1)
         return SampleValues(1.0 / (self.smoothing + np.maximum(0.0, gap)), None)
 

@@ -1,0 +1,1 @@
+"""Every way to value a sample, one family a file."""
