@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from shop import CONFIG, Finished, Shop, ecom, make_shop
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["ECOM_HASH_KEY"] = "tests"  # which groups are drawn depends on the hashed ids: draw the same each time
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
+hypothesis.settings.register_profile("house", deadline=None)  # the first example of a test may load a library
+hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

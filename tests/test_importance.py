@@ -3,13 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, one_hot
 from ecom_pipeline.importance.estimators.out_of_fold import OutOfFoldConfidence
 from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap, StabilisedPredictionGap
-from ecom_pipeline.importance.weights import WeightMap, ess_share
 
-finite = st.floats(-1e6, 1e6, allow_nan=False)
 probability = st.floats(0.001, 0.999)
 
 
@@ -61,31 +58,6 @@ def test_a_gap_of_exactly_nothing_has_value_0_and_is_counted():
     found = LiteralPredictionGap().fit(samples)
     assert found.value.tolist() == [0, 0]
     assert found.notes["n_undefined"] == 2
-
-
-@given(st.lists(finite, min_size=1, max_size=40), st.floats(0, 5), st.floats(0.01, 1), st.booleans(), st.data())
-def test_weights_are_not_negative_and_have_mean_1(values, power, quantile, within, draw):
-    value = np.array([*values, 1.0])
-    label = np.array(draw.draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=len(value), max_size=len(value))))
-    weight = WeightMap(power, quantile, within).weights(value, label)
-    assert weight.min() >= 0
-    assert weight.mean() == pytest.approx(1)
-    assert 0 < ess_share(weight) <= 1 + 1e-12
-
-
-@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=30))
-def test_a_higher_value_never_has_a_lower_weight_within_a_label(values):
-    value = np.array(values)
-    weight = WeightMap(1.5, 0.9, True).weights(value, np.ones(len(value)))
-    order = value.argsort()
-    assert (np.diff(weight[order]) >= -1e-12).all()
-
-
-def test_no_value_above_0_is_an_error_that_says_what_to_do():
-    with pytest.raises(
-        SampleError, match=r"2 of 2 values are not above 0; the first is -1\.0.*choose another estimator"
-    ):
-        WeightMap(1, 1, True).weights(np.array([-1.0, 0.0]), np.array([0.0, 1.0]))
 
 
 @settings(max_examples=20)

@@ -4,68 +4,111 @@ On the floor of `importance`.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_pipeline.errors import SampleError
 
+Kind = Literal["power", "temperature", "rank", "drop"]
+Within = Literal["all", "label", "group"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 
 @dataclass(frozen=True, slots=True)
 class WeightMap:
-    """weight = max(0, value) ** power, clipped above at a quantile, with mean 1.
+    """How a value becomes a weight: a map that never falls, clipped above, with mean 1.
 
     Attributes:
-        power: 0 makes all weights equal; higher follows the values more closely.
+        kind: power: max(0, value) ** strength. temperature: exp(strength * value), values standardised first.
+            rank: (rank / n) ** strength, equal values sharing their mean rank. drop: 0 for the share `strength` of
+            the samples with the lowest values, else 1.
+        strength: 0 makes all weights equal; higher follows the values more closely. For drop in [0, 1).
         clip_quantile: weights above this quantile are lowered to it, so that no sample carries the training.
-        within_label: scale each label's weights to mean 1 of their own. Values such as confidence are lower for the
-            rarer label as a whole; without this, the weighted model unlearns how frequent the label is.
+        within: map and scale to mean 1 all samples together, or those of each label, or of each group (a query, a
+            visit). Values such as confidence are lower for the rarer label as a whole; unless weights are scaled
+            within the label, the weighted model unlearns how frequent the label is.
 
-    >>> WeightMap(1.0, 1.0, False).weights(np.array([0.9, 0.3, -2.0]), np.array([1, 0, 0])).round(3).tolist()
+    >>> label = np.array([1, 0, 0])
+    >>> WeightMap("power", 1.0, 1.0, "all").weights(np.array([0.9, 0.3, -2.0]), label).round(3).tolist()
     [2.25, 0.75, 0.0]
-    >>> WeightMap(1.0, 1.0, True).weights(np.array([0.9, 0.3, 0.1]), np.array([1, 0, 0])).round(3).tolist()
+    >>> WeightMap("power", 1.0, 1.0, "label").weights(np.array([0.9, 0.3, 0.1]), label).round(3).tolist()
     [1.0, 1.5, 0.5]
+    >>> WeightMap("drop", 0.4, 1.0, "all").weights(np.array([0.9, 0.3, 0.1]), label).round(3).tolist()
+    [1.5, 1.5, 0.0]
     """
 
-    power: float
+    kind: Kind
+    strength: float
     clip_quantile: float
-    within_label: bool
+    within: Within
 
-    def weights(self, value: NDArray[np.float64], label: NDArray[np.float64]) -> NDArray[np.float64]:
+    def weights(
+        self, value: NDArray[np.float64], label: NDArray[np.float64], group: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
         """Weights of samples from their values.
 
         Args:
             value: (n,) finite, higher is worth more.
-            label: (n,) in [0, 1]; from 0.5 on it counts as 1.
+            label: (n,) in [0, 1]; from 0.5 on it counts as 1. Class numbers do too.
+            group: (n,) needed where weights are scaled within the group.
 
         Returns:
-            (n,) >= 0 with mean 1. A label none of whose values is above 0 has weights 0.
+            (n,) >= 0 with mean 1. Under power, a label or group none of whose values is above 0 has weights 0.
 
         Raises:
-            SampleError: if no value is above 0.
+            SampleError: under power, if no value is above 0.
 
         Cost: O(n log n).
         """
-        raw = np.maximum(value, 0.0)
-        if not (raw > 0).any():
+        if self.kind == "power" and not (value > 0).any():
             raise SampleError(
                 f"sample_weight: {len(value)} of {len(value)} values are not above 0; the first is {float(value[0])!r}. "
-                "At least one must be: choose another estimator."
+                "At least one must be: choose another estimator, or the map 'rank'."
             )
-        classes = (label >= 0.5).astype(int) if self.within_label else np.zeros(len(label), int)
+        parts = {
+            "all": np.zeros(len(value), np.int64),
+            "label": np.round(label + 1e-9).astype(np.int64),
+            "group": group,
+        }[self.within]
+        order = np.argsort(parts, kind="stable")
+        starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
         result = np.zeros(len(value))
-        for one in np.unique(classes):
-            rows = classes == one
-            result[rows] = self._scaled(raw[rows])
+        for rows in np.split(order, starts[1:]):
+            result[rows] = self._scaled(value[rows])
         return result / result.mean()
 
-    def _scaled(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _scaled(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        raw = getattr(self, f"_{self.kind}")(value)
         if not raw.any():
             return raw
-        raised = (raw / raw.max()) ** self.power  # scaled first, so that no power overflows
-        clipped = np.minimum(raised, np.quantile(raised, self.clip_quantile))
-        raised = clipped if clipped.any() else raised
-        return raised / raised.mean()
+        clipped = np.minimum(raw, np.quantile(raw, self.clip_quantile))
+        raw = clipped if clipped.any() else raw
+        return raw / raw.mean()
+
+    def _power(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        positive = np.maximum(value, 0.0)
+        if not positive.any():
+            return positive
+        return (positive / positive.max()) ** self.strength  # scaled first, so that no power overflows
+
+    def _temperature(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = value / max(np.abs(value).max(), 1e-300)
+        spread = scaled.std()
+        standard = (scaled - scaled.max()) / spread if spread > 1e-12 else np.zeros(len(value))
+        return np.exp(self.strength * standard)
+
+    def _rank(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        from scipy.stats import rankdata
+
+        return (rankdata(value) / len(value)) ** self.strength
+
+    def _drop(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        n_dropped = min(int(self.strength * len(value)), len(value) - 1)
+        kept = np.ones(len(value))
+        kept[np.argsort(value, kind="stable")[:n_dropped]] = 0.0
+        return kept
 
 
 def ess_share(weight: NDArray[np.float64]) -> float:

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ecom_pipeline.importance.estimator import one_hot
-from ecom_pipeline.importance.heads import Weighted, fit_heads
 from ecom_pipeline.language.encoder import Encoder
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import FrozenStates, top_layers
-from ecom_pipeline.ranking.metrics import ndcg_at_k
+from ecom_pipeline.ranking.evaluation import Rows
+from ecom_pipeline.ranking.linear import fit_linear
 from ecom_pipeline.ranking.model import Pairs, Ranker
 from ecom_pipeline.ranking.training import TrainingSettings, train
 
@@ -177,21 +176,16 @@ class _Trainer:
 
     def _head(self) -> tuple[NDArray[np.float32], float, float]:
         """The head on frozen features with the best validation nDCG@10 of the grid."""
-        device = self.encoder.device
         seen, held = (
-            torch.as_tensor(self.projection.apply(pairs), device=device)
-            for pairs in (self.data.train_features, self.data.validation_features)
+            self.projection.apply(pairs) for pairs in (self.data.train_features, self.data.validation_features)
         )
-        label, weight = (
-            torch.as_tensor(values, dtype=torch.float32, device=device)
-            for values in (one_hot(self.data.train.label), self.weight[:, None])
+        rows = Rows(*(getattr(self.data.validation, name) for name in ("group", "label", "relevance")))
+        linear = fit_linear(
+            *(seen, self.data.train.label, self.weight[:, None], held, rows),
+            *(self.search.penalties, self.encoder.device),
         )
-        heads = fit_heads(seen, label, Weighted(weight), self.search.penalties)[:, 0, :, 0]  # (d, p)
-        scores = (held @ heads).double().cpu().numpy()
-        validation = self.data.validation
-        ndcg = [np.nanmean(ndcg_at_k(validation.group, validation.relevance, score, 10)) for score in scores.T]
-        best = int(np.argmax(ndcg))
-        return heads[:, best].cpu().numpy(), self.search.penalties[best], float(ndcg[best])
+        best = int(linear.best[0])
+        return linear.tuned[0], self.search.penalties[best], float(np.nanmean(linear.ndcg[0, best]))
 
     def _train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str) -> dict:
         done = self._told(name, settings)
