@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _MAX_STEPS = 100
-_TOLERANCE = 1e-9  # gain of a Newton step, in nats a click, at which we stop
+_TOLERANCE = 1e-13  # gain of a Newton step, in nats a click, at which we stop
 _BARRIER = 0.01  # skips put into a cell that has clicks alone, so that its probability stays below 1
 
 
@@ -71,7 +71,7 @@ class ClickCounts:
                 "Positions must be counted from 1, and there must be at least one impression: add 1 where a log "
                 "counts from 0."
             )
-        queries, query_texts = pd.factorize(np.asarray(query))
+        queries = pd.factorize(np.asarray(query))[0]
         items, item_texts = pd.factorize(np.asarray(item))
         depth = int(place.max()) + 1
         key = (queries * len(item_texts) + items) * depth + place
@@ -87,11 +87,6 @@ class ClickCounts:
     def n_positions(self) -> int:
         """The last position."""
         return int(self.position.max())
-
-    def weighted(self, weight: Floats) -> "ClickCounts":
-        """As if each query had come (n_queries,) times as often."""
-        times = weight[self.query]
-        return ClickCounts(self.query, self.pair, self.position, self.n_shown * times, self.n_clicked * times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,27 +214,117 @@ class _Cells:
         return cls(number, place[kept], clicked[kept], barred, len(names), n_places)
 
 
-def _tabled(counts: ClickCounts) -> _Cells:
+def _tabled(counts: ClickCounts, times: Floats) -> _Cells:
     skipped = counts.n_shown - counts.n_clicked
-    return _Cells.informative(counts.pair, counts.position - 1, counts.n_clicked, skipped, counts.n_positions)
+    return _Cells.informative(
+        counts.pair, counts.position - 1, counts.n_clicked * times, skipped * times, counts.n_positions
+    )
 
 
-def _harvested(counts: ClickCounts) -> _Cells:
+def _harvested(counts: ClickCounts, times: Floats) -> _Cells:
     """A thing is two positions; its clicks at one are the sum of the click rates of the pairs shown at both."""
     k = counts.n_positions
-    seen = counts.n_shown > 0
-    rows, columns = counts.pair[seen], counts.position[seen] - 1
+    where = (counts.pair, counts.position - 1)
     shape = (int(counts.pair.max()) + 1, k)
-    # a query drawn twice counts twice: rates do not tell, so the weight comes back through the pair's share
-    weight = _pair_weight(counts)
-    rate = sparse.csr_array((counts.n_clicked[seen] / counts.n_shown[seen] * weight[seen], (rows, columns)), shape)
-    shown = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape)
-    both = sparse.csr_array((weight[seen], (rows, columns)), shape)
-    clicks = (rate.T @ shown).toarray()  # (k, k) clicks at the first of those shown at both
-    total = (both.T @ shown).toarray()
+    shown = sparse.csr_array((np.ones(len(times)), where), shape)
+    rate = sparse.csr_array((times * counts.n_clicked / counts.n_shown, where), shape)
+    clicks = (rate.T @ shown).toarray()  # (k, k') click rates at k, summed over pairs shown at both
+    total = (sparse.csr_array((times, where), shape).T @ shown).toarray()
     first, second = np.nonzero(total * (1 - np.eye(k)))
     thing = np.minimum(first, second) * k + np.maximum(first, second)
-    clicked = clicks[first, second]
-    scale = _informing(counts).sum() / max(clicked.sum(), 1e-300)
-    skipped = np.maximum(total[first, second] - clicked, 0.0)
-    return _Cells.informative(thing, first, clicked * scale, skipped * scale, k)
+    clicked, skipped = clicks[first, second], (total - clicks)[first, second]
+    scale = (times * counts.n_clicked).sum() / max(clicked.sum(), 1e-300)
+    return _Cells.informative(thing, first, clicked * scale, np.maximum(skipped, 0.0) * scale, k)
+
+
+def _require_links(counts: ClickCounts) -> None:
+    cells = _tabled(counts, np.ones(len(counts.pair)))
+    if counts.n_positions > 1 and not cells.n_things:
+        n_pairs = int(counts.pair.max()) + 1
+        raise SampleError(
+            f"examination: 0 of {n_pairs} pairs of query and item were clicked and shown at two positions; the first "
+            f"pair was shown at position {int(counts.position[0])!r}. At least one must be: what is always shown at the "
+            "same place tells nothing of the place. Bring a longer log, or one whose ranking changed."
+        )
+
+
+def _with_stderr(
+    counts: ClickCounts, cells_of: Callable[[ClickCounts, Floats], _Cells], smoothing: float, n_draws: int, seed: int
+) -> ExaminationCurve:
+    cells = cells_of(counts, np.ones(len(counts.pair)))
+    start = np.zeros(counts.n_positions)
+    best = _climb(cells, smoothing, start)
+    queries, number = np.unique(counts.query, return_inverse=True)
+    draws = []
+    generator = np.random.default_rng(seed)
+    for _ in range(n_draws if len(queries) > 1 else 0):
+        times = generator.multinomial(len(queries), np.full(len(queries), 1 / len(queries)))[number].astype(float)
+        drawn = cells_of(counts, times)
+        if drawn.n_things:
+            draws.append(np.exp(_climb(drawn, smoothing, best)))
+    stderr = np.std(draws, 0, ddof=1) if len(draws) > 1 else None
+    table = _tabled(counts, np.ones(len(counts.pair)))
+    told = np.bincount(table.place, table.clicked, minlength=counts.n_positions)
+    log.info("examination of %d positions from %g clicks, %d draws", len(start), told.sum(), len(draws))
+    return ExaminationCurve(np.exp(best), stderr, told, _linked(table))
+
+
+def _linked(cells: _Cells) -> NDArray[np.bool_]:
+    size = cells.n_places + cells.n_things
+    edges = sparse.csr_array((np.ones(len(cells.place)), (cells.place, cells.thing + cells.n_places)), (size, size))
+    part = connected_components(edges, directed=False)[1]
+    return part[: cells.n_places] == part[0]
+
+
+def _climb(cells: _Cells, smoothing: float, start: Floats) -> Floats:
+    """(k,) logarithm of the examination, 0 at position 1, at which the penalised likelihood is largest."""
+    count = np.bincount(cells.thing, cells.clicked + cells.skipped, minlength=cells.n_things)
+    attraction = np.log(np.bincount(cells.thing, cells.clicked, minlength=cells.n_things) / count)
+    curve = np.minimum(start, 0.0)  # so that every probability starts below 1
+    now = _objective(cells, smoothing, curve, attraction)
+    enough = _TOLERANCE * max(cells.clicked.sum(), 1.0)
+    for _ in range(_MAX_STEPS):
+        step_curve, step_attraction, gain = _newton(cells, smoothing, curve, attraction)
+        if gain < enough:
+            break
+        length = 1.0
+        while length > 1e-12:
+            ahead = curve + length * step_curve, attraction + length * step_attraction
+            value = _objective(cells, smoothing, *ahead)
+            if value >= now + 1e-4 * length * gain:
+                break
+            length /= 2
+        else:
+            break  # no more to be gained within rounding
+        (curve, attraction), now = ahead, value
+    return curve
+
+
+def _objective(cells: _Cells, smoothing: float, curve: Floats, attraction: Floats) -> float:
+    level = curve[cells.place] + attraction[cells.thing]  # log of the click probability
+    if (level >= 0).any():
+        return -np.inf
+    rough = 0.5 * smoothing * (np.diff(curve) ** 2).sum()
+    return float((cells.clicked * level + cells.skipped * np.log(-np.expm1(level))).sum() - rough)
+
+
+def _newton(cells: _Cells, smoothing: float, curve: Floats, attraction: Floats) -> tuple[Floats, Floats, float]:
+    """Step of the curve, step of the attractions, and what both promise to gain; attractions are eliminated first."""
+    level = curve[cells.place] + attraction[cells.thing]
+    odds = np.exp(level) / -np.expm1(level)
+    slope = cells.clicked - cells.skipped * odds
+    bend = cells.skipped * odds * (1 + odds)
+    k = cells.n_places
+    apart = np.diff(np.eye(k), axis=0)
+    slope_curve = np.bincount(cells.place, slope, minlength=k) - smoothing * apart.T @ (apart @ curve)
+    slope_attraction = np.bincount(cells.thing, slope, minlength=cells.n_things)
+    bend_attraction = np.bincount(cells.thing, bend, minlength=cells.n_things)
+    crossed = sparse.csr_array((bend, (cells.place, cells.thing)), (k, cells.n_things))
+    scaled = crossed / bend_attraction[None, :]
+    matrix = np.diag(np.bincount(cells.place, bend, minlength=k)) + smoothing * apart.T @ apart
+    matrix -= (scaled @ crossed.T).toarray()
+    step = np.zeros(k)
+    right = slope_curve - scaled @ slope_attraction
+    step[1:] = np.linalg.solve(matrix[1:, 1:], right[1:])  # position 1 stays where it is: the scale
+    step_attraction = (slope_attraction - crossed.T @ step) / bend_attraction
+    return step, step_attraction, float(slope_curve @ step + slope_attraction @ step_attraction) / 2
