@@ -18,7 +18,7 @@ from ecom_pipeline.importance.heads import Folds, Members, Watcher, probabilitie
 if TYPE_CHECKING:
     import torch
 
-WEIGHT_DECAYS = (0.1, 1.0, 10.0)  # on features of variance 1; beside an early stop, less than 0.1 changes little
+WEIGHT_DECAYS = (1.0, 3.0, 10.0)  # on features of variance 1; less changes little, as training stops early
 log = logging.getLogger(__name__)
 
 
@@ -312,10 +312,10 @@ def _kept(n: int, settings: NetworkSettings, generator: "torch.Generator") -> "t
 
 def _member_losses(logit: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     """(m,) weighted mean cross-entropy."""
-    return (_loss(logit, y) * weight).mean(0)
+    return (cross_entropy(logit, y) * weight).mean(0)
 
 
-def _loss(logit: "torch.Tensor", label: "torch.Tensor") -> "torch.Tensor":
+def cross_entropy(logit: "torch.Tensor", label: "torch.Tensor") -> "torch.Tensor":
     """(b, ...) cross-entropy of (b, c) shares under (b, q, ...) logits."""
     import torch
 
@@ -332,10 +332,10 @@ def _fit_of(logit: "torch.Tensor", label: "torch.Tensor") -> tuple["torch.Tensor
     error = (probabilities(logit) - label[:, :, None, None]).norm(dim=1)
     observed = label.shape[1] - 1 - label.flip(1).argmax(1)  # the later one of equals, as in Evidence
     if logit.shape[1] == 1:
-        return logit[:, 0] * (2 * observed - 1)[:, None, None], _loss(logit, label), error
+        return logit[:, 0] * (2 * observed - 1)[:, None, None], cross_entropy(logit, label), error
     is_own = torch.nn.functional.one_hot(observed, label.shape[1]).bool()[:, :, None, None]
     own = logit.masked_fill(~is_own, 0.0).sum(1)
-    return own - logit.masked_fill(is_own, -torch.inf).amax(1), _loss(logit, label), error
+    return own - logit.masked_fill(is_own, -torch.inf).amax(1), cross_entropy(logit, label), error
 
 
 def _credible(score: NDArray[np.float32]) -> NDArray[np.float32]:
