@@ -50,7 +50,7 @@ def test_all_pairs_gives_what_the_published_tool_gives():
 
 
 def test_the_position_based_model_is_where_expectation_maximisation_ends():
-    """The update of Wang et al. 2018, equations 2 to 5, to the letter, many thousand times."""
+    """The update of Wang et al. 2018, to the letter, many thousand times."""
     _, pair, position, shown, clicked = np.array(SMALL, float).T
     pair, place = pair.astype(int), position.astype(int) - 1
     examined, attractive = np.full(3, 0.9), np.full(4, 0.5)

@@ -141,8 +141,8 @@ class AllPairs:
     rates are scaled to the number of clicks, which moves no optimum but gives `smoothing` its unit.
 
     Cost: O(cells · positions a pair) once and O(k⁴) a step, k positions; each draw the same. Draws are random.
-    Source: Agarwal, Zaitsev, Wang, Li, Najork, Joachims 2019, Estimating Position Bias without Intrusive Interventions,
-    equation 6 (AllPairs).
+    Source: Agarwal, Zaitsev, Wang, Li, Najork, Joachims 2019, Estimating Position Bias without Intrusive
+    Interventions, the AllPairs estimator.
 
     >>> counts = ClickCounts(*np.array([[0, 0], [0, 0], [1, 2]]), np.array([100.0, 50.0]), np.array([40.0, 5.0]))
     >>> AllPairs(smoothing=1e-6, n_bootstrap=0).fit(counts).examination.round(4).tolist()
@@ -175,7 +175,7 @@ class PositionBasedModel:
 
     Cost: O(cells · positions a pair) a step, about ten steps; each draw the same. Draws are random.
     Source: Wang, Golbandi, Bendersky, Metzler, Najork 2018, Position Bias Estimation for Unbiased Learning to Rank in
-    Personal Search, section 4; the model is of Richardson, Dominowska, Ragno 2007.
+    Personal Search; the model is of Richardson, Dominowska, Ragno 2007.
 
     >>> counts = ClickCounts(*np.array([[0, 0], [0, 0], [1, 2]]), np.array([100.0, 50.0]), np.array([40.0, 5.0]))
     >>> PositionBasedModel(smoothing=1e-6, n_bootstrap=0).fit(counts).examination.round(4).tolist()

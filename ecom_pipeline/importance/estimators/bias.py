@@ -37,7 +37,7 @@ class InversePropensity:
     rankings of the clicked alone.
 
     Cost: O(n); not random.
-    Source: Joachims, Swaminathan, Schnabel 2017, Unbiased Learning-to-Rank with Biased Feedback, equation 4 (clicks);
+    Source: Joachims, Swaminathan, Schnabel 2017, Unbiased Learning-to-Rank with Biased Feedback (clicks);
     Swaminathan and Joachims 2015, The Self-Normalized Estimator for Counterfactual Learning (bandit); the clip of the
     order of sqrt(n) is of Ionides 2008, Truncated Importance Sampling.
 
@@ -75,7 +75,7 @@ class InverseExamination:
             matter.
 
     Cost: O(n); not random.
-    Source: as `InversePropensity`; 1 / position ** eta as in section 6 of Joachims, Swaminathan, Schnabel 2017.
+    Source: as `InversePropensity`; the power of the position is the examination assumed there too.
 
     >>> evidence = Evidence(label=one_hot(np.array([1.0, 1.0, 0.0])), position=np.array([1, 4, 9]))
     >>> InverseExamination(self_normalised=False, clip=np.inf).fit(evidence).value.tolist()
@@ -115,8 +115,8 @@ class ClassBalance:
     A soft label is in each class for its share. Weights have mean 1.
 
     Cost: O(n c); not random.
-    Source: Cui, Jia, Lin, Song, Belongie 2019, Class-Balanced Loss Based on Effective Number of Samples, equation 2
-    (their beta is our overlap).
+    Source: Cui, Jia, Lin, Song, Belongie 2019, Class-Balanced Loss Based on Effective Number of Samples,
+    Proposition 1 (their beta is our overlap).
 
     >>> label = one_hot(np.array([0.0, 0.0, 0.0, 1.0]))
     >>> ClassBalance().fit(Evidence(label=label)).value.round(4).tolist()

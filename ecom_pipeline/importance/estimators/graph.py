@@ -95,7 +95,7 @@ class NeighbourAgreement:
     """
 
     k: int = 10
-    sharpness: float = 5.0
+    sharpness: float = 2.0
     onward: float = 0.5
     shrinkage: float = 1.0
     largest_group: int = 2000
@@ -125,10 +125,10 @@ class NeighbourAgreement:
         y = torch.as_tensor(label, device=device)
         g = len(x)
         x = torch.nn.functional.normalize(x - x.mean(0), dim=1, eps=1e-6)
-        edge = torch.exp(self.sharpness * (x @ x.T - 1))
-        edge.fill_diagonal_(0.0)
-        least = edge.topk(min(self.k, g - 1), 1).values[:, -1:]
-        edge = torch.where((edge >= least) | (edge >= least.T), edge, 0.0)
+        cosine = (x @ x.T).fill_diagonal_(-np.inf)
+        least = cosine.topk(min(self.k, g - 1), 1).values[:, -1:] - 1e-9  # equals are all near, however they round
+        near = (cosine >= least) | (cosine >= least.T)
+        edge = torch.where(near.fill_diagonal_(False), torch.exp(self.sharpness * (cosine - 1)), 0.0)
         degree = edge.sum(1, keepdim=True)
         step = edge / degree
         spread = step @ torch.linalg.inv(torch.eye(g, device=device) - self.onward * step)
