@@ -33,7 +33,7 @@ from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.metrics import ndcg_at_k, ranks
 from ecom_pipeline.samples import fold_of
 
-N_ROTATIONS, N_COMPONENTS, PAGE = 5, 100, 20
+N_ROTATIONS, N_COMPONENTS, PAGE = 5, 50, 20
 NOISE = 0.5  # of the logging ranker's sessions, in spreads of its score
 CARELESS = 0.1  # share of examined items of the lowest grade that are clicked, as in Ai et al. 2018
 LOGGERS = ("cosine", "unrelated")
@@ -85,9 +85,9 @@ def main() -> None:
     shop = read(arguments.crowdflower, arguments.cache)
     place = np.arange(1, PAGE + 1.0)
     curves = {"1/k": 1 / place, "1/k^2": place**-2, "RetroTech": retrotech_curve(arguments.retrotech)[:PAGE]}
-    for name, curve in curves.items():
-        for logger in LOGGERS:
-            for n_sessions in arguments.sessions:
+    for n_sessions in arguments.sessions:
+        for name, curve in curves.items():
+            for logger in LOGGERS:
                 compare(shop, name, curve, logger, n_sessions, arguments.seeds)
 
 
@@ -156,7 +156,6 @@ def sides(shop: Shop, rows: np.ndarray, clicks: Clicks, curve: np.ndarray, error
         error.setdefault(name, []).append(np.abs(np.log(found[1:] / curve[1 : len(found)] * curve[0])).mean())
     weigh = partial(weighed, clicks, len(rows))
     given = partial(InverseExamination, tuple(curve))
-    attraction = shop.attraction[rows]
     return {
         "naive": weigh(None),
         "IPW, true curve": weigh(given(clip=np.inf, self_normalised=False)),
@@ -165,7 +164,6 @@ def sides(shop: Shop, rows: np.ndarray, clicks: Clicks, curve: np.ndarray, error
         "IPW, harvested": weigh(InverseExamination(tuple(fitted["AllPairs"]))),
         "IPW, position-based model": weigh(InverseExamination(tuple(fitted["PositionBasedModel"]))),
         "unbiased pointwise, true curve": unbiased(clicks, len(rows), curve),
-        "oracle": np.stack([attraction, 1 - attraction]),
     }
 
 
@@ -182,7 +180,8 @@ def compare(shop: Shop, name: str, curve: np.ndarray, logger: str, n_sessions: i
         projected = Projection.fit(shop.pairs.rows(rows), N_COMPONENTS).apply(shop.pairs)
         logged = shop.logged_score(logger, projected)
         scores["logging ranker"][:, held[0]] = logged[held[0]]
-        members = {}
+        attraction = shop.attraction[rows]
+        members = {("oracle", None): np.stack([attraction, 1 - attraction])}  # the same whatever the seed
         for seed in range(n_seeds):
             clicks = simulate(shop, rows, logged[rows], curve, n_sessions, seed)
             n_clicks.append(clicks.clicked.sum())
@@ -195,7 +194,7 @@ def compare(shop: Shop, name: str, curve: np.ndarray, logger: str, n_sessions: i
             best = _best_penalty(shop, held[1], x_held @ heads[:, :, member])
             chosen.setdefault(side, []).append(GRID[best])
             place = scores.setdefault(side, np.zeros((n_seeds, len(rotation))))
-            place[seed, held[0]] = (x_test @ heads[:, best, member]).numpy()
+            place[slice(None) if seed is None else seed, held[0]] = (x_test @ heads[:, best, member]).numpy()
     errors = ", ".join(f"{kind} {np.mean(found):.3f}" for kind, found in error.items())
     print(f"\nexamination {name}, logging ranker {logger}, {n_sessions} sessions a query, {n_seeds} seeds")
     print(f"  {np.mean(n_clicks):.0f} training clicks; mean |log error| of the curve, positions 2..{PAGE}: {errors}")

@@ -13,6 +13,8 @@ from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleV
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_MOST_SHRUNK = 1e4  # edges; where nodes are no more different than chance makes them
+
 
 @dataclass(frozen=True, slots=True)
 class GraphAgreement:
@@ -23,17 +25,19 @@ class GraphAgreement:
     their far ends lean; a node of few edges is shrunk to the mean. The prediction is the mean plus both leanings.
 
     Attributes:
-        shrinkage: edges' worth of evidence that a node does not lean at all.
+        shrinkage: edges' worth of evidence that a node does not lean at all. None: what the labels ask for, users and
+            items each: the spread within nodes over that between nodes.
         rounds: how often nodes tell.
 
     Messages never turn back along the edge they came from, so with unique (user, item) pairs the own label stays out up
     to three rounds exactly; later it can come back around a cycle, weakened by each shrinkage on the way. Classes are
-    leaned to separately and probabilities cut at 0 and scaled to 1. Where a user or an item has one sample, only the
+    leaned to separately and probabilities cut at 0 and scaled to 1. The shrinkage, where it is not given, is one figure
+    of all labels, the own one among them. Where a user or an item has one sample, only the
     other speaks; where both have, the mean of the rest.
 
     Cost: O(n c rounds) time, O(n c) memory; not random.
     Source: two-way random effects by backfitting (Buja, Hastie, Tibshirani 1989) in the non-backtracking form of belief
-    propagation (Pearl 1988); trust by agreement along a bipartite graph is of Kumar et al. 2018, REV2. Departs from it
+    propagation (Pearl 1988); the shrinkage by the moments of Henderson 1953, method 1; trust by agreement along a bipartite graph is of Kumar et al. 2018, REV2. Departs from it
     in that labels of any number of classes are predicted rather than ratings scored for fraud.
 
     >>> label = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
@@ -42,7 +46,7 @@ class GraphAgreement:
     [0.5, 0.5, 0.0]
     """
 
-    shrinkage: float = 3.0
+    shrinkage: float | None = None
     rounds: int = 3
     name = "graph_agreement"
     needs = ("user", "item")
@@ -57,12 +61,15 @@ class GraphAgreement:
         mean = (total - label) / others if others else np.full(label.shape, 1 / label.shape[1])
         # leaning is linear in the mean: its factor has a column of its own, so that each edge puts in a mean without itself
         told = np.hstack([label, np.full((len(label), 1), -1.0)])
+        given = self.shrinkage
+        shrinkage = [_asked_for(end, label) if given is None else given for end in ends]
         leaning = [np.zeros(told.shape), np.zeros(told.shape)]
         for _ in range(self.rounds):
             # both ends tell at once, from what the others said in the round before
-            leaning = [_from_others(ends[end], told - leaning[1 - end], self.shrinkage) for end in (0, 1)]
+            leaning = [_from_others(ends[end], told - leaning[1 - end], shrinkage[end]) for end in (0, 1)]
         both = leaning[0] + leaning[1]
-        return _agreement(label, mean * (1 + both[:, -1:]) + both[:, :-1])
+        notes = {"user_shrinkage": shrinkage[0], "item_shrinkage": shrinkage[1]}
+        return _agreement(label, mean * (1 + both[:, -1:]) + both[:, :-1], notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +153,22 @@ def _from_others(end: Ints, told: Floats, shrinkage: float) -> Floats:
     return sums / np.maximum(n_others + shrinkage, 1e-12)[:, None]
 
 
-def _agreement(label: Floats, prediction: Floats) -> SampleValues:
+def _asked_for(end: Ints, label: Floats) -> float:
+    """Spread of the labels within nodes over that between nodes: the shrinkage at which the error is least."""
+    count = np.bincount(end)
+    n, n_nodes = len(end), len(count)
+    centred = label - label.mean(0)
+    sums = np.stack([np.bincount(end, column) for column in centred.T], 1)
+    between = (sums**2 / count[:, None]).sum()
+    within = ((centred**2).sum() - between) / max(n - n_nodes, 1)
+    spread = (between - (n_nodes - 1) * within) / max(n - (count**2).sum() / n, 1e-12)
+    return float(np.clip(within / max(spread, 1e-12), 0.1, _MOST_SHRUNK))
+
+
+def _agreement(label: Floats, prediction: Floats, notes: dict[str, float] | None = None) -> SampleValues:
     """Probability of the label under predictions that may lie outside of [0, 1]."""
     kept = np.maximum(prediction, CREDIBLE_FLOOR)
     kept /= kept.sum(1, keepdims=True)
-    return SampleValues((label * kept).sum(1), None, {"mean_agreement": float((label * kept).sum(1).mean())})
+    return SampleValues(
+        (label * kept).sum(1), None, {**(notes or {}), "mean_agreement": float((label * kept).sum(1).mean())}
+    )
