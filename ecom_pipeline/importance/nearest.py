@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     import torch
 
 Metric = Literal["euclidean", "cosine"]
-PAIRS = 1 << 23  # distances at a time: 64 MiB
-_SEARCHED = 1 << 14  # samples at a time when only the nearest are wanted
+PAIRS = 1 << 22  # distances at a time: 32 MiB
+_ASKING, _SEARCHED = (
+    64,
+    1 << 12,
+)  # judges and samples at a time when only the nearest are wanted: 2 MiB stay in the cache
 _GRID_BITS = 25.4  # the longest row is at most so many bits long: sums of products stay below 2**53, hence exact
 
 
@@ -116,7 +119,7 @@ class Distances:
 
         n = len(self.samples)
         mask = _row_mask(n)
-        for rows in blocks(len(self.judges), PAIRS // _SEARCHED):
+        for rows in blocks(len(self.judges), _ASKING):
             best = torch.empty(rows.stop - rows.start, 0, dtype=torch.int64, device=self.samples.device)
             for columns in blocks(n, _SEARCHED):
                 squared = self.squared(rows, columns)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 JudgedOn = Literal["training", "holdout"]
-_RANKED_PAIRS = 1 << 20  # distances ranked at a time, so that the passes over them stay in the cache
+_RANKED_PAIRS = 1 << 18  # distances ranked at a time, so that the passes over them stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,7 @@ class _Judged:
     judged_on: JudgedOn = "training"
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise SampleError(f"k: {self.k!r} neighbours vote on each judge. At least 1 must: take 1 or more.")
+        _check_at_least("k", self.k, 1)
         for field, kinds in (("metric", get_args(Metric)), ("judged_on", get_args(JudgedOn))):
             found = getattr(self, field)
             if found not in kinds:
@@ -65,11 +64,10 @@ class KNNShapley(_Judged):
             and judged on training this is cleanlab's `data_shapley_knn`, which then maps v to (v + 1) / 2.
 
     Departs from the paper where there are fewer than k samples: the farthest is still divided by k, so that values add
-    up; and where judges are the samples themselves, whose mean is over all of them although each has no say on itself.
+    up. Where samples judge one another, the mean is over all of them although none has a say on itself.
 
     Cost: O(m n d + m n log n) time for m judges, O((n + m) d) memory; not random.
-    Source: Jia et al. 2019, Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms, Theorem 1;
-    Theorem 2 for the truncated form.
+    Source: Jia et al. 2019, Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms, Theorems 1 and 2.
 
     >>> x = np.array([[0.0, 1.0], [1.0, 1.0]], np.float32)
     >>> evidence = Evidence(label=np.eye(2), features=x, holdout=Holdout(x[:1], np.array([[0.0, 1.0]])))
@@ -79,6 +77,10 @@ class KNNShapley(_Judged):
 
     depth: int | None = None
     name = "knn_shapley"
+
+    def __post_init__(self) -> None:
+        _Judged.__post_init__(self)
+        _check_at_least("depth", self.depth, 1)
 
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value a sample, in accuracy; the standard error is over judges."""
@@ -100,8 +102,7 @@ class SoftLabelKNNShapley(_Judged):
     by definition. Soft labels and judges as in `KNNShapley`.
 
     Cost: as `KNNShapley`; not random.
-    Source: Wang and Jia 2023, A Note on "Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms",
-    Theorem 2.
+    Source: Wang and Jia 2023, A Note on "Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms", Th. 2.
 
     >>> x = np.array([[0.0, 1.0], [1.0, 1.0]], np.float32)
     >>> evidence = Evidence(label=np.eye(2), features=x, holdout=Holdout(x[:1], np.array([[0.0, 1.0]])))
@@ -122,8 +123,7 @@ class ThresholdKNNShapley(_Judged):
     """The same question for a prediction that asks all samples within a radius.
 
     The utility of a set for one judge is the mean agreement of its samples within the radius, and 1 / c if there are
-    none, c the number of classes. Values add up to the mean utility less 1 / c; they depend on counts alone, so nothing
-    is sorted and one sample more or less changes little.
+    none, c the number of classes. Values add up to the mean utility less 1 / c. Nothing is sorted.
 
     Attributes:
         radius: in units of the metric; a sample at exactly this distance is within. None: the median over judges of the
@@ -137,6 +137,10 @@ class ThresholdKNNShapley(_Judged):
     radius: float | None = None
     name = "threshold_knn_shapley"
 
+    def __post_init__(self) -> None:
+        _Judged.__post_init__(self)
+        _check_at_least("radius", self.radius, 0)
+
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value a sample, in mean agreement; the standard error is over judges. Notes: the radius and who is in."""
         import torch
@@ -146,7 +150,7 @@ class ThresholdKNNShapley(_Judged):
         radius = self._median_radius(distances) if self.radius is None else self.radius
         limit = distances.squared_steps(radius)
         label, judge = _label_tensors(evidence, self.judged_on)
-        harmonic = torch.cat([label.new_zeros(1), (1 / torch.arange(1, len(label) + 1).to(label)).cumsum(0)])
+        harmonic = torch.cat([label.new_zeros(1), (1 / label.new_ones(len(label)).cumsum(0)).cumsum(0)])
         tally, counts = _Tally.empty(label), []
         for rows in blocks(len(judge), PAIRS // len(label)):
             inside = distances.squared(rows) <= limit  # (b, n)
@@ -212,14 +216,13 @@ class NeighbourAgreement:
 
         evidence.require(self)
         distances = _distances(evidence, self.metric, "training")
-        label = torch.as_tensor(evidence.label, dtype=torch.float64, device=evidence.device)
+        label, _ = _label_tensors(evidence, "training")
         group = torch.as_tensor(evidence.group, device=evidence.device) if self.other_groups else None
-        value = torch.full((len(evidence),), 1 / evidence.n_classes, dtype=torch.float64, device=evidence.device)
+        value = label.new_full((len(label),), 1 / evidence.n_classes)
         n_alone = 0
         for rows, index, squared in distances.nearest(self.k, group):
             asked = squared.isfinite()
-            agreed = (_agreement(label, index, label[rows]) * asked).sum(1)
-            n_asked = asked.sum(1)
+            n_asked, agreed = asked.sum(1), ((label[index] * label[rows, None]).sum(2) * asked).sum(1)
             value[rows] = torch.where(n_asked > 0, agreed / n_asked.clamp(min=1), value[rows])
             n_alone += int((n_asked == 0).sum())
         return SampleValues(value.cpu().numpy(), None, {"n_alone": float(n_alone)})
@@ -236,8 +239,7 @@ def neighbour_graph(
         metric, judged_on: as in `KNNShapley`.
 
     Returns:
-        (m, min(k, samples that may be asked)) int64 rows of the training samples, nearest first, equal distances in row
-        order.
+        (m, min(k, samples that may be asked)) int64 rows of samples, nearest first, equal distances in row order.
 
     Cost: O(m n d) time, O((n + m) d + m k) memory; not random.
     """
@@ -278,14 +280,20 @@ def knn_shapley_of_graph(
             f"graph: {outside.size} of {graph.size} neighbours are not among the {len(label)} samples; "
             f"first: {int(graph.flat[outside[0]])!r}. Each must be a row number: leave judges with too few neighbours out."
         )
-    samples, judges, index = torch.as_tensor(label), torch.as_tensor(judge_label), torch.as_tensor(graph).long()
+    samples, judges = (torch.as_tensor(shares, dtype=torch.float64) for shares in (label, judge_label))
+    index = torch.as_tensor(graph, dtype=torch.int64)
     m, depth = index.shape
-    factor = 1 / torch.arange(1, max(depth, 1), dtype=torch.float64).clamp(min=k)
+    factor = 1 / samples.new_ones(max(depth - 1, 0)).cumsum(0).clamp(min=k)
     tally = _Tally.empty(samples)
-    for rows in blocks(m, _RANKED_PAIRS // max(depth, 1)):
-        hit = _agreement(samples, index[rows], judges[rows])
+    for rows in blocks(m if depth else 0, _RANKED_PAIRS // max(depth, 1)):
+        hit = (samples[index[rows]] * judges[rows, None]).sum(2)
         tally.add_at(index[rows], _from_far_to_near(hit, factor, hit.new_zeros(len(hit))))
     return tally.values(m, {})
+
+
+def _check_at_least(field: str, found: float | None, lowest: int) -> None:
+    if found is not None and not found >= lowest:
+        raise SampleError(f"{field}: {found!r} is too little. It must be {lowest} at least: take more.")
 
 
 def _judges(evidence: Evidence, judged_on: JudgedOn) -> Holdout:
@@ -341,13 +349,12 @@ def _shapley_values(evidence: Evidence, how: _Judged, by_rank: ByRank) -> Sample
     distances = _distances(evidence, how.metric, how.judged_on)
     label, judge = _label_tensors(evidence, how.judged_on)
     tally, n_asked = _Tally.empty(label), distances.n_asked
-    for rows in blocks(len(judge), PAIRS // len(label)):
+    for rows in blocks(len(judge) if n_asked else 0, PAIRS // len(label)):
         squared = distances.squared(rows)
         for part in blocks(len(squared), _RANKED_PAIRS // len(label)):
             index = nearest_first(squared[part])[:, :n_asked]
-            if n_asked:
-                hit = (judge[rows][part] @ label.T).gather(1, index)
-                tally.add(hit.new_zeros(len(hit), len(label)).scatter_(1, index, by_rank(hit)))
+            hit = (judge[rows][part] @ label.T).gather(1, index)
+            tally.add(hit.new_zeros(len(hit), len(label)).scatter_(1, index, by_rank(hit)))
     return tally.values(len(judge), {})
 
 
@@ -355,7 +362,7 @@ def _first_come(k: int) -> ByRank:
     """Every sample of the k nearest counts 1 / k."""
 
     def by_rank(hit: "torch.Tensor") -> "torch.Tensor":
-        rank = _ranks(hit)
+        rank = hit.new_ones(hit.shape[1]).cumsum(0)  # 1, 2, ...
         return _from_far_to_near(hit, 1 / rank[:-1].clamp(min=k), hit[:, -1] / max(k, len(rank)))
 
     return by_rank
@@ -365,7 +372,7 @@ def _fair_share(k: int, guess: float) -> ByRank:
     """Every sample of the min(k, n) nearest counts 1 / min(k, n); without any, agreement is a guess."""
 
     def by_rank(hit: "torch.Tensor") -> "torch.Tensor":
-        rank = _ranks(hit)
+        rank = hit.new_ones(hit.shape[1]).cumsum(0)  # 1, 2, ...
         n = len(rank)
         farthest = (hit[:, -1] - guess) / n  # it comes first; then it comes among the first k
         if n == 1:
@@ -380,12 +387,6 @@ def _fair_share(k: int, guess: float) -> ByRank:
     return by_rank
 
 
-def _ranks(hit: "torch.Tensor") -> "torch.Tensor":
-    import torch
-
-    return torch.arange(1, hit.shape[1] + 1, dtype=torch.float64, device=hit.device)
-
-
 def _from_far_to_near(hit: "torch.Tensor", factor: "torch.Tensor", farthest: "torch.Tensor") -> "torch.Tensor":
     """(b, n): the farthest's value, and for each nearer rank the drop in agreement to the next times its factor."""
     import torch
@@ -393,8 +394,3 @@ def _from_far_to_near(hit: "torch.Tensor", factor: "torch.Tensor", farthest: "to
     value = torch.zeros_like(hit)
     torch.cumsum((hit[:, :-1] - hit[:, 1:]).mul_(factor), 1, out=value[:, 1:])
     return torch.sub((farthest + value[:, -1])[:, None], value, out=value)
-
-
-def _agreement(label: "torch.Tensor", index: "torch.Tensor", judge: "torch.Tensor") -> "torch.Tensor":
-    """(b, k) how far each judge agrees with the samples of these rows."""
-    return (label[index] * judge[:, None]).sum(2)
