@@ -38,7 +38,8 @@ def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> 
     """By how much would the loss on the holdout rise, had the model not been taught each sample?
 
     Layer by layer the mean over samples of inverses stands for the inverse of the mean of g g' plus a damping; each of
-    those inverses is known in closed form. The effects of the layers are added and divided by n.
+    those inverses is known in closed form. The effects of the layers are added and divided by n. Trust the order of
+    the values and not their size: the mean of inverses is larger than the inverse of the mean.
 
     Args:
         train: pairs of a layer's name and the (b, p) gradients of the next b samples with respect to its p parameters,

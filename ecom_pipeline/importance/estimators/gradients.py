@@ -52,14 +52,14 @@ class LastLayerInfluence:
         target = head.mean_gradient(held)
         direction = torch.cholesky_solve(target.T.flatten()[:, None].double(), factor)
         direction = direction.reshape(target.T.shape).T.float()
-        pull = head.pull(self.penalty)
+        share = -head.mean_gradient(train)  # the penalty's, at the optimum; and values add up to 0 short of it too
         value = torch.cat([gradients.dot(direction) for _, gradients in head.gradients(train)])
-        value = (value.double() + (pull * direction).double().sum()) / len(train)
+        value = (value.double() + (share * direction).double().sum()) / len(train)
         if len(held) < 2:
             return SampleValues(value.cpu().numpy(), None)
         spread = _covariance(head, held, target) / len(held)
         spread = torch.cholesky_solve(torch.cholesky_solve(spread, factor).T, factor)
-        stderr = _quadratic(head, train, spread, pull).sqrt() / len(train)
+        stderr = _quadratic(head, train, spread, share).sqrt() / len(train)
         return SampleValues(value.cpu().numpy(), stderr.cpu().numpy())
 
 
