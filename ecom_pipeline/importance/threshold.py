@@ -1,0 +1,274 @@
+"""One rule, without any truth to look at, for "this label is wrong": how probable it is, and from where on to say so.
+
+On the floor of `importance`. It reads out-of-fold probabilities of a model that was trained on the same wrong labels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_pipeline.errors import SampleError
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+
+MAX_FITTED = 1 << 15  # samples that the noise is estimated from; it has few parameters
+_RATES = 20  # steps of the share of wrong labels that are weighed against each other
+_MAX_STEPS = 300
+_TOLERANCE = 1e-3  # nats of the whole likelihood at which we stop: far below what decides between models
+_WIDE = 0.01  # weight of the prior on the temperature: a deviation of 10 is one standard deviation
+_SMALL_SHIFT = 0.1  # weight of the prior on the shifts of the classes, which also fixes their sum
+
+
+class Structure(Enum):
+    """How freely the noise may differ between classes; the richer one must earn its parameters."""
+
+    UNIFORM = "one rate for all classes"
+    BY_CLASS = "a rate for each class"
+    BY_PAIR = "a rate for each pair of classes"
+
+
+@dataclass(frozen=True, slots=True)
+class WrongLabels:
+    """Which labels are probably wrong.
+
+    Attributes:
+        probability: (n,) that the label is wrong, given the sample and its label.
+        wrong: (n,) whether to say so.
+        precision: expected share of wrong labels among those said to be wrong.
+        recall: expected share of wrong labels that are said to be wrong.
+        f1: expected F1, which the cut maximises.
+        transition: (c, c) probability of the observed class (column) given the true one (row).
+        temperature: how much the probabilities were sharpened (above 1) or softened to undo the noise.
+        structure: (3,) how credible each `Structure` is, in its order; they add up to 1.
+    """
+
+    probability: NDArray[np.float64]
+    wrong: NDArray[np.bool_]
+    precision: float
+    recall: float
+    f1: float
+    transition: NDArray[np.float64]
+    temperature: float
+    structure: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPosterior:
+    """How probable is it that the label is right, given the sample, its label and the noise of the whole set?
+
+    Cost: as `find_wrong_labels`; not random.
+    Source: as `find_wrong_labels`.
+    """
+
+    name = "label_posterior"
+    needs = ("oof_score",)
+
+    def fit(self, evidence: Evidence) -> SampleValues:
+        """One probability a sample; the notes tell what the automatic cut would flag."""
+        evidence.require(self)
+        found = find_wrong_labels(evidence.label, evidence.oof_score)
+        notes = {
+            "expected_wrong_share": float(found.probability.mean()),
+            "flagged_share": float(found.wrong.mean()),
+            "expected_precision": found.precision,
+            "expected_recall": found.recall,
+        }
+        return SampleValues(1.0 - found.probability, None, notes)
+
+
+def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) -> WrongLabels:
+    """Which labels are wrong, judged by what models that did not see them expect?
+
+    The model behind `score` was fitted to the labels as they are, so it predicts *observed* labels: p(observed | x) is
+    p(true | x) times the transition matrix of the noise. We take p(true | x) to be the scores with another temperature
+    and a shift for each class, choose these and the transition matrix so that the observed labels are as likely as
+    can be, and get the probability that a label is wrong by Bayes' rule. No truth is needed: observed labels are known.
+
+    Three structures of the noise are weighed against each other by their likelihood and number of rates (Schwarz's
+    criterion). For one rate for all, every rate is kept with the weight that its likelihood gives it, as data in
+    which classes overlap do not tell noise from overlap; a single best rate would be 0 or far too large now and then.
+
+    Args:
+        label: (n, c) share of each class; soft labels count as votes, and the question is whether the class with the
+            largest share is wrong.
+        score: (n, r, c) out-of-fold probabilities; their logarithms are averaged over repeats.
+
+    Returns:
+        Probabilities, and the cut of `most_f1`.
+
+    Raises:
+        SampleError: if there are no samples, or labels and scores are not of the same samples and classes.
+
+    Cost: O(n c²) a step, up to some thousand steps on at most `MAX_FITTED` samples; O(n c) memory. Not random.
+    Source: the noise model of Dawid and Skene 1979 with one rater, with a classifier for the prior as in Raykar et al.
+        2010 and Bootkrajang and Kaban 2012; temperature and shifts are Platt scaling (Platt 1999, Guo et al. 2017)
+        seen through the noise; Schwarz 1978.
+    """
+    _check(label, score)
+    n = len(label)
+    z = np.log(np.maximum(score, CREDIBLE_FLOOR)).mean(1)
+    observed = Evidence(label=label).observed[:, None]
+    rows = np.unique(np.linspace(0, n - 1, min(n, MAX_FITTED)).astype(np.int64))
+    fits, weight, structure = _weighed(z[rows], label[rows])
+    probability = np.zeros(n)
+    for one, share in zip(fits, weight, strict=True):
+        if share > 1e-6:
+            right = _posterior(z, label, one)[0]
+            probability += share * (1.0 - np.take_along_axis(right, observed, 1)[:, 0])
+    probability = np.clip(probability, 0.0, 1.0)
+    wrong = most_f1(probability)
+    caught, total = float(probability[wrong].sum()), float(probability.sum())
+    return WrongLabels(
+        probability=probability,
+        wrong=wrong,
+        precision=caught / max(int(wrong.sum()), 1),
+        recall=caught / total if total > 0 else 0.0,
+        f1=2 * caught / (int(wrong.sum()) + total) if wrong.any() else float(np.prod(1.0 - probability)),
+        transition=np.einsum("m,mkj->kj", weight, np.stack([one.transition for one in fits])),
+        temperature=float(weight @ np.array([one.temperature for one in fits])),
+        structure=structure,
+    )
+
+
+def most_f1(probability: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) the samples to flag so that the expected F1 is as large as can be.
+
+    The k most probable ones are flagged, with the k for which 2 * (their sum) / (k + sum of all) is largest. None is
+    flagged where it is more probable that nothing at all is wrong, for then flagging nothing has an F1 of 1.
+
+    Args:
+        probability: (n,) that each sample is positive.
+
+    Cost: O(n log n); not random. Equal probabilities keep the order of rows.
+    Source: Lewis 1995 for ranking by probability and choosing k; the ratio of expectations stands for the expectation
+        of the ratio, which is exact to order 1 / n (Ye et al. 2012).
+
+    >>> most_f1(np.array([0.9, 0.1, 0.8])).tolist(), most_f1(np.array([0.1, 0.2])).tolist()
+    ([True, False, True], [False, False])
+    """
+    order = np.argsort(-probability, kind="stable")
+    f1 = 2 * probability[order].cumsum() / (np.arange(1, len(order) + 1) + probability.sum())
+    wrong = np.zeros(len(order), bool)
+    if len(order) and f1.max() > np.prod(1.0 - probability):
+        wrong[order[: int(f1.argmax()) + 1]] = True
+    return wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """Noise and recalibration, and how likely they make the labels."""
+
+    transition: NDArray[np.float64]  # (c, c)
+    temperature: float
+    shift: NDArray[np.float64]  # (c,)
+    log_likelihood: float = -np.inf
+
+
+_Rates = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (c, c) expected counts to a transition matrix
+
+
+def _weighed(
+    z: NDArray[np.float64], label: NDArray[np.float64]
+) -> tuple[list[_Noise], NDArray[np.float64], NDArray[np.float64]]:
+    """Fits, their weights, and the weight of each structure."""
+    n, c = z.shape
+    step = (np.arange(_RATES) + 0.5) / _RATES
+    rates = (c - 1) / c * step**2  # finer where noise is rare; beyond, a label would tell what a sample is not
+    fits, start = [], _Noise(_uniform(rates[0], c), 1.0, np.zeros(c))
+    for rate in rates:
+        start = _fit(z, label, _Noise(_uniform(rate, c), start.temperature, start.shift), None)
+        fits.append(start)
+    found = np.array([one.log_likelihood for one in fits])
+    evidence = [found.max() - 0.5 * np.log(n)]
+    within = np.exp(found - found.max()) * step  # the steps are even in the root of the rate
+    weights = [within / within.sum()]
+    richer = [(_by_class, c)] if c == 2 else [(_by_class, c), (_by_pair, c * (c - 1))]
+    for structure, n_rates in richer:
+        starts = [_Noise(_uniform(rate, c), 1.0, np.zeros(c)) for rate in (0.1, 0.4)]
+        best = max((_fit(z, label, one, structure) for one in starts), key=lambda one: one.log_likelihood)
+        fits.append(best)
+        evidence.append(best.log_likelihood - 0.5 * n_rates * np.log(n))
+        weights.append(np.ones(1))
+    share = np.exp(np.array(evidence) - max(evidence))
+    share /= share.sum()
+    weight = np.concatenate([one * own for one, own in zip(share, weights, strict=True)])
+    return fits, weight, np.pad(share, (0, len(Structure) - len(share)))
+
+
+def _fit(z: NDArray[np.float64], label: NDArray[np.float64], start: _Noise, rates: _Rates | None) -> _Noise:
+    """Expectation-maximisation; each step takes one Newton step for the temperature and the shifts."""
+    now, before = start, -np.inf
+    for _ in range(_MAX_STEPS):
+        right, likelihood = _posterior(z, label, now)
+        reached = float(likelihood.sum()) - 0.5 * _WIDE * (now.temperature - 1) ** 2
+        reached -= 0.5 * _SMALL_SHIFT * float(now.shift @ now.shift)
+        if abs(reached - before) < _TOLERANCE:
+            break
+        before = reached
+        temperature, shift = _newton(z, right, now)
+        now = _Noise(now.transition if rates is None else rates(right.T @ label), temperature, shift)
+    return _Noise(now.transition, now.temperature, now.shift, before)
+
+
+def _prior(z: NDArray[np.float64], noise: _Noise) -> NDArray[np.float64]:
+    """(n, c) probability of the true class before the label is looked at."""
+    logit = noise.temperature * z + noise.shift
+    odds = np.exp(logit - logit.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def _posterior(
+    z: NDArray[np.float64], label: NDArray[np.float64], noise: _Noise
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n, c) probability of the true class given the label too, and (n,) log-likelihood of the label."""
+    joint = _prior(z, noise) * np.exp(label @ np.log(noise.transition).T)
+    total = joint.sum(1, keepdims=True)
+    return joint / total, np.log(total[:, 0])
+
+
+def _newton(z: NDArray[np.float64], right: NDArray[np.float64], noise: _Noise) -> tuple[float, NDArray[np.float64]]:
+    """Temperature and shifts after one step towards the labels that are believed to be true."""
+    c = z.shape[1]
+    prior = _prior(z, noise)
+    error, mean = right - prior, (prior * z).sum(1, keepdims=True)
+    gradient = np.append((error * z).sum() - _WIDE * (noise.temperature - 1), error.sum(0) - _SMALL_SHIFT * noise.shift)
+    curvature = np.empty((c + 1, c + 1))
+    curvature[0, 0] = (prior * (z - mean) ** 2).sum() + _WIDE
+    curvature[0, 1:] = curvature[1:, 0] = (prior * (z - mean)).sum(0)
+    curvature[1:, 1:] = np.diag(prior.sum(0) + _SMALL_SHIFT) - prior.T @ prior
+    change = np.linalg.solve(curvature, gradient)
+    change /= max(1.0, float(np.abs(change).max()))  # far from the optimum the full step may overshoot
+    return max(noise.temperature + float(change[0]), 0.05), noise.shift + change[1:]
+
+
+def _uniform(rate: float, c: int) -> NDArray[np.float64]:
+    return np.where(np.eye(c, dtype=bool), 1.0 - rate, rate / max(c - 1, 1))
+
+
+def _by_class(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A rate for each class, spread evenly over the others; one right and one wrong label are added to what is seen."""
+    c = len(counts)
+    rate = (counts.sum(1) - np.diag(counts) + 1) / (counts.sum(1) + 2)
+    return np.where(np.eye(c, dtype=bool), 1.0 - rate[:, None], rate[:, None] / max(c - 1, 1))
+
+
+def _by_pair(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same, spread as seen; one label of each other class is added."""
+    c = len(counts)
+    same = np.eye(c, dtype=bool)
+    rate = (counts.sum(1) - np.diag(counts) + 1) / (counts.sum(1) + 2)
+    spread = np.where(same, 0.0, counts + 1.0)
+    spread /= spread.sum(1, keepdims=True)
+    return np.where(same, 1.0 - rate[:, None], spread * rate[:, None])
+
+
+def _check(label: NDArray[np.float64], score: NDArray[np.float64]) -> None:
+    if len(label) and label.shape[1] > 1 and (score.shape[0], score.shape[-1]) == label.shape and score.ndim == 3:
+        return
+    raise SampleError(
+        f"wrong labels: {len(label)} samples with labels of shape {label.shape!r} and scores of shape {score.shape!r}; "
+        "first: 0. At least one sample, two classes, and scores (samples, repeats, classes) are needed: score the same "
+        "samples that are labelled."
+    )
