@@ -3,9 +3,10 @@
     python benchmarks/position_bias.py ../shared/data/crowdflower ../shared/data/retrotech
 
 Queries are CrowdFlower's. A logging ranker, with noise from session to session, shows 20 items; a position is examined
-by a known curve, an examined item is clicked the more often the better its grade. There are two such rankers: `cosine`
-of the texts, which is a fair one, and `unrelated`, of the first ten principal components of the features the one that
-correlates least with the gain: heads see what it sorts by, and it says next to nothing of relevance. Heads learn from the clicks alone: as they come, or weighted. Every side has its
+by a known curve, an examined item is clicked the more often the better its grade. There are three such rankers: `cosine`
+of the texts, which is a fair one; `unrelated`, of the first ten principal components of the features the one that
+correlates least with the gain; `contrary`, the one of them that correlates most, the wrong way round. Heads see what all
+three sort by. Heads learn from the clicks alone: as they come, or weighted. Every side has its
 own penalty out of one grid, the one with the highest nDCG@10 on the judged relevance of the validation queries. Five
 rotations, so that each query is tested once; paired bootstrap over all of them, seeds of clicks averaged within a query
 first. The gain of nDCG is 2^(grade - 1) - 1: grades are 1 to 4, and the lowest is worth nothing.
@@ -36,7 +37,7 @@ from ecom_pipeline.samples import fold_of
 N_ROTATIONS, N_COMPONENTS, PAGE = 5, 50, 20
 NOISE = 0.5  # of the logging ranker's sessions, in spreads of its score
 CARELESS = 0.1  # share of examined items of the lowest grade that are clicked, as in Ai et al. 2018
-LOGGERS = ("cosine", "unrelated")
+LOGGERS = ("cosine", "unrelated", "contrary")
 GRID = (*PENALTIES, 10.0)
 
 
@@ -58,9 +59,12 @@ class Shop:
     def logged_score(self, logger: str, projected: np.ndarray) -> np.ndarray:
         """What the logging ranker sorts by, in spreads."""
         score = self.pairs.match[:, 0]
+        related = np.array([np.corrcoef(column, self.gain)[0, 1] for column in projected[:, :10].T])
         if logger == "unrelated":
-            related = [abs(np.corrcoef(column, self.gain)[0, 1]) for column in projected[:, :10].T]
-            score = projected[:, int(np.argmin(related))]
+            score = projected[:, np.abs(related).argmin()]
+        if logger == "contrary":
+            most = np.abs(related).argmax()
+            score = -np.sign(related[most]) * projected[:, most]
         return (score / score.std()).astype(float)
 
 
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("retrotech", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--sessions", type=int, nargs="+", default=[5, 20, 100])
+    parser.add_argument("--loggers", nargs="+", choices=LOGGERS, default=LOGGERS)
     parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
     shop = read(arguments.crowdflower, arguments.cache)
@@ -87,7 +92,7 @@ def main() -> None:
     curves = {"1/k": 1 / place, "1/k^2": place**-2, "RetroTech": retrotech_curve(arguments.retrotech)[:PAGE]}
     for n_sessions in arguments.sessions:
         for name, curve in curves.items():
-            for logger in LOGGERS:
+            for logger in arguments.loggers:
                 compare(shop, name, curve, logger, n_sessions, arguments.seeds)
 
 
