@@ -30,15 +30,16 @@ class GraphAgreement:
         rounds: how often nodes tell.
 
     Messages never turn back along the edge they came from, so with unique (user, item) pairs the own label stays out up
-    to three rounds exactly; later it can come back around a cycle, weakened by each shrinkage on the way. Classes are
-    leaned to separately and probabilities cut at 0 and scaled to 1. The shrinkage, where it is not given, is one figure
-    of all labels, the own one among them. Where a user or an item has one sample, only the
-    other speaks; where both have, the mean of the rest.
+    to three rounds exactly; later it can come back around a cycle, weakened by each shrinkage on the way. The shrinkage,
+    where it is not given, is one figure of all labels, the own one among them. Classes are leaned to separately and
+    probabilities cut at 0 and scaled to 1. Where a user or an item has one sample, only the other speaks; where both
+    have, the mean of the rest.
 
     Cost: O(n c rounds) time, O(n c) memory; not random.
     Source: two-way random effects by backfitting (Buja, Hastie, Tibshirani 1989) in the non-backtracking form of belief
-    propagation (Pearl 1988); the shrinkage by the moments of Henderson 1953, method 1; trust by agreement along a bipartite graph is of Kumar et al. 2018, REV2. Departs from it
-    in that labels of any number of classes are predicted rather than ratings scored for fraud.
+    propagation (Pearl 1988); the shrinkage by the moments of Henderson 1953, method 1; trust by agreement along a
+    bipartite graph is of Kumar et al. 2018, REV2. Departs from it in that labels of any number of classes are predicted
+    rather than ratings scored for fraud.
 
     >>> label = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     >>> evidence = Evidence(label=label, user=np.array([0, 1, 2]), item=np.array([5, 5, 5]))
