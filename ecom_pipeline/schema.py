@@ -289,6 +289,41 @@ EVALUATION = Relation(
     ),
 )
 
+WEIGHTING_TRIALS = Relation(
+    "weighting_trials",
+    "weighting that was tried on validation, the first being none",
+    ("trial",),
+    (
+        Column("trial", "INTEGER", "in the order of trying", minimum=0),
+        _text("estimator", "whose values; none: all samples weigh the same"),
+        _text("kind", "map from value to weight", False, choices=("power", "temperature", "rank", "drop")),
+        Column("strength", "DOUBLE", "of the map", minimum=0),
+        _text("within", "what weights are scaled within", False, choices=("all", "label", "group")),
+        Column("utility", "DOUBLE", "mean nDCG@10 over validation groups, with the best penalty", minimum=0, maximum=1),
+        Column("chosen", "BOOLEAN", "whether this one is taken; exactly one is"),
+    ),
+)
+
+IMPORTANCE_BENCHMARK = Relation(
+    "importance_benchmark",
+    "figure of one estimator",
+    ("estimator", "dataset", "task", "noise_kind", "noise_share", "metric"),
+    (
+        _text("estimator", "how samples were valued; random: values without meaning"),
+        _text("dataset", "what was valued"),
+        _text("task", "what the values were used for", choices=("find", "curve", "linear", "network", "cost")),
+        _text("noise_kind", "how labels were made wrong; natural: as the data has them"),
+        Column("noise_share", "DOUBLE", "share of labels made wrong", minimum=0, maximum=1),
+        _text("metric", "with its k; 'x gain' is a paired difference to the unweighted twin"),
+        Column("value", "DOUBLE", "mean over seeds"),
+        Column("ci_low", "DOUBLE", "2.5 %: of seeds (t), or of the bootstrap over groups", False),
+        Column("ci_high", "DOUBLE", "97.5 %, likewise", False),
+        Column("n_seeds", "INTEGER", "runs that the figure is over", minimum=1),
+        Column("seconds", "DOUBLE", "mean time to value all samples, with what is made for it", False, minimum=0),
+        Column("peak_mib", "DOUBLE", "largest memory beyond what was there before", False, minimum=0),
+    ),
+)
+
 RELATIONS = {
     relation.name: relation
     for relation in (
@@ -300,7 +335,9 @@ RELATIONS = {
         EMBEDDINGS,
         FOLD_PREDICTIONS,
         SAMPLE_VALUES,
+        WEIGHTING_TRIALS,
         IMPORTANCE_WEIGHTS,
         EVALUATION,
+        IMPORTANCE_BENCHMARK,
     )
 }

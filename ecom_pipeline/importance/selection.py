@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.weights import WeightMap
+from ecom_pipeline.importance.weights import WeightMap, lifted
 
 NONE = "none"
 _BATCH = 12  # trials between two looks of the sampler at what it has found
@@ -99,7 +99,7 @@ def choose(
         asked = [study.ask() for _ in range(min(_BATCH, search.n_trials + 1 - len(maps)))]
         tried = [_suggest(trial, sorted(usable), search.clip_quantile) for trial in asked]
         weights = np.column_stack(
-            [weight_map.weights(_above_0(usable[name]), label, group) for name, weight_map in tried]
+            [weight_map.weights(lifted(usable[name]), label, group) for name, weight_map in tried]
         )
         figures = utility(weights)
         for trial, figure in zip(asked, figures, strict=True):
@@ -115,11 +115,6 @@ def _suggest(trial, names: list[str], clip_quantile: float) -> tuple[str, Weight
     low, high = _STRENGTHS[kind]
     strength = trial.suggest_float(f"{kind}_strength", low, high, log=True)
     return name, WeightMap(kind, strength, clip_quantile, trial.suggest_categorical("within", ["all", "label"]))
-
-
-def _above_0(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values as the power map needs them: where some are negative, all are moved so that the lowest is 0."""
-    return value - min(value.min(), 0.0)
 
 
 def _with_figures(figures: NDArray[np.float64]) -> NDArray[np.float64]:

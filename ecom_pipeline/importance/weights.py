@@ -111,6 +111,15 @@ class WeightMap:
         return kept
 
 
+def lifted(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values for the power map, which makes nothing of those below 0: where there are any, the lowest becomes 0.
+
+    >>> lifted(np.array([-1.0, 2.0])).tolist(), lifted(np.array([0.5, 2.0])).tolist()
+    ([0.0, 3.0], [0.5, 2.0])
+    """
+    return value - value.min() if value.min() < 0 < np.ptp(value) else value
+
+
 def ess_share(weight: NDArray[np.float64]) -> float:
     """Effective sample size as a share of the samples: (sum w)² / (n sum w²), in (0, 1].
 
