@@ -233,8 +233,8 @@ def semivalues(
     [0.1667, 0.1667, 0.6667]
     """
     n = len(joins)
-    if 2.0**n <= n_subsets:
-        return SampleValues(_by_enumeration(worth, joins, chunk), np.zeros(n), {"n_subsets": 2.0**n})
+    if 2**n <= n_subsets:
+        return SampleValues(_by_enumeration(worth, joins, chunk), np.zeros(n), {"n_subsets": float(2**n)})
     ends = worth(np.repeat([[False, True]], n, 0))
     size = np.arange(1, n)
     chance = np.sqrt(joins[:-1] ** 2 / size + joins[1:] ** 2 / (n - size))
