@@ -3,10 +3,10 @@
     python benchmarks/position_bias.py ../shared/data/crowdflower ../shared/data/retrotech
 
 Queries are CrowdFlower's. A logging ranker, with noise from session to session, shows 20 items; a position is examined
-by a known curve, an examined item is clicked the more often the better its grade. There are three such rankers: `cosine`
-of the texts, which is a fair one; `unrelated`, of the first ten principal components of the features the one that
-correlates least with the gain; `contrary`, the one of them that correlates most, the wrong way round. Heads see what all
-three sort by. Heads learn from the clicks alone: as they come, or weighted. Every side has its
+by a known curve, an examined item is clicked the more often the better its grade. There are three such rankers:
+`cosine` of the texts, which is a fair one; `unrelated`, of the first ten principal components of the features the one
+that correlates least with the gain; `contrary`, the one of them that correlates most, the wrong way round. Heads see
+what all three sort by. They learn from the clicks alone: as they come, or weighted. Every side has its
 own penalty out of one grid, the one with the highest nDCG@10 on the judged relevance of the validation queries. Five
 rotations, so that each query is tested once; paired bootstrap over all of them, seeds of clicks averaged within a query
 first. The gain of nDCG is 2^(grade - 1) - 1: grades are 1 to 4, and the lowest is worth nothing.

@@ -42,7 +42,7 @@ def test_a_policy_is_valued_as_worked_by_hand():
 
 
 def test_weighted_clicks_give_the_relevance_back_whatever_the_ranking():
-    """Joachims, Swaminathan, Schnabel 2017: the expectation of a weighted click is relevance, not relevance times look."""
+    """Joachims, Swaminathan, Schnabel 2017: the mean of a weighted click is the relevance, not what was seen of it."""
     generator = np.random.default_rng(0)
     position = np.repeat([1, 2, 5, 10], 200_000)
     clicked = generator.random(len(position)) < 0.4 / position

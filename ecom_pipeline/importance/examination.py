@@ -137,8 +137,8 @@ class AllPairs:
         n_bootstrap: draws of the queries for the standard error; 0: none.
         seed: of those draws.
 
-    Departs from the paper in the solver (Newton's steps on the concave form instead of L-BFGS) and in `smoothing`; click
-    rates are scaled to the number of clicks, which moves no optimum but gives `smoothing` its unit.
+    Departs from the paper in the solver (Newton's steps on the concave form instead of L-BFGS) and in `smoothing`;
+    click rates are scaled to the number of clicks, which moves no optimum but gives `smoothing` its unit.
 
     Cost: O(cells · positions a pair) once and O(k⁴) a step, k positions; each draw the same. Draws are random.
     Source: Agarwal, Zaitsev, Wang, Li, Najork, Joachims 2019, Estimating Position Bias without Intrusive
@@ -170,8 +170,8 @@ class PositionBasedModel:
 
     The likelihood is that of expectation maximisation in the paper; we climb it by Newton's steps, because one EM step
     closes but a share of the gap that is as small as the attraction itself. The attraction is a table, not a
-    regression on features. Where pairs are shown once or twice at a position, so many attractions bias the curve:
-    take `AllPairs` there.
+    regression on features. Where pairs are shown once or twice at a position, so many attractions make the curve too
+    steep: take `AllPairs` there.
 
     Cost: O(cells · positions a pair) a step, about ten steps; each draw the same. Draws are random.
     Source: Wang, Golbandi, Bendersky, Metzler, Najork 2018, Position Bias Estimation for Unbiased Learning to Rank in
@@ -243,8 +243,8 @@ def _require_links(counts: ClickCounts) -> None:
         n_pairs = int(counts.pair.max()) + 1
         raise SampleError(
             f"examination: 0 of {n_pairs} pairs of query and item were clicked and shown at two positions; the first "
-            f"pair was shown at position {int(counts.position[0])!r}. At least one must be: what is always shown at the "
-            "same place tells nothing of the place. Bring a longer log, or one whose ranking changed."
+            f"pair was shown at position {int(counts.position[0])!r}. At least one must be: what is always shown at "
+            "the same place tells nothing of the place. Bring a longer log, or one whose ranking changed."
         )
 
 

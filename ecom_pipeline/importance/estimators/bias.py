@@ -228,8 +228,8 @@ class DensityRatio:
         x, target = evidence.features, evidence.target
         if not len(target) or target.shape[1] != x.shape[1]:
             raise SampleError(
-                f"target: 1 of 1 shapes does not fit the training samples; first: {target.shape!r} beside {x.shape!r}. It "
-                "must have at least one row and the same features: make both with one projection."
+                f"target: 1 of 1 shapes does not fit the training samples; first: {target.shape!r} beside {x.shape!r}. "
+                "It must have at least one row and the same features: make both with one projection."
             )
         origin = np.r_[np.zeros(len(x)), np.ones(len(target))]
         fold = np.random.default_rng(self.seed).permutation(len(origin)) % self.n_folds
@@ -272,8 +272,8 @@ def _inverse_number(count: NDArray, overlap: float) -> Floats:
     """(k,) inverse effective number of each class, scaled so that the weights of the samples have mean 1."""
     if not 0 <= overlap <= 1:
         raise SampleError(
-            f"overlap: 1 of 1 values is outside [0, 1]; first: {overlap!r}. It is a share: take 1 for weights inverse to "
-            "the number of samples, 0 for none."
+            f"overlap: 1 of 1 values is outside [0, 1]; first: {overlap!r}. It is a share: take 1 for weights inverse "
+            "to the number of samples, 0 for none."
         )
     effective = count.astype(float) if overlap == 1 else (1 - overlap**count) / (1 - overlap)
     inverse = np.where(count > 0, 1 / np.where(count > 0, effective, 1.0), 0.0)

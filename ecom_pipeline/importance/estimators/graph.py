@@ -29,9 +29,9 @@ class GraphAgreement:
             items each: the spread within nodes over that between nodes.
         rounds: how often nodes tell.
 
-    Messages never turn back along the edge they came from, so with unique (user, item) pairs the own label stays out up
-    to three rounds exactly; later it can come back around a cycle, weakened by each shrinkage on the way. The shrinkage,
-    where it is not given, is one figure of all labels, the own one among them. Classes are leaned to separately and
+    Messages never turn back along the edge they came from, so with unique (user, item) pairs the own label stays out
+    exactly up to three rounds; later it can come back around a cycle, weakened by each shrinkage on the way. Where the
+    shrinkage is not given, it is one figure of all labels, the own one among them. Classes are leaned to separately and
     probabilities cut at 0 and scaled to 1. Where a user or an item has one sample, only the other speaks; where both
     have, the mean of the rest.
 
@@ -60,7 +60,7 @@ class GraphAgreement:
         total = label.sum(0)
         others = len(label) - 1
         mean = (total - label) / others if others else np.full(label.shape, 1 / label.shape[1])
-        # leaning is linear in the mean: its factor has a column of its own, so that each edge puts in a mean without itself
+        # leaning is linear in the mean, whose factor has its own column: each edge then puts in a mean without itself
         told = np.hstack([label, np.full((len(label), 1), -1.0)])
         given = self.shrinkage
         shrinkage = [_asked_for(end, label) if given is None else given for end in ends]
