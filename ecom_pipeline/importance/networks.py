@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHT_DECAYS = (1.0, 3.0, 10.0)  # on features of variance 1; less changes little, as training stops early
+_EPSILON = 1e-6  # of Adam; with less, where a gradient is 0 its rounding makes a full step
 log = logging.getLogger(__name__)
 
 
@@ -256,7 +257,7 @@ def _epochs(
 
     networks = _untrained(x, y, members.n, settings)
     parameters = [networks.inward, networks.outward, networks.bias]
-    adam = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    adam = torch.optim.Adam(parameters, lr=settings.learning_rate, eps=_EPSILON)
     decay = torch.as_tensor(settings.weight_decay, device=x.device, dtype=torch.float32).expand(members.n)
     scale = len(x) / members.total().clamp(min=1e-12)  # (m,) a weighting times a constant is the same weighting
     generator = torch.Generator(device=x.device).manual_seed(settings.seed)
