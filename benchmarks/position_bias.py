@@ -28,7 +28,7 @@ from crowdflower_flips import load
 from ecom_pipeline.importance.estimator import Evidence, one_hot
 from ecom_pipeline.importance.estimators.bias import InverseExamination
 from ecom_pipeline.importance.examination import AllPairs, ClickCounts, PositionBasedModel
-from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads
+from ecom_pipeline.importance.heads import Weighted, fit_heads
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.metrics import ndcg_at_k, ranks
@@ -38,7 +38,7 @@ N_ROTATIONS, N_COMPONENTS, PAGE = 5, 50, 20
 NOISE = 0.5  # of the logging ranker's sessions, in spreads of its score
 CARELESS = 0.1  # share of examined items of the lowest grade that are clicked, as in Ai et al. 2018
 LOGGERS = ("cosine", "unrelated", "contrary")
-GRID = (*PENALTIES, 10.0)
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("retrotech", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--sessions", type=int, nargs="+", default=[5, 20, 100])
-    parser.add_argument("--loggers", nargs="+", choices=LOGGERS, default=LOGGERS)
+    parser.add_argument("--loggers", nargs="+", choices=LOGGERS, default=list(LOGGERS))
     parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
     shop = read(arguments.crowdflower, arguments.cache)
@@ -194,10 +194,10 @@ def compare(shop: Shop, name: str, curve: np.ndarray, logger: str, n_sessions: i
         x, x_test, x_held = (torch.as_tensor(projected[part]) for part in (rows, *held))
         weight = torch.as_tensor(np.stack([w.ravel() for w in members.values()], 1), dtype=torch.float32)
         y = torch.as_tensor(one_hot(np.repeat([1.0, 0.0], len(rows))), dtype=torch.float32)
-        heads = fit_heads(torch.cat([x, x]), y, Weighted(weight), GRID)[:, 0]  # (d, p, m)
+        heads = fit_heads(torch.cat([x, x]), y, Weighted(weight), PENALTIES)[:, 0]  # (d, p, m)
         for member, (side, seed) in enumerate(members):
             best = _best_penalty(shop, held[1], x_held @ heads[:, :, member])
-            chosen.setdefault(side, []).append(GRID[best])
+            chosen.setdefault(side, []).append(PENALTIES[best])
             place = scores.setdefault(side, np.zeros((n_seeds, len(rotation))))
             place[slice(None) if seed is None else seed, held[0]] = (x_test @ heads[:, best, member]).numpy()
     errors = ", ".join(f"{kind} {np.mean(found):.3f}" for kind, found in error.items())
