@@ -1,10 +1,10 @@
 """Influence, TracIn, TRAK and DataInf of dattri, for a softmax head that is given; run by `gradient_peers.py`.
 
-    python benchmarks/peers_gradients.py problem.npz scores.npz
+    python benchmarks/peers_gradients.py problem.npz scores.npz influence tracin trak datainf
 
 Runs in an environment that has dattri (0.3.0) and torch, and nothing of this project. Scores are means over the
-holdout, positive where taking the sample away raises the loss; seconds are those of dattri's calls alone, data loaders
-made, best of nothing: one run.
+holdout, positive where taking the sample away raises the loss; dattri itself gives a number for each pair. Seconds are
+those of dattri's calls, in the second of two runs.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 from dattri.algorithm.influence_function import IFAttributorDataInf, IFAttributorExplicit
 from dattri.algorithm.tracin import TracInAttributor
 from dattri.algorithm.trak import TRAKAttributor
+from dattri.func.projection import random_project
 from dattri.task import AttributionTask
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -29,7 +30,8 @@ class Problem:
 
     Args:
         arrays: x (n, d), y (n,), held_x (m, d), held_y (m,), theta (c, d), penalised (d,) the penalty of each column,
-            path (t, c, d), step, members (h, c, d), regularization of DataInf, ridge and n_projections of TRAK.
+            path (t, c, d), step, members (h, c, d), regularization of DataInf, n_projections of TRAK (0: none)
+            and its ridge, a share of the mean diagonal of the Gram matrix.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
@@ -41,6 +43,7 @@ class Problem:
         held = TensorDataset(self.of["held_x"], self.of["held_y"])
         self.held = DataLoader(held, batch_size=len(held))
         self.held_in_parts = DataLoader(held, batch_size=HOLDOUT_BATCH)
+        self.ridge = 0.0
 
     def logits(self, params: dict, data: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and labels, whether data is one sample or many."""
@@ -103,16 +106,28 @@ def tracin(problem: Problem) -> torch.Tensor:
 
 def trak(problem: Problem) -> torch.Tensor:
     """(n, m) over the members; its own projection where one is asked for."""
-    size = int(problem.of["n_projections"])
-    projector = {"proj_type": "normal" if size else "identity", "proj_dim": size or problem.of["theta"].numel()}
-    found = TRAKAttributor(
-        problem.task(problem.margin, problem.margin, problem.of["members"]),
-        problem.own_probability,
-        projector,
-        regularization=problem.of["ridge"].item(),
-    )
+    found = trak_attributor(problem, problem.ridge)
     found.cache(problem.train)
     return found.attribute(problem.held)
+
+
+def trak_attributor(problem: Problem, regularization: float) -> TRAKAttributor:
+    """Margins as the output, own probability for the weights."""
+    size = int(problem.of["n_projections"])
+    projector = {"proj_type": "normal" if size else "identity", "proj_dim": size or problem.of["theta"].numel()}
+    task = problem.task(problem.margin, problem.margin, problem.of["members"])
+    return TRAKAttributor(task, problem.own_probability, projector, regularization=regularization)
+
+
+def trak_ridge(problem: Problem) -> float:
+    """The regularization that is the wanted share of the mean diagonal of dattri's Gram matrix."""
+    found, batch = trak_attributor(problem, 0.0), next(iter(problem.train))
+    gradients = found.grad_loss_func(found.task.get_param(0)[0], batch) / found.norm_scaler
+    seen = random_project(gradients, len(gradients), **found.projector_kwargs)(gradients, ensemble_id=0)
+    return problem.of["ridge"].item() * seen.square().sum(0).mean().item()
+
+
+METHODS = {"influence": influence, "tracin": tracin, "trak": trak, "datainf": datainf}
 
 
 def main() -> None:
@@ -120,18 +135,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problem", type=Path)
     parser.add_argument("scores", type=Path)
+    parser.add_argument("methods", nargs="+", choices=METHODS)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     arrays = dict(np.load(args.problem))
     torch.set_default_dtype(torch.as_tensor(arrays["x"]).dtype)  # dattri makes its sums in the default
     problem = Problem(arrays)
+    problem.ridge = trak_ridge(problem)
     found = {}
-    for method in (influence, tracin, trak, datainf):
+    for name in args.methods:
+        METHODS[name](problem)
         started = time.perf_counter()
-        scores = method(problem).detach()
-        found[f"{method.__name__}_seconds"] = time.perf_counter() - started
-        found[method.__name__] = scores.double().mean(1).numpy()
+        scores = METHODS[name](problem).detach()
+        found[f"{name}_seconds"] = time.perf_counter() - started
+        found[name] = scores.double().mean(1).numpy()
     np.savez(args.scores, **found)
 
 

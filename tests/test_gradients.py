@@ -156,7 +156,7 @@ def test_influence_agrees_with_hessian_and_gradients_by_differentiation(sizes, s
     own = each_gradient(theta, x, y)
     expected = (own + pull) @ inverse @ each_gradient(theta, held_x, held_y).T / len(x)  # (n, m)
     found = LastLayerInfluence(PENALTY).fit(evidence)
-    scale = expected.abs().max().item()
+    scale = (own @ inverse @ each_gradient(theta, held_x, held_y).T).abs().max().item() / len(x)
     assert_allclose(found.value, expected.mean(1), atol=1e-4 * scale + 1e-6)
     assert_allclose(found.stderr, expected.std(1) / len(held_x) ** 0.5, atol=1e-3 * scale + 1e-6)
     expected = -((own @ inverse) * own).sum(1) / len(x)
@@ -463,6 +463,13 @@ def test_a_hessian_that_would_fill_the_memory_is_refused():
 def test_settings_of_trak_out_of_range_are_refused(wrong):
     with pytest.raises(SampleError, match=next(iter(wrong))):
         Trak(**wrong).fit(drawn(5, 3, 2, seed=0))
+
+
+@pytest.mark.parametrize("wrong", [{"step": 1.5}, {"n_steps": 0}, {"penalty": -1.0}])
+def test_a_descent_that_might_climb_is_refused(wrong):
+    for estimator in (TracIn(**wrong), SelfTracIn(**wrong)):
+        with pytest.raises(SampleError, match="cannot be taken"):
+            estimator.fit(drawn(5, 3, 2, seed=0))
 
 
 def test_gradients_that_can_be_gone_over_only_once_are_refused():

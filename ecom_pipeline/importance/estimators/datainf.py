@@ -58,7 +58,7 @@ def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> 
 
     Cost: three passes of O(n p) time, O(p) memory beside a block; not random.
     Source: Kwon, Wu, Wu, Zou 2023, DataInf: efficiently estimating data influence in LoRA-tuned LLMs and diffusion
-        models, equation 5, negated as it is for leaving out; the damping is that of their section 4.
+        models, section 3, negated as it is for leaving out; damped as in their experiments.
 
     >>> import torch
     >>> train, holdout = [("a", torch.tensor([[1.0], [-2.0]]))], [("a", torch.tensor([[1.0]]))]
@@ -103,7 +103,7 @@ class DataInf:
         penalty: L2 penalty of the head, a sample; it shapes the fit and is not part of the gradients.
 
     Cost: one fit, then three passes of O(n d c) time; memory of a block beside the features; not random.
-    Source: Kwon et al. 2023, equation 5. Parameters are counted as the c - 1 contrasts of classes times d.
+    Source: Kwon et al. 2023, section 3. Parameters are counted as the c - 1 contrasts of classes times d.
     """
 
     damping: float = DAMPING

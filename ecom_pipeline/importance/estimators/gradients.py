@@ -3,7 +3,7 @@
 On the floor of `importance`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,8 @@ class LastLayerInfluence:
     """By how much would the loss on the holdout rise, had the head not been taught this sample?
 
     To first order, for a head at its optimum: the mean gradient of the holdout's loss, times the inverse Hessian, times
-    the gradient of the sample's own loss with its share of the penalty, divided by n. In nats. With the penalty's share
-    these add up to 0: taking all samples away evenly changes nothing.
+    the gradient of the sample's own loss with its share of the penalty, divided by n. In nats. At the optimum that
+    share is minus the mean gradient, which is what we take, so that values add up to 0 for a fit stopped early too.
 
     Attributes:
         penalty: L2 penalty of the head, a sample.
@@ -107,8 +107,14 @@ class TracIn:
         penalty: L2 penalty of the head, a sample.
 
     Cost: O((n + m) d c) a step for m holdout samples; not random.
-    Source: Pruthi, Liu, Sundararajan, Kale 2020, Estimating training data influence by tracing gradient descent,
-        equation 1 (TracInCP) with every step as a checkpoint. Departs in that a step is over all samples.
+    Source: Pruthi, Liu, Kale, Sundararajan 2020, Estimating training data influence by tracing gradient descent,
+        TracInCP with every step as a checkpoint. Departs in that a step is over all samples.
+
+    >>> from ecom_pipeline.importance.estimator import Holdout
+    >>> one, label = np.ones((1, 1), np.float32), np.array([[0.0, 1.0]])  # both gradients -1/2, curvature 1/4
+    >>> evidence = Evidence(features=one, label=label, holdout=Holdout(one, label))
+    >>> TracIn(n_steps=1, penalty=0.0).fit(evidence).value.round(3).tolist()
+    [1.0]
     """
 
     n_steps: int = 100
@@ -119,15 +125,13 @@ class TracIn:
 
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value a sample, in nats of the mean loss on the holdout."""
-        import torch
-
         train, held = known_samples(self, evidence)
-        value = torch.zeros(len(train), dtype=torch.float64, device=train.x.device)
-        for head, length in _descent(train, self):
+
+        def along_the_holdouts(head: Head) -> Callable[[SampleGradients], "torch.Tensor"]:
             target = head.mean_gradient(held)
-            for rows, gradients in head.gradients(train):
-                value[rows] += length / len(train) * gradients.dot(target)
-        return SampleValues(value.cpu().numpy())
+            return lambda gradients: gradients.dot(target)
+
+        return SampleValues(_descend(train, self, along_the_holdouts).cpu().numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +161,9 @@ class SelfTracIn:
 
         evidence.require(self)
         train = Samples.on(evidence.device, evidence.features, evidence.label)
-        value = torch.zeros(len(train), dtype=torch.float64, device=train.x.device)
-        for head, length in _descent(train, self):
-            for rows, gradients in head.gradients(train):
-                value[rows] -= length / len(train) * gradients.squared_norm()
-        return SampleValues(value.cpu().numpy())
+        asked = _descend(train, self, lambda _: lambda gradients: gradients.asked.square().sum(1))
+        squares = torch.cat([train.x[rows].square().sum(1) for rows in row_blocks(*train.x.shape)])
+        return SampleValues(-(asked * squares).cpu().numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +186,8 @@ class Trak:
 
     Cost: n_heads fits, then O(n d c p + n p²) a head for p dimensions; O(d c p + p²) memory beside the features;
         random. The standard error is over heads.
-    Source: Park, Georgiev, Ilyas, Leclerc, Madry 2023, TRAK: attributing model behavior at scale, equation 17 and
-        algorithm 1. Departs in three things: the projection is skipped where it is not smaller; the Gram matrix has a
+    Source: Park, Georgiev, Ilyas, Leclerc, Madry 2023, TRAK: attributing model behavior at scale, section 3.
+        Departs in three things: the projection is skipped where it is not smaller; the Gram matrix has a
         ridge, so that it has an inverse; effects are not thresholded, as we want their mean over the holdout.
     """
 
@@ -276,18 +278,34 @@ def _quadratic(head: Head, samples: Samples, matrix: "torch.Tensor", shift: "tor
     return torch.cat(found)
 
 
-def _descent(samples: Samples, settings: TracIn | SelfTracIn) -> Iterator[tuple[Head, float]]:
-    """The head before each step, and the step's length: at most 1 over a bound of the loss's curvature."""
+def _descend(
+    samples: Samples,
+    settings: TracIn | SelfTracIn,
+    watch: Callable[[Head], Callable[[SampleGradients], "torch.Tensor"]],
+) -> "torch.Tensor":
+    """(n,) float64: what is read off the gradients of each sample at each step, summed, times the step, over n.
+
+    Steps are at most 1 over a bound of the loss's curvature. `watch` makes a reader for the head of a step.
+    """
     import torch
 
-    head = Head.start(samples)
-    gram = Weighted(torch.ones(len(samples), 1, device=samples.x.device)).gram(samples.x)[0]
-    bound = (0.25 if head.theta.shape[1] == 1 else 0.5) * torch.linalg.eigvalsh(gram)[-1].item() / len(samples)
+    if settings.n_steps < 1 or not 0 < settings.step <= 1 or not settings.penalty >= 0:
+        raise SampleError(
+            f"{settings.name}: its descent cannot be taken; first: {settings!r}. It must have 1 step or more, of a "
+            "share in (0, 1], and a penalty >= 0, or the loss might rise: correct them."
+        )
+    n, head = len(samples), Head.start(samples)
+    gram = Weighted(torch.ones(n, 1, device=samples.x.device)).gram(samples.x)[0]
+    bound = (0.25 if head.theta.shape[1] == 1 else 0.5) * torch.linalg.eigvalsh(gram)[-1].item() / n
     length = settings.step / (bound + settings.penalty)
+    total = torch.zeros(n, dtype=torch.float64, device=samples.x.device)
     for _ in range(settings.n_steps):
-        yield head, length
-        downhill = head.mean_gradient(samples) + head.pull(settings.penalty)
-        head = Head(head.theta - length * downhill, head.basis)
+        read, downhill = watch(head), torch.zeros_like(head.theta)
+        for rows, gradients in head.gradients(samples):
+            total[rows] += read(gradients)
+            downhill += gradients.sum()
+        head = Head(head.theta - length * (downhill / n + head.pull(settings.penalty)), head.basis)
+    return total * (length / n)
 
 
 def _drawn(head: Head, size: int, rng: np.random.Generator) -> "torch.Tensor | None":
