@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 JudgedOn = Literal["training", "holdout"]
+ByRank = Callable[["torch.Tensor"], "torch.Tensor"]  # (b, n) agreement, nearest first -> (b, n) values
 _RANKED_PAIRS = 1 << 18  # distances ranked at a time, so that the passes over them stay in the cache
 
 
@@ -162,12 +163,9 @@ class ThresholdKNNShapley(_Judged):
             value = agreement.mul_(1 + later * (1 + 1 / others)).sub_(shift * inside)
             tally.add(value.div_(count.clamp(min=1)))
             counts.append(count)
-        within = torch.cat(counts)
-        notes = {
-            "radius": radius,
-            "mean_within": float(within.double().mean()),
-            "nobody_within_share": float((within == 0).double().mean()),
-        }
+        within = torch.cat(counts).double()
+        nobody = float((within == 0).double().mean())
+        notes = {"radius": radius, "mean_within": float(within.mean()), "nobody_within_share": nobody}
         return tally.values(len(judge), notes)
 
     def _median_radius(self, distances: Distances) -> float:
@@ -222,7 +220,7 @@ class NeighbourAgreement:
         n_alone = 0
         for rows, index, squared in distances.nearest(self.k, group):
             asked = squared.isfinite()
-            n_asked, agreed = asked.sum(1), ((label[index] * label[rows, None]).sum(2) * asked).sum(1)
+            n_asked, agreed = asked.sum(1), (_agreement(label, index, label[rows]) * asked).sum(1)
             value[rows] = torch.where(n_asked > 0, agreed / n_asked.clamp(min=1), value[rows])
             n_alone += int((n_asked == 0).sum())
         return SampleValues(value.cpu().numpy(), None, {"n_alone": float(n_alone)})
@@ -285,8 +283,8 @@ def knn_shapley_of_graph(
     m, depth = index.shape
     factor = 1 / samples.new_ones(max(depth - 1, 0)).cumsum(0).clamp(min=k)
     tally = _Tally.empty(samples)
-    for rows in blocks(m if depth else 0, _RANKED_PAIRS // max(depth, 1)):
-        hit = (samples[index[rows]] * judges[rows, None]).sum(2)
+    for rows in blocks(m if depth else 0, _RANKED_PAIRS // max(depth * samples.shape[1], 1)):
+        hit = _agreement(samples, index[rows], judges[rows])
         tally.add_at(index[rows], _from_far_to_near(hit, factor, hit.new_zeros(len(hit))))
     return tally.values(m, {})
 
@@ -342,9 +340,6 @@ class _Tally:
         return SampleValues(mean, np.sqrt(np.maximum(square - mean**2, 0) / (n_judges - 1)), notes)
 
 
-ByRank = Callable[["torch.Tensor"], "torch.Tensor"]  # (b, n) agreement, nearest first -> (b, n) values
-
-
 def _shapley_values(evidence: Evidence, how: _Judged, by_rank: ByRank) -> SampleValues:
     distances = _distances(evidence, how.metric, how.judged_on)
     label, judge = _label_tensors(evidence, how.judged_on)
@@ -394,3 +389,11 @@ def _from_far_to_near(hit: "torch.Tensor", factor: "torch.Tensor", farthest: "to
     value = torch.zeros_like(hit)
     torch.cumsum((hit[:, :-1] - hit[:, 1:]).mul_(factor), 1, out=value[:, 1:])
     return torch.sub((farthest + value[:, -1])[:, None], value, out=value)
+
+
+def _agreement(label: "torch.Tensor", index: "torch.Tensor", judge: "torch.Tensor") -> "torch.Tensor":
+    """(b, k) how far each judge agrees with the samples of these rows."""
+    share, only = judge.max(1)
+    if bool((share == 1).all()):  # hard: one class to look up, however many there are
+        return label[index, only[:, None]]
+    return (label[index] @ judge[:, :, None]).squeeze(2)
