@@ -3,7 +3,6 @@
 On the floor of `importance`. It reads out-of-fold probabilities of a model that was trained on the same wrong labels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,10 +14,11 @@ from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleV
 
 MAX_FITTED = 1 << 15  # samples that the noise is estimated from; it has few parameters
 _RATES = 20  # steps of the share of wrong labels that are weighed against each other
-_MAX_STEPS = 300
-_TOLERANCE = 1e-3  # nats of the whole likelihood at which we stop: far below what decides between models
+_MAX_STEPS = 60
+_TOLERANCE = 0.01  # nats of the whole likelihood that a step must promise: far below what decides between models
 _WIDE = 0.01  # weight of the prior on the temperature: a deviation of 10 is one standard deviation
 _SMALL_SHIFT = 0.1  # weight of the prior on the shifts of the classes, which also fixes their sum
+_HOPELESS = 1e8  # damping at which no step in any direction helps
 
 
 class Structure(Enum):
@@ -87,8 +87,13 @@ def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) ->
     can be, and get the probability that a label is wrong by Bayes' rule. No truth is needed: observed labels are known.
 
     Three structures of the noise are weighed against each other by their likelihood and number of rates (Schwarz's
-    criterion). For one rate for all, every rate is kept with the weight that its likelihood gives it, as data in
-    which classes overlap do not tell noise from overlap; a single best rate would be 0 or far too large now and then.
+    criterion): that classes or pairs differ must be earned. For one rate for all, every rate is kept with the weight
+    that the likelihood gives it, the recalibration integrated out, as data in which classes overlap hardly tell noise
+    from overlap; a single best rate would be 0 or far too large now and then.
+
+    What it cannot tell: scores that level off exactly at the noise, as those of an ideal model of the observed labels
+    do, look like classes that overlap. Then the order and the cut still hold, but the probabilities are too low, and
+    with them the expected figures. The same goes for labels that are wrong just where the classes overlap.
 
     Args:
         label: (n, c) share of each class; soft labels count as votes, and the question is whether the class with the
@@ -101,7 +106,7 @@ def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) ->
     Raises:
         SampleError: if there are no samples, or labels and scores are not of the same samples and classes.
 
-    Cost: O(n c²) a step, up to some thousand steps on at most `MAX_FITTED` samples; O(n c) memory. Not random.
+    Cost: O(n c²) a step, some hundred steps on at most `MAX_FITTED` samples; O(n c) memory. Not random.
     Source: the noise model of Dawid and Skene 1979 with one rater, with a classifier for the prior as in Raykar et al.
         2010 and Bootkrajang and Kaban 2012; temperature and shifts are Platt scaling (Platt 1999, Guo et al. 2017)
         seen through the noise; Schwarz 1978.
@@ -158,15 +163,12 @@ def most_f1(probability: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class _Noise:
-    """Noise and recalibration, and how likely they make the labels."""
+    """Noise and recalibration, and how credible the labels make them."""
 
     transition: NDArray[np.float64]  # (c, c)
     temperature: float
     shift: NDArray[np.float64]  # (c,)
-    log_likelihood: float = -np.inf
-
-
-_Rates = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (c, c) expected counts to a transition matrix
+    evidence: float = -np.inf  # log-likelihood of the labels, the recalibration integrated out (Laplace)
 
 
 def _weighed(
@@ -175,41 +177,106 @@ def _weighed(
     """Fits, their weights, and the weight of each structure."""
     n, c = z.shape
     step = (np.arange(_RATES) + 0.5) / _RATES
-    rates = (c - 1) / c * step**2  # finer where noise is rare; beyond, a label would tell what a sample is not
-    fits, start = [], _Noise(_uniform(rates[0], c), 1.0, np.zeros(c))
-    for rate in rates:
-        start = _fit(z, label, _Noise(_uniform(rate, c), start.temperature, start.shift), None)
-        fits.append(start)
-    found = np.array([one.log_likelihood for one in fits])
-    evidence = [found.max() - 0.5 * np.log(n)]
+    fits, now = [], _Noise(np.eye(c), 1.0, np.zeros(c))
+    for rate in (c - 1) / c * step**2:  # finer where noise is rare; beyond, a label would tell what a sample is not
+        now = _climb(z, label, _Noise(_uniform(rate, c), now.temperature, now.shift), False)
+        fits.append(now)
+    found = np.array([one.evidence for one in fits])
     within = np.exp(found - found.max()) * step  # the steps are even in the root of the rate
     weights = [within / within.sum()]
-    richer = [(_by_class, c)] if c == 2 else [(_by_class, c), (_by_pair, c * (c - 1))]
-    for structure, n_rates in richer:
-        starts = [_Noise(_uniform(rate, c), 1.0, np.zeros(c)) for rate in (0.1, 0.4)]
-        best = max((_fit(z, label, one, structure) for one in starts), key=lambda one: one.log_likelihood)
+    schwarz = [found.max() - 0.5 * np.log(n)]
+    starts = [_Noise(_uniform(rate, c), 1.0, np.zeros(c)) for rate in (0.1, 0.4)] + [fits[int(found.argmax())]]
+    by_class = max((_climb(z, label, one, True) for one in starts), key=lambda one: one.evidence)
+    richer = [(by_class, c)] if c == 2 else [(by_class, c), (_by_pair(z, label, by_class), c * (c - 1))]
+    for best, n_rates in richer:
         fits.append(best)
-        evidence.append(best.log_likelihood - 0.5 * n_rates * np.log(n))
         weights.append(np.ones(1))
-    share = np.exp(np.array(evidence) - max(evidence))
+        schwarz.append(best.evidence - 0.5 * n_rates * np.log(n))
+    share = np.exp(np.array(schwarz) - max(schwarz))
     share /= share.sum()
     weight = np.concatenate([one * own for one, own in zip(share, weights, strict=True)])
     return fits, weight, np.pad(share, (0, len(Structure) - len(share)))
 
 
-def _fit(z: NDArray[np.float64], label: NDArray[np.float64], start: _Noise, rates: _Rates | None) -> _Noise:
-    """Expectation-maximisation; each step takes one Newton step for the temperature and the shifts."""
-    now, before = start, -np.inf
+def _climb(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise, free_rates: bool) -> _Noise:
+    """The most likely temperature and shifts, with the transition matrix as it is or with a free rate for each class.
+
+    Damped steps with the summed outer products of the samples' gradients for a curvature (Berndt et al. 1974): unlike
+    expectation-maximisation, they do not slow down where much is hidden by noise.
+    """
+    right, reached = _reached(z, label, now, free_rates)
+    damping = 0.01
     for _ in range(_MAX_STEPS):
-        right, likelihood = _posterior(z, label, now)
-        reached = float(likelihood.sum()) - 0.5 * _WIDE * (now.temperature - 1) ** 2
-        reached -= 0.5 * _SMALL_SHIFT * float(now.shift @ now.shift)
-        if abs(reached - before) < _TOLERANCE:
+        gradient, curvature = _slope(z, label, right, now, free_rates)
+        while damping < _HOPELESS:
+            step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient)
+            if gradient @ step < 2 * _TOLERANCE:
+                damping = _HOPELESS
+                break
+            tried = _moved(now, step / max(1.0, float(np.abs(step).max()) / 2), free_rates)
+            tried_right, tried_reached = _reached(z, label, tried, free_rates)
+            if tried_reached > reached:
+                now, right, reached, damping = tried, tried_right, tried_reached, max(damping / 10, 1e-6)
+                break
+            damping *= 10
+        if damping >= _HOPELESS:
             break
-        before = reached
-        temperature, shift = _newton(z, right, now)
-        now = _Noise(now.transition if rates is None else rates(right.T @ label), temperature, shift)
-    return _Noise(now.transition, now.temperature, now.shift, before)
+    inner = _slope(z, label, right, now, False)[1]
+    evidence = _reached(z, label, now, False)[1] - 0.5 * float(np.linalg.slogdet(inner)[1])
+    return _Noise(now.transition, now.temperature, now.shift, evidence)
+
+
+def _reached(
+    z: NDArray[np.float64], label: NDArray[np.float64], noise: _Noise, free_rates: bool
+) -> tuple[NDArray[np.float64], float]:
+    """Posterior of the true classes, and the log-likelihood with the priors."""
+    right, likelihood = _posterior(z, label, noise)
+    reached = float(likelihood.sum()) - 0.5 * _WIDE * (noise.temperature - 1) ** 2
+    reached -= 0.5 * _SMALL_SHIFT * float(noise.shift @ noise.shift)
+    if free_rates:  # as if one right and one wrong label of each class had been seen before
+        share = np.diag(noise.transition)
+        reached += float(np.log(share * (1 - share)).sum())
+    return right, reached
+
+
+def _slope(
+    z: NDArray[np.float64], label: NDArray[np.float64], right: NDArray[np.float64], now: _Noise, free_rates: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gradient and curvature for the temperature, the shifts and, if free, the logits of the rates."""
+    error = right - _prior(z, now)
+    each = [(error * z).sum(1, keepdims=True), error]
+    prior = [[-_WIDE * (now.temperature - 1)], -_SMALL_SHIFT * now.shift]
+    bend = [[_WIDE], np.full(len(now.shift), _SMALL_SHIFT)]
+    if free_rates:
+        rate = 1 - np.diag(now.transition)
+        each.append(right * (1 - label - rate))
+        prior.append(1 - 2 * rate)
+        bend.append(2 * rate * (1 - rate))
+    gradients = np.hstack(each)
+    return gradients.sum(0) + np.concatenate(prior), gradients.T @ gradients + np.diag(np.concatenate(bend))
+
+
+def _moved(now: _Noise, step: NDArray[np.float64], free_rates: bool) -> _Noise:
+    c = len(now.shift)
+    transition = now.transition
+    if free_rates:
+        rate = 1 - np.diag(transition)
+        transition = _spread(1 / (1 + (1 - rate) / rate * np.exp(-step[c + 1 :])))
+    return _Noise(transition, max(now.temperature + float(step[0]), 0.05), now.shift + step[1 : c + 1])
+
+
+def _by_pair(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise) -> _Noise:
+    """A rate for each pair of classes, by expectation-maximisation; one label of each pair is added to what is seen."""
+    same = np.eye(z.shape[1], dtype=bool)
+    for _ in range(_MAX_STEPS):
+        counts = _posterior(z, label, now)[0].T @ label
+        rate = (counts.sum(1) - np.diag(counts) + 1) / (counts.sum(1) + 2)
+        to = np.where(same, 0.0, counts + 1.0)
+        transition = np.where(same, 1 - rate[:, None], rate[:, None] * to / to.sum(1, keepdims=True))
+        before, now = now, _climb(z, label, _Noise(transition, now.temperature, now.shift), False)
+        if np.abs(now.transition - before.transition).max() < 1e-3:
+            break
+    return now
 
 
 def _prior(z: NDArray[np.float64], noise: _Noise) -> NDArray[np.float64]:
@@ -228,40 +295,15 @@ def _posterior(
     return joint / total, np.log(total[:, 0])
 
 
-def _newton(z: NDArray[np.float64], right: NDArray[np.float64], noise: _Noise) -> tuple[float, NDArray[np.float64]]:
-    """Temperature and shifts after one step towards the labels that are believed to be true."""
-    c = z.shape[1]
-    prior = _prior(z, noise)
-    error, mean = right - prior, (prior * z).sum(1, keepdims=True)
-    gradient = np.append((error * z).sum() - _WIDE * (noise.temperature - 1), error.sum(0) - _SMALL_SHIFT * noise.shift)
-    curvature = np.empty((c + 1, c + 1))
-    curvature[0, 0] = (prior * (z - mean) ** 2).sum() + _WIDE
-    curvature[0, 1:] = curvature[1:, 0] = (prior * (z - mean)).sum(0)
-    curvature[1:, 1:] = np.diag(prior.sum(0) + _SMALL_SHIFT) - prior.T @ prior
-    change = np.linalg.solve(curvature, gradient)
-    change /= max(1.0, float(np.abs(change).max()))  # far from the optimum the full step may overshoot
-    return max(noise.temperature + float(change[0]), 0.05), noise.shift + change[1:]
-
-
 def _uniform(rate: float, c: int) -> NDArray[np.float64]:
-    return np.where(np.eye(c, dtype=bool), 1.0 - rate, rate / max(c - 1, 1))
+    return _spread(np.full(c, rate))
 
 
-def _by_class(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A rate for each class, spread evenly over the others; one right and one wrong label are added to what is seen."""
-    c = len(counts)
-    rate = (counts.sum(1) - np.diag(counts) + 1) / (counts.sum(1) + 2)
-    return np.where(np.eye(c, dtype=bool), 1.0 - rate[:, None], rate[:, None] / max(c - 1, 1))
-
-
-def _by_pair(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same, spread as seen; one label of each other class is added."""
-    c = len(counts)
-    same = np.eye(c, dtype=bool)
-    rate = (counts.sum(1) - np.diag(counts) + 1) / (counts.sum(1) + 2)
-    spread = np.where(same, 0.0, counts + 1.0)
-    spread /= spread.sum(1, keepdims=True)
-    return np.where(same, 1.0 - rate[:, None], spread * rate[:, None])
+def _spread(rate: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(c, c) transition matrix in which a class is wrong at its rate, and then any other one."""
+    c = len(rate)
+    rate = np.clip(rate, CREDIBLE_FLOOR, 1 - CREDIBLE_FLOOR)[:, None]
+    return np.where(np.eye(c, dtype=bool), 1.0 - rate, rate / (c - 1))
 
 
 def _check(label: NDArray[np.float64], score: NDArray[np.float64]) -> None:
