@@ -7,7 +7,7 @@ standardised. Both sides value the same samples for the same head: our clock run
 valuing, dattri is given our fitted coefficients and its clock runs over its own calls alone, for the pairs of training
 and holdout samples whose mean we compare. One thread each, in turn for each seed, the second of two runs. dattri gets
 all training samples as one batch, which suits it best. TRAK's subsets are the same, its projections are not, as both
-are random; `unprojected` is TRAK with every gradient whole.
+are random; `unprojected` is TRAK with every gradient whole, `no ridge` the paper's.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.head_gradients import Head, Samples
 
 N_TRAIN, N_HOLDOUT, N_CLASSES, FLIPPED = 1000, 400, 10, 0.2
-N_STEPS, N_HEADS, N_PROJECTIONS, RIDGE = 100, 5, 512, 1e-3
+N_STEPS, N_HEADS, N_PROJECTIONS = 100, 5, 512
 PEER = Path(__file__).with_name("peers_gradients.py")
 
 
@@ -85,7 +85,6 @@ def problem_for_peers(evidence: Evidence, penalty: float, seed: int) -> dict[str
         "step": np.float32(step),
         "members": np.stack([whole(each) for each in members]),
         "regularization": np.float32(DAMPING * mean_square),
-        "ridge": np.float32(RIDGE),
     }
 
 
@@ -125,18 +124,23 @@ def compare(python: Path, seed: int, penalty: float) -> dict[str, tuple[float, .
         "influence": LastLayerInfluence(penalty),
         "tracin": TracIn(N_STEPS, 1.0, penalty),
         "datainf": DataInf(DAMPING, penalty),
-        "trak": Trak(N_HEADS, 0.5, N_PROJECTIONS, RIDGE, penalty, seed),
+        "trak": Trak(N_HEADS, 0.5, N_PROJECTIONS, 1.0, penalty, seed),
     }
-    unprojected = {"trak": Trak(N_HEADS, 0.5, 10**6, RIDGE, penalty, seed)}
+    unprojected = {"trak": Trak(N_HEADS, 0.5, 10**6, 1.0, penalty, seed)}
+    as_published = {"trak": Trak(N_HEADS, 0.5, N_PROJECTIONS, 0.0, penalty, seed)}
     rows = {}
-    for n_projections, ours in ((N_PROJECTIONS, projected), (0, unprojected)):
-        theirs = of_peer(python, problem | {"n_projections": np.int64(n_projections)}, list(ours))
+    for title, n_projections, ridge, ours in (
+        ("", N_PROJECTIONS, penalty * N_TRAIN, projected),
+        (", unprojected", 0, penalty * N_TRAIN, unprojected),
+        (", no ridge", N_PROJECTIONS, 0.0, as_published),
+    ):
+        settings = {"n_projections": np.int64(n_projections), "ridge": np.float32(ridge)}
+        theirs = of_peer(python, problem | settings, list(ours))
         for name, estimator in ours.items():
             value, seconds = timed(estimator, evidence)
             agreement = np.corrcoef(ranks(value), ranks(theirs[name]))[0, 1]
             both = (roc_auc_score(right, value), roc_auc_score(right, theirs[name]))
-            row = name if n_projections else f"{name}, unprojected"
-            rows[row] = (agreement, *both, seconds, theirs[f"{name}_seconds"])
+            rows[name + title] = (agreement, *both, seconds, theirs[f"{name}_seconds"])
     for estimator in (SelfInfluence(penalty), SelfTracIn(N_STEPS, 1.0, penalty), OutOfFoldConfidence()):
         value, seconds = timed(estimator, evidence)
         rows[estimator.name] = (np.nan, roc_auc_score(right, value), np.nan, seconds, np.nan)

@@ -31,7 +31,7 @@ class Problem:
     Args:
         arrays: x (n, d), y (n,), held_x (m, d), held_y (m,), theta (c, d), penalised (d,) the penalty of each column,
             path (t, c, d), step, members (h, c, d), regularization of DataInf, n_projections of TRAK (0: none)
-            and its ridge, a share of the mean diagonal of the Gram matrix.
+            and its ridge, for gradients as they are.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
@@ -120,11 +120,13 @@ def trak_attributor(problem: Problem, regularization: float) -> TRAKAttributor:
 
 
 def trak_ridge(problem: Problem) -> float:
-    """The regularization that is the wanted share of the mean diagonal of dattri's Gram matrix."""
+    """The ridge on the scale of dattri's projections, which do not keep lengths."""
     found, batch = trak_attributor(problem, 0.0), next(iter(problem.train))
-    gradients = found.grad_loss_func(found.task.get_param(0)[0], batch) / found.norm_scaler
-    seen = random_project(gradients, len(gradients), **found.projector_kwargs)(gradients, ensemble_id=0)
-    return problem.of["ridge"].item() * seen.square().sum(0).mean().item()
+    gradients = found.grad_loss_func(found.task.get_param(0)[0], batch).detach()
+    seen = random_project(gradients, len(gradients), **found.projector_kwargs)(
+        gradients / found.norm_scaler, ensemble_id=0
+    )
+    return problem.of["ridge"].item() * (seen.square().sum() / gradients.square().sum()).item()
 
 
 METHODS = {"influence": influence, "tracin": tracin, "trak": trak, "datainf": datainf}

@@ -180,7 +180,8 @@ class Trak:
         share: of the samples that a head is taught, in (0, 1].
         n_projections: dimensions of the projection. A head with no more parameters than that is not projected, as it
             would gain nothing but noise.
-        ridge: added to the diagonal of the Gram matrix, as a share of its mean.
+        ridge: added to the diagonal of the Gram matrix, in multiples of what the heads are penalised by, n times
+            `penalty`; the paper's is 0.
         penalty: L2 penalty of a head, a sample.
         seed: of the parts and the projections.
 
@@ -188,13 +189,14 @@ class Trak:
         random. The standard error is over heads.
     Source: Park, Georgiev, Ilyas, Leclerc, Madry 2023, TRAK: attributing model behavior at scale, section 3.
         Departs in three things: the projection is skipped where it is not smaller; the Gram matrix has a
-        ridge, so that it has an inverse; effects are not thresholded, as we want their mean over the holdout.
+        ridge, as our heads are penalised and the step that it stands for is theirs (without it few samples give noise);
+        effects are not thresholded, as we want their mean over the holdout.
     """
 
     n_heads: int = 5
     share: float = 0.5
     n_projections: int = 512
-    ridge: float = 1e-3
+    ridge: float = 1.0
     penalty: float = PENALTY
     seed: int = 0
     name = "trak"
@@ -204,7 +206,7 @@ class Trak:
         """One value a sample, in log odds of the mean margin on the holdout.
 
         Raises:
-            SampleError: if the share or the ridge is not positive.
+            SampleError: if a setting is out of range.
         """
         import torch
 
@@ -239,16 +241,19 @@ class Trak:
             gram += seen.T @ seen
         for _, gradients, _ in head.margin_gradients(held):
             target += _projected(gradients, projection).double().sum(0) / len(held)
-        gram.diagonal().add_(max(self.ridge * gram.diagonal().mean().item(), 1e-12))
+        least = 1e-9 * gram.diagonal().mean().item() + 1e-12  # some features may not vary
+        gram.diagonal().add_(max(self.ridge * self.penalty * len(train), least))
         return torch.linalg.solve(gram, target)
 
     def _check(self) -> None:
-        wrong = [name for name in ("n_heads", "share", "n_projections", "ridge") if not getattr(self, name) > 0]
-        if wrong or self.share > 1:
-            first = (wrong or ["share"])[0]
+        wrong = [name for name in ("n_heads", "share", "n_projections") if not getattr(self, name) > 0]
+        wrong += ["share"] if self.share > 1 else []
+        wrong += ["ridge"] if not self.ridge >= 0 else []
+        if wrong:
             raise SampleError(
-                f"trak: {len(wrong or [first])} of its settings are out of range; first: {first} = "
-                f"{getattr(self, first)!r}. All must be positive and the share at most 1: correct them."
+                f"trak: {len(wrong)} of its settings are out of range; first: {wrong[0]} = "
+                f"{getattr(self, wrong[0])!r}. None may be negative, only the ridge may be 0, and the share is at most "
+                "1: correct them."
             )
 
 
