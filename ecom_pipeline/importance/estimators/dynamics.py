@@ -3,7 +3,7 @@
 On the floor of `importance`. Heads fit what others confirm first, and a wrong label late, barely or never.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,9 +123,8 @@ class EarlyError:
     def fit(self, evidence: Evidence) -> SampleValues:
         """Minus an error in [0, sqrt(2)] a sample."""
         evidence.require(self)
-        error = evidence.dynamics.error_norm
-        epoch = max(int(np.ceil(self.share * error.shape[1])), 1)
-        return SampleValues(-error[:, epoch - 1].astype(np.float64), None, {"epoch": float(epoch)})
+        error, epoch = _after(self.share, evidence.dynamics.error_norm)
+        return SampleValues(-error, None, {"epoch": float(epoch)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +218,20 @@ class ReducibleLoss:
     already learned has nothing to give (about 0); a wrong label is not learnable from other data (below 0); what
     others would confirm, but is not learned yet, is worth the most.
 
-    Higher is worth more in the paper, too. There the second model learns from a holdout and the first is taken as it is
-    at each step; here out-of-fold heads, which saw the rest of the training data, stand for the second, and the first
-    is averaged over the epochs.
+    Higher is worth more in the paper, too. There the second model learns from a holdout, the first is taken as it is
+    at each step, and only the highest values are trained on; here out-of-fold heads, which saw the rest of the
+    training data, stand for the second, and the first is that of an early epoch. Late, what is learned and what is
+    wrong but not learned by heart are both near 0, and the value tells only what is still worth a step.
 
-    Cost: O(n (e + r c)); not random.
+    Attributes:
+        share: of the epochs after which to look, in (0, 1].
+
+    Cost: O(n r c); not random.
     Source: Mindermann et al. 2022, Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet
     Learnt (reducible holdout loss).
     """
 
+    share: float = 0.1
     name = "reducible_loss"
     needs = ("dynamics", "oof_score")
 
@@ -235,4 +239,11 @@ class ReducibleLoss:
         """A difference of losses in nats a sample."""
         evidence.require(self)
         unseen = -np.einsum("nc,nrc->nr", evidence.label, np.log(evidence.oof_score))
-        return SampleValues.over_repeats(evidence.dynamics.loss.mean(1, dtype=np.float64)[:, None] - unseen)
+        seen, epoch = _after(self.share, evidence.dynamics.loss)
+        return replace(SampleValues.over_repeats(seen[:, None] - unseen), notes={"epoch": float(epoch)})
+
+
+def _after(share: float, values: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+    """The column of (n, e) values after a share of the epochs, and the number of that epoch."""
+    epoch = max(int(np.ceil(share * values.shape[1])), 1)
+    return values[:, epoch - 1].astype(np.float64), epoch

@@ -76,8 +76,8 @@ class ReinforcedSelection:
 
         evidence.require(self)
         x, y, held_x, held_y = _tensors(evidence)
-        reference = fit_heads(held_x, held_y, _all_of(held_x), [self.penalty])[:, :, 0, 0]
-        start = fit_heads(x, y, _all_of(x), [self.penalty])[:, :, 0, 0]
+        reference = fit_heads(held_x, held_y, Weighted(held_x.new_ones(len(held_x), 1)), [self.penalty])[:, :, 0, 0]
+        start = fit_heads(x, y, Weighted(x.new_ones(len(x), 1)), [self.penalty])[:, :, 0, 0]
         gap = (y - probabilities(x @ reference)).abs()
         inputs = torch.cat([x, y], 1)
         generator = torch.Generator(device=x.device).manual_seed(self.seed)
@@ -118,16 +118,14 @@ class ReinforcedSelection:
         with torch.no_grad():
             d, q = start.shape
             target, share = (y[:, 1:], 0.25) if q == 1 else (y, 0.5)
-            penalised = torch.ones(d, device=x.device)
-            penalised[-1] = 1e-6
+            penalised = torch.cat([x.new_ones(d - 1), x.new_full((1,), 1e-6)])
             flat = 1e-3 + self.penalty * len(x) * penalised
             factor = torch.linalg.cholesky((share * x.T @ x + torch.diag(flat)).double()).float()
             ridge = self.penalty * picked.sum(0) * penalised[:, None, None]  # (d, 1, m)
             heads = start[:, :, None].repeat(1, 1, picked.shape[1])
             for _ in range(self.n_inner):
                 logit = (x @ heads.flatten(1)).unflatten(1, heads.shape[1:])  # (b, q, m)
-                expected = torch.sigmoid(logit) if q == 1 else torch.softmax(logit, 1)
-                residual = (expected - target[:, :, None]) * picked[:, None]
+                residual = (probabilities(logit)[:, -q:] - target[:, :, None]) * picked[:, None]
                 gradient = (x.T @ residual.flatten(1)).unflatten(1, heads.shape[1:]) + ridge * heads
                 heads = heads - torch.cholesky_solve(gradient.flatten(1), factor).unflatten(1, heads.shape[1:])
             return heads
@@ -169,8 +167,7 @@ class LearningToReweight:
 
     Cost: O(n_restarts n_epochs (n + n_batches m) d max(w, c)) time for a holdout of m, O(n w) memory.
     Random, by `seed`; `stderr` is over restarts and tells nothing of the draw of the holdout.
-    Source: Ren et al. 2018, Learning to Reweight Examples for Robust Deep Learning, algorithm 1. Their second backward
-    pass at weights 0 is a product of two gradients, which forward differentiation gives for a whole batch.
+    Source: Ren et al. 2018, Learning to Reweight Examples for Robust Deep Learning, algorithm 1.
     """
 
     width: int = 32
@@ -315,17 +312,24 @@ class _Learner:
         """(b,) how fast each loss grows along a direction."""
         import torch
 
-        return torch.func.jvp(lambda *layers: _losses(layers, x, y), self.layers, direction)[1]
+        with torch.enable_grad():
+            layers, weight = self._watched(), x.new_ones(len(x)).requires_grad_()
+            losses = _losses(layers, x, y)
+            gradient = torch.autograd.grad((losses * weight).sum(), layers, create_graph=True)
+            along = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
+            return torch.autograd.grad(along, weight)[0]
 
     def gradient(self, x: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor | None" = None) -> "_Layers":
         """Of the weighted sum of losses; of their mean without weights."""
         import torch
 
-        def total(layers: "_Layers") -> "torch.Tensor":
+        with torch.enable_grad():
+            layers = self._watched()
             losses = _losses(layers, x, y)
-            return losses.mean() if weight is None else (losses * weight).sum()
+            return torch.autograd.grad(losses.mean() if weight is None else (losses * weight).sum(), layers)
 
-        return torch.func.grad(total)(self.layers)
+    def _watched(self) -> "_Layers":
+        return tuple(layer.detach().requires_grad_() for layer in self.layers)
 
     def moved(self, gradient: "_Layers") -> "_Learner":
         """A step down a gradient, and towards 0."""
@@ -394,7 +398,3 @@ def _tensors(evidence: Evidence) -> tuple["torch.Tensor", ...]:
     holdout = evidence.holdout
     values = (evidence.features, evidence.label, holdout.features, holdout.label)
     return tuple(torch.as_tensor(value, dtype=torch.float32, device=evidence.device) for value in values)
-
-
-def _all_of(x: "torch.Tensor") -> Weighted:
-    return Weighted(x.new_ones(len(x), 1))
