@@ -9,7 +9,7 @@ from assets.refresh import FLOW, next_plan
 from resources.home import Home
 from resources.warehouse import Warehouse
 
-EVERYTHING = dg.AssetSelection.all()
+EVERYTHING = dg.AssetSelection.all() - dg.AssetSelection.groups("benchmark")  # made when asked for
 
 daily_refresh = dg.define_asset_job(
     "daily_refresh", selection=EVERYTHING, description="Everything that a new day touches."

@@ -25,8 +25,8 @@ class EvaluationConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[fine_tuned_model, training_samples, "embeddings", "importance_weights", "rejected_rows"],
-    code_version="1",
+    deps=[fine_tuned_model, training_samples, "embeddings", "importance_weights", "label_suspicions", "rejected_rows"],
+    code_version="2",
     group_name="evaluate",
     kinds={"html"},
     metadata={"dagster/column_schema": column_schema(schema.EVALUATION)},

@@ -1,5 +1,7 @@
 """Stage 4: what each training sample is worth, and the weight that follows."""
 
+from typing import Literal
+
 import dagster as dg
 from pydantic import Field
 
@@ -8,12 +10,14 @@ from assets.prepare import training_samples
 from assets.publish import column_schema, publish, recipe, settings_of
 from ecom_pipeline import schema
 from ecom_pipeline.importance import frames
+from ecom_pipeline.importance.selection import Search
 from ecom_pipeline.importance.weights import WeightMap
 from ecom_pipeline.language.embeddings import sample_features
 from resources.compute import Compute
 from resources.warehouse import Warehouse
 
 TRAIN = "select * from training_samples where split = 'train' order by sample_id"
+VALIDATION = "select * from training_samples where split = 'validation' order by sample_id"
 
 
 class FoldConfig(dg.Config):
@@ -43,39 +47,123 @@ def fold_predictions(
     return publish(context, warehouse, schema.FOLD_PREDICTIONS, scored.frame, made, scored.figures)
 
 
-class ValuesConfig(dg.Config):
-    """What the estimators are asked."""
-
-    smoothing: float = Field(default=0.05, gt=0, description="Of the stabilised gap, in probability.")
-
-
 @dg.asset(
     deps=[fold_predictions, training_samples],
     code_version="1",
     group_name="importance",
     kinds={"numpy"},
-    metadata={"dagster/column_schema": column_schema(schema.SAMPLE_VALUES)},
+    metadata={"dagster/column_schema": column_schema(schema.LABEL_SUSPICIONS)},
 )
-def sample_values(
-    context: dg.AssetExecutionContext, config: ValuesConfig, warehouse: Warehouse
-) -> dg.MaterializeResult:
-    """One row per estimator and training sample: what the sample is worth to learn from."""
-    made = recipe(context, config, warehouse)
-    valued = frames.value(warehouse.read(TRAIN), warehouse.read("fold_predictions"), config.smoothing)
-    return publish(context, warehouse, schema.SAMPLE_VALUES, valued.frame, made, valued.figures)
+def label_suspicions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    """One row per training sample: how probable it is that its label is wrong, and whether to say so."""
+    made = recipe(context, None, warehouse)
+    found = frames.suspect(warehouse.read(TRAIN), warehouse.read("fold_predictions"))
+    return publish(context, warehouse, schema.LABEL_SUSPICIONS, found.frame, made, found.figures)
 
 
-class WeightsConfig(dg.Config):
-    """How a value becomes a weight."""
+class ValuesConfig(dg.Config):
+    """Who is asked what samples are worth."""
 
-    power: float = Field(default=1.0, ge=0, le=10, description="weight = max(0, value) ** power; 0: all equal.")
-    clip_quantile: float = Field(default=0.99, gt=0, le=1, description="Weights above this quantile come down to it.")
-    within_label: bool = Field(default=True, description="Scale each label's weights to mean 1 of their own.")
+    estimators: list[str] = Field(
+        default=[
+            "oof_confidence",
+            "oof_class_adjusted",
+            "stabilised_prediction_gap",
+            "literal_prediction_gap",
+            "leave_one_out_credibility",
+            "group_kernel",
+            "group_agreement",
+            "rank_ensemble",
+        ],
+        min_length=1,
+        description="Names from the catalogue; `ecom estimators` lists them with what they need and cost.",
+    )
+    n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
 
 
 @dg.asset(
-    deps=[sample_values, training_samples],
+    deps=[fold_predictions, training_samples, embeddings],
+    code_version="2",
+    group_name="importance",
+    kinds={"pytorch"},
+    metadata={"dagster/column_schema": column_schema(schema.SAMPLE_VALUES)},
+)
+def sample_values(
+    context: dg.AssetExecutionContext, config: ValuesConfig, warehouse: Warehouse, compute: Compute
+) -> dg.MaterializeResult:
+    """One row per estimator and training sample: what the sample is worth to learn from."""
+    made = recipe(context, config, warehouse)
+    with warehouse.connect() as db:
+        seen, held = (db.sql(query).df() for query in (TRAIN, VALIDATION))
+        seen_features, held_features = (sample_features(db, samples) for samples in (seen, held))
+        predictions = db.sql("from fold_predictions").df()
+    valued = frames.value(
+        *(seen, seen_features, predictions, held, held_features),
+        *(config.estimators, config.n_components, compute.torch_device()),
+    )
+    return publish(context, warehouse, schema.SAMPLE_VALUES, valued.frame, made, valued.figures)
+
+
+class TrialsConfig(dg.Config):
+    """How hard to look for weights that help."""
+
+    n_trials: int = Field(default=48, ge=0, description="Combinations tried beside none; 0: none is chosen.")
+    clip_quantile: float = Field(default=0.99, gt=0, le=1, description="Weights above this quantile come down to it.")
+    confidence: float = Field(
+        default=0.9, gt=0, lt=1, description="How sure one must be that choosing gains anything; else none is chosen."
+    )
+    n_parts: int = Field(default=5, ge=2, description="Parts of the validation groups, for the gain of the choice.")
+    n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
+    seed: int = Field(default=0, ge=0, description="Of the sampler, the parts and the bootstrap.")
+
+
+@dg.asset(
+    deps=[sample_values, training_samples, embeddings],
     code_version="1",
+    group_name="importance",
+    kinds={"optuna"},
+    metadata={"dagster/column_schema": column_schema(schema.WEIGHTING_TRIALS)},
+)
+def weighting_trials(
+    context: dg.AssetExecutionContext, config: TrialsConfig, warehouse: Warehouse, compute: Compute
+) -> dg.MaterializeResult:
+    """One row per weighting that was tried on validation with a linear ranker; one of them, or none, is chosen."""
+    from ecom_pipeline.ranking.weighting import try_weightings
+
+    made = recipe(context, config, warehouse)
+    settings = settings_of(config)
+    n_components = settings.pop("n_components")
+    with warehouse.connect() as db:
+        seen, held = (db.sql(query).df() for query in (TRAIN, VALIDATION))
+        seen_features, held_features = (sample_features(db, samples) for samples in (seen, held))
+        values = db.sql("from sample_values").df()
+    context.log.info("trying %d weightings on %d validation samples", config.n_trials, len(held))
+    tried = try_weightings(
+        *(seen, seen_features, values, held, held_features),
+        *(n_components, Search(**settings), compute.torch_device()),
+    )
+    return publish(context, warehouse, schema.WEIGHTING_TRIALS, tried.frame, made, tried.figures)
+
+
+class WeightsConfig(dg.Config):
+    """How a value becomes a weight, for all but the automatic choice."""
+
+    kind: Literal["power", "temperature", "rank", "drop"] = Field(
+        default="power",
+        description="power: max(0, value) ** strength; temperature: exp(strength * standardised value); rank: rank share "
+        "** strength; drop: 0 for the share `strength` with the lowest values.",
+    )
+    strength: float = Field(default=1.0, ge=0, le=10, description="0: all equal.")
+    clip_quantile: float = Field(default=0.99, gt=0, le=1, description="Weights above this quantile come down to it.")
+    within: Literal["all", "label", "group"] = Field(
+        default="label",
+        description="Scale weights to mean 1 over all samples, or each label's or group's of their own.",
+    )
+
+
+@dg.asset(
+    deps=[sample_values, training_samples, weighting_trials],
+    code_version="2",
     group_name="importance",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.IMPORTANCE_WEIGHTS)},
@@ -83,7 +171,8 @@ class WeightsConfig(dg.Config):
 def importance_weights(
     context: dg.AssetExecutionContext, config: WeightsConfig, warehouse: Warehouse
 ) -> dg.MaterializeResult:
-    """One row per estimator and training sample: its weight, at least 0 and 1 on average."""
+    """One row per estimator and training sample: its weight, at least 0 and 1 on average; `automatic` is the choice."""
     made = recipe(context, config, warehouse)
-    weighted = frames.weigh(warehouse.read(TRAIN), warehouse.read("sample_values"), WeightMap(**settings_of(config)))
+    samples, values, trials = (warehouse.read(query) for query in (TRAIN, "sample_values", "weighting_trials"))
+    weighted = frames.weigh(samples, values, WeightMap(**settings_of(config)), trials)
     return publish(context, warehouse, schema.IMPORTANCE_WEIGHTS, weighted.frame, made, weighted.figures)

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.importance import TRAIN, importance_weights
+from assets.importance import TRAIN, VALIDATION, importance_weights
 from assets.language import embeddings
 from assets.prepare import training_samples
 from assets.publish import made_from, plain, settings_of
@@ -12,8 +12,6 @@ from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
 
-VALIDATION = "select * from training_samples where split = 'validation' order by sample_id"
-
 
 class ModelConfig(dg.Config):
     """How both twins learn; the search is the same for both."""
@@ -21,8 +19,8 @@ class ModelConfig(dg.Config):
     model: str = Field(default="all-MiniLM-L6-v2", description="As for `embeddings`.")
     max_tokens: int = Field(default=96, ge=8, le=8192, description="As for `embeddings`.")
     estimator: str = Field(
-        default="oof_confidence",
-        description="Whose weights are used. 'literal_prediction_gap' also scales the labels, as first written.",
+        default="automatic",
+        description="Whose weights are used; automatic: as `weighting_trials` chose, which may be none. 'literal_prediction_gap' also scales the labels, as first written.",
     )
     n_top: int = Field(default=2, ge=1, description="Layers that learn, from the top; the others are frozen.")
     n_components: int = Field(default=100, ge=1, description="Components of the head's projection.")
@@ -40,7 +38,7 @@ class ModelConfig(dg.Config):
 
 @dg.asset(
     deps=[importance_weights, training_samples, embeddings],
-    code_version="1",
+    code_version="2",
     group_name="model",
     kinds={"pytorch", "safetensors"},
     pool="gpu",

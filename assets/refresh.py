@@ -1,6 +1,6 @@
 """What a refresh has to do: the assets, and the days, that would be made from something else than they were."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -8,7 +8,13 @@ import dagster as dg
 from duckdb import DuckDBPyConnection
 
 from assets.evaluate import evaluation_report
-from assets.importance import fold_predictions, importance_weights, sample_values
+from assets.importance import (
+    fold_predictions,
+    importance_weights,
+    label_suspicions,
+    sample_values,
+    weighting_trials,
+)
 from assets.ingest import outside, raw_events, raw_items, raw_judgments
 from assets.language import embeddings
 from assets.model import fine_tuned_model
@@ -27,7 +33,10 @@ from resources.home import Home
 from resources.warehouse import Warehouse
 
 CATALOGUE = [raw_items, raw_judgments, raw_events, items, judgments]
-SAMPLES = [training_samples, embeddings, fold_predictions, sample_values, importance_weights]
+SAMPLES = [
+    *(training_samples, embeddings, fold_predictions, label_suspicions),
+    *(sample_values, weighting_trials, importance_weights),
+]
 MODELS = [fine_tuned_model, evaluation_report]
 FLOW = [*CATALOGUE, cleaned_interactions, *SAMPLES, *MODELS]
 
@@ -72,6 +81,21 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
     if "evaluation_report" not in below and not home.report.is_file():
         below.append("evaluation_report")
     return Plan((*(("cleaned_interactions", "rejected_rows") if days else ()), *below), days)
+
+
+def up_to_embeddings(
+    warehouse: Warehouse, home: Home, run_config: Mapping, made: Callable[[], Sequence[str]]
+) -> Iterator[Plan]:
+    """The runs that a benchmark takes: whatever is stale up to the embeddings, then the benchmark itself."""
+    needed = {asset.to_user_string() for one in [*CATALOGUE, cleaned_interactions] for asset in one.keys}
+    needed |= {"training_samples", "embeddings"}
+    while True:
+        plan = next_plan(warehouse, home, run_config, made())
+        wanted = tuple(name for name in plan.assets if name in needed)
+        if not wanted:
+            break
+        yield Plan(wanted, plan.days)
+    yield Plan(("importance_benchmark",))
 
 
 def config_of(asset: dg.AssetsDefinition, run_config: Mapping) -> dg.Config | None:

@@ -71,12 +71,11 @@ def run(
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Bring everything up to date through Dagster, and say what came out; with nothing new, nothing is recomputed."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device: 1 value is unknown: {device!r}. It must be auto, cpu or cuda: choose one of them.")
-    _enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=device)
+    _enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
     from ecom_pipeline import definitions
 
-    run_config = _run_config(config, seed)
+    seeded = ("weighting_trials", "fine_tuned_model", "evaluation_report")
+    run_config = _run_config(config, {name: {"seed": seed} for name in seeded})
     home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
     home_.prepare()
     with _alone(home), _instance(home_) as instance:
@@ -109,14 +108,14 @@ def suspects(
     """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
     from ecom_pipeline import report
 
-    with _finished(home, "sample_values") as db:
+    with _finished(home, "label_suspicions") as db:
         found = report.suspects(db, top)
     if csv:
         _writing(csv, lambda: found.to_csv(csv, index=False))
         print(f"{len(found)} samples: {csv}")
         return
     for row in found.itertuples():
-        print(f"{row.confidence:.3f}  {row.sample_id}  label {row.label:g}")
+        print(f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}")
         print(f"       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {row.why}")
 
 
@@ -124,7 +123,9 @@ def suspects(
 def weights(
     export: Annotated[Path, typer.Option(help="Parquet file to write.")],
     home: HomeOption = DEFAULT_HOME,
-    estimator: Annotated[str, typer.Option(help="Whose weights.")] = "oof_confidence",
+    estimator: Annotated[
+        str, typer.Option(help="Whose weights; automatic: what was chosen on validation.")
+    ] = "oof_confidence",
 ) -> None:
     """Write the training weights to a Parquet file, with the ids of the pairs."""
     from ecom_pipeline import report
@@ -138,6 +139,41 @@ def weights(
         found = db.sql(report.exported_weights(db, estimator)).df()
     _writing(export, lambda: found.to_parquet(export, index=False))
     print(f"{len(found)} weights: {export}")
+
+
+@app.command()
+def estimators() -> None:
+    """List every way to value a sample: its name, what it needs to know, and what it answers."""
+    from ecom_pipeline.importance.catalogue import ALL
+
+    for one in ALL:
+        answer = (type(one).__doc__ or "").split("\n")[0]
+        print(f"{one.name:<28}{', '.join(one.needs) or 'labels alone':<24}{answer}")
+
+
+@app.command()
+def benchmark(
+    home: HomeOption = DEFAULT_HOME,
+    source: Annotated[str, typer.Option(help="As for `run`: what to fill an empty home with.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seeds: Annotated[int | None, typer.Option(help="Runs with labels made wrong anew.", min=1)] = None,
+    config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
+) -> None:
+    """Judge every estimator on the samples of this home: which finds wrong labels, and whose weights help?"""
+    _enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
+    from ecom_pipeline import definitions
+
+    run_config = _run_config(config, {"importance_benchmark": {"n_seeds": seeds}})
+    home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
+    home_.prepare()
+    with _alone(home), _instance(home_) as instance:
+        plans = definitions.up_to_embeddings(warehouse, home_, run_config, lambda: definitions.made_assets(instance))
+        for plan in plans:
+            _execute(instance, plan, run_config)
+    from ecom_pipeline.benchmark import leaderboard
+
+    told = leaderboard.verdicts(warehouse.read("importance_benchmark"))
+    print("\n".join(["", *told, "", f"leaderboard: {home_.leaderboard}"]))
 
 
 @app.command()
@@ -216,7 +252,14 @@ def _source(source: str) -> str:
     return f"{found.adapter.name}:{found.folder}"
 
 
-def _run_config(path: Path | None, seed: int | None) -> dict:
+def _device(device: str) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device: 1 value is unknown: {device!r}. It must be auto, cpu or cuda: choose one of them.")
+    return device
+
+
+def _run_config(path: Path | None, options: Mapping[str, Mapping[str, object]]) -> dict:
+    """The file's configuration, with what options of the command line say of assets; those that are None say nothing."""
     import yaml
 
     if path is not None and not path.is_file():
@@ -227,9 +270,10 @@ def _run_config(path: Path | None, seed: int | None) -> dict:
             f"--config: {str(path)!r} holds a {type(given).__name__}. It must be a mapping that begins with `ops:`."
         )
     given = given or {}
-    if seed is not None:
-        for name in ("fine_tuned_model", "evaluation_report"):
-            given.setdefault("ops", {}).setdefault(name, {}).setdefault("config", {})["seed"] = seed
+    for asset, settings in options.items():
+        told = {name: value for name, value in settings.items() if value is not None}
+        if told:
+            given.setdefault("ops", {}).setdefault(asset, {}).setdefault("config", {}).update(told)
     return given
 
 

@@ -15,8 +15,9 @@ from assets.automation import (
     refresh,
     source_changed,
 )
+from assets.benchmark import importance_benchmark
 from assets.checks import CHECKS
-from assets.refresh import FLOW, next_plan  # noqa: F401
+from assets.refresh import FLOW, next_plan, up_to_embeddings  # noqa: F401
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -56,7 +57,7 @@ def _short(record: logging.LogRecord) -> bool:
 _fresh = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=4))
 
 defs = dg.Definitions(
-    assets=dg.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _fresh), FLOW),
+    assets=[*dg.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _fresh), FLOW), importance_benchmark],
     asset_checks=CHECKS,
     jobs=[daily_refresh, ci, refresh],
     schedules=[daily_refresh_schedule],

@@ -109,6 +109,21 @@ LAWS = (
                or n <> (select count(*) from sample_values as all_ where all_.estimator = sample_values.estimator)""",
     ),
     Law(
+        "label_suspicions",
+        "every_training_sample_is_judged",
+        "label_suspicions has exactly the training samples",
+        """select sample_id from (select sample_id from training_samples where split = 'train') as s
+           full join label_suspicions using (sample_id)
+           where s.sample_id is null or wrong_probability is null""",
+    ),
+    Law(
+        "weighting_trials",
+        "one_weighting_is_chosen",
+        "one trial is chosen, and the first is none",
+        """select count(*) filter (where chosen) as n_chosen from weighting_trials
+           having n_chosen <> 1 or count(*) filter (where trial = 0 and estimator = 'none') <> 1""",
+    ),
+    Law(
         "importance_weights",
         "weights_have_mean_one",
         "the weights of each estimator are >= 0 and have mean 1 over the training split",

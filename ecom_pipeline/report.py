@@ -3,16 +3,18 @@
 On the floor above `ranking`. matplotlib and Jinja2 are imported when a page is written.
 """
 
-import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline import page as html
 from ecom_pipeline.importance.estimators.prediction_gap import NEAR_ZERO
+from ecom_pipeline.importance.frames import AUTOMATIC
+from ecom_pipeline.importance.selection import NONE
 from ecom_pipeline.importance.weights import ess_share
 
 METRICS = {
@@ -37,7 +39,8 @@ class Page:
         counts: rows in, kept and rejected, samples by split.
         rejected: rule, source, n_rows, reason of the first row.
         estimators: a row an estimator: values, weights, effective sample size.
-        weights: estimator, sample_weight, label of every training sample.
+        weights: estimator, sample_weight, label, oof_score of every training sample.
+        trials: weightings tried on validation, the best first.
         suspects: the samples most likely mislabelled.
         evaluation: the relation.
         manifest: how the rankers were made.
@@ -47,6 +50,7 @@ class Page:
     rejected: pd.DataFrame
     estimators: pd.DataFrame
     weights: pd.DataFrame
+    trials: pd.DataFrame
     suspects: pd.DataFrame
     evaluation: pd.DataFrame
     manifest: Mapping
@@ -55,6 +59,11 @@ class Page:
     def chosen(self) -> str:
         """The estimator whose weights were trained with."""
         return self.manifest["inputs"]["estimator"]
+
+    @property
+    def unweighted(self) -> bool:
+        """Whether the choice was not to weight, so that both twins are one."""
+        return self.chosen == AUTOMATIC and bool(self.trials[self.trials.chosen].estimator.eq(NONE).all())
 
     def figure(self, model: str, metric: str = "ndcg_at_10", slice_: str = "all") -> pd.Series | None:
         """One figure of the evaluation, or None where it has no value."""
@@ -87,13 +96,13 @@ def train_items(db: DuckDBPyConnection) -> set[str]:
 
 
 def suspects(db: DuckDBPyConnection, top: int) -> pd.DataFrame:
-    """The training samples most likely mislabelled, least credible first, with text, label, score and why."""
+    """The training samples most likely mislabelled, the most suspicious first, with text, label, score and why."""
     frame = db.execute(
         """with scored as (
             select sample_id, avg(oof_score) as oof_score from fold_predictions group by sample_id)
-        select sample_id, item_id, context_text, title, label, oof_score, sample_value as confidence, stderr
-        from sample_values join scored using (sample_id) join training_samples using (sample_id)
-        where estimator = 'oof_confidence' order by sample_value, sample_id limit ?""",
+        select sample_id, item_id, context_text, title, label, oof_score, wrong_probability, flagged
+        from label_suspicions join scored using (sample_id) join training_samples using (sample_id)
+        order by wrong_probability desc, sample_id limit ?""",
         [top],
     ).df()
     frame["why"] = [
@@ -124,20 +133,22 @@ def gather(db: DuckDBPyConnection, model_folder: Path) -> Page:
     for split, n in db.execute("select split, count(*) from training_samples group by split").fetchall():
         counts[f"{split} samples"] = n
     (counts["texts read"],) = db.execute("select count(*) from embeddings").fetchall()[0]
-    (counts["suspects"],) = db.execute(
-        "select count(*) from sample_values where estimator = 'oof_confidence' and sample_value < ?", [SUSPECT_BELOW]
-    ).fetchall()[0]
+    (counts["suspects"],) = db.execute("select count(*) from label_suspicions where flagged").fetchall()[0]
     rejected = db.execute(
         """select source, rule, count(*) as n_rows, arg_min(reason, row_number) as first_reason
         from rejected_rows group by source, rule order by n_rows desc, source, rule"""
     ).df()
     weights = db.execute(
-        """select estimator, sample_weight, sample_value, label from importance_weights
-        join sample_values using (estimator, sample_id) join training_samples using (sample_id)"""
+        """with scored as (
+            select sample_id, avg(oof_score) as oof_score from fold_predictions group by sample_id)
+        select estimator, sample_weight, sample_value, label, oof_score from importance_weights
+        left join sample_values using (estimator, sample_id) join training_samples using (sample_id)
+        join scored using (sample_id)"""
     ).df()
+    trials = db.execute("from weighting_trials order by utility desc, trial").df()
     manifest = json.loads((model_folder / "manifest.json").read_text())
     evaluation = db.execute("from evaluation").df()
-    return Page(counts, rejected, _estimators(db, weights), weights, suspects(db, 15), evaluation, manifest)
+    return Page(counts, rejected, _estimators(db, weights), weights, trials, suspects(db, 15), evaluation, manifest)
 
 
 def _estimators(db: DuckDBPyConnection, weights: pd.DataFrame) -> pd.DataFrame:
@@ -176,6 +187,9 @@ def verdict(page: Page) -> str:
     row = page.figure(DIFFERENCE)
     if row is None:
         return "Whether the weights help cannot be told: no test group has a relevant item."
+    if page.unweighted:
+        tried = len(page.trials) - 1
+        return f"No weights are used: none of {tried} weightings tried on validation gained anything for certain."
     told = f"{row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}] over {row.n_groups} test groups"
     if row.ci_low > 0:
         return f"The weights helped: {told}."
@@ -232,15 +246,10 @@ def markdown(page: Page) -> str:
 
 def write(page: Page, path: Path) -> None:
     """Write the page, all or nothing."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     slices = [name for name in dict.fromkeys(page.evaluation.slice) if name != "all"]
-    text = environment.get_template("report.html.j2").render(
+    html.write(
+        "report.html.j2",
+        path,
         page=page,
         verdict=verdict(page),
         metrics=METRICS,
@@ -252,20 +261,16 @@ def write(page: Page, path: Path) -> None:
         results_figure=_results_figure(page),
         slices_figure=_slices_figure(page, ["all", *slices]),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _weights_figure(page: Page) -> str:
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = html.axes(2)
     chosen = page.weights[page.weights.estimator == page.chosen]
-    confidence = page.weights[page.weights.estimator == "oof_confidence"]
-    for label, colour in ((1, "#2563eb"), (0, "#d97706")):
+    confidence = np.where(chosen.label >= 0.5, chosen.oof_score, 1 - chosen.oof_score)
+    for label, colour in ((1, html.BLUE), (0, html.ORANGE)):
         of_label = (chosen.label >= 0.5) == bool(label)
         left.hist(
-            confidence.sample_value[of_label.to_numpy()],
+            confidence[of_label.to_numpy()],
             40,
             range=(0, 1),
             alpha=0.6,
@@ -273,59 +278,28 @@ def _weights_figure(page: Page) -> str:
             label=f"label {label}",
         )
         right.hist(chosen.sample_weight[of_label], 40, alpha=0.6, color=colour, label=f"label {label}")
-    left.axvline(SUSPECT_BELOW, color="#111827", linewidth=1, linestyle=":")
+    left.axvline(SUSPECT_BELOW, color=html.INK, linewidth=1, linestyle=":")
     left.set(xlabel="confidence in the label, by models that did not see it", ylabel="training samples")
     right.set(xlabel=f"weight in training ({page.chosen})")
     left.legend(frameon=False)
-    return _svg(figure)
+    return html.svg(figure)
 
 
 def _results_figure(page: Page) -> str:
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = html.axes(2)
     models = [model for model in MODELS[:-1] if page.figure(model) is not None]
-    _forest(left, models, [page.figure(model) for model in models])
+    html.forest(left, models, [page.figure(model) for model in models])
     left.set(xlabel="nDCG@10 on the test split")
     metrics = [metric for metric in METRICS if page.figure(DIFFERENCE, metric) is not None]
-    _forest(right, [METRICS[m].split(" (")[0] for m in metrics], [page.figure(DIFFERENCE, m) for m in metrics])
-    right.axvline(0, color="#111827", linewidth=1, linestyle=":")
+    figures = [page.figure(DIFFERENCE, metric) for metric in metrics]
+    html.forest(right, [METRICS[metric].split(" (")[0] for metric in metrics], figures, zero=True)
     right.set(xlabel="weighted minus unweighted")
-    return _svg(figure)
+    return html.svg(figure)
 
 
 def _slices_figure(page: Page, slices: list[str]) -> str:
     found = [(name, row) for name in slices if (row := page.figure(DIFFERENCE, slice_=name)) is not None]
-    figure, (axes,) = _axes(1, height=0.9 + 0.3 * len(found))
-    _forest(axes, [f"{name} ({row.n_groups})" for name, row in found], [row for _, row in found])
-    axes.axvline(0, color="#111827", linewidth=1, linestyle=":")
+    figure, (axes,) = html.axes(1, height=0.9 + 0.3 * len(found))
+    html.forest(axes, [f"{name} ({row.n_groups})" for name, row in found], [row for _, row in found], zero=True)
     axes.set(xlabel="weighted minus unweighted, nDCG@10 (number of groups)")
-    return _svg(figure)
-
-
-def _axes(n: int, height: float = 2.6):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "ecom"
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, height), layout="constrained")
-    axes = figure.subplots(1, n, squeeze=False)[0]
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _forest(axes, names: list[str], rows: list[pd.Series]) -> None:
-    for place, row in enumerate(rows):
-        axes.plot([row.ci_low, row.ci_high], [-place, -place], color="#2563eb", linewidth=2)
-        axes.plot(row.value, -place, "o", color="#2563eb")
-    axes.set_yticks([-place for place in range(len(names))], names)
-    axes.margins(y=0.2)
-
-
-def _svg(figure) -> str:
-    from markupsafe import Markup
-
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])  # ours: nothing of a user's is in it unescaped
+    return html.svg(figure)

@@ -249,6 +249,17 @@ FOLD_PREDICTIONS = Relation(
     ),
 )
 
+LABEL_SUSPICIONS = Relation(
+    "label_suspicions",
+    "training sample, and how probable it is that its label is wrong",
+    ("sample_id",),
+    (
+        _text("sample_id", "in `training_samples`, split train"),
+        Column("wrong_probability", "DOUBLE", "that the label is wrong, given the noise of all labels", True, 0, 1),
+        Column("flagged", "BOOLEAN", "whether to say so: the cut with the highest expected F1"),
+    ),
+)
+
 SAMPLE_VALUES = Relation(
     "sample_values",
     "estimator's value of a training sample",
@@ -298,6 +309,7 @@ WEIGHTING_TRIALS = Relation(
         _text("estimator", "whose values; none: all samples weigh the same"),
         _text("kind", "map from value to weight", False, choices=("power", "temperature", "rank", "drop")),
         Column("strength", "DOUBLE", "of the map", minimum=0),
+        Column("clip_quantile", "DOUBLE", "weights above this quantile come down to it", minimum=0, maximum=1),
         _text("within", "what weights are scaled within", False, choices=("all", "label", "group")),
         Column("utility", "DOUBLE", "mean nDCG@10 over validation groups, with the best penalty", minimum=0, maximum=1),
         Column("chosen", "BOOLEAN", "whether this one is taken; exactly one is"),
@@ -334,6 +346,7 @@ RELATIONS = {
         TRAINING_SAMPLES,
         EMBEDDINGS,
         FOLD_PREDICTIONS,
+        LABEL_SUSPICIONS,
         SAMPLE_VALUES,
         WEIGHTING_TRIALS,
         IMPORTANCE_WEIGHTS,

@@ -41,6 +41,11 @@ class Home(dg.ConfigurableResource):
         return self.folder / "reports" / "report.html"
 
     @property
+    def leaderboard(self) -> Path:
+        """The latest benchmark of the estimators."""
+        return self.folder / "reports" / "benchmark.html"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's own storage."""
         return self.folder / "dagster"

@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"ecom_pipeline": set(), "resources": {"ecom_pipeline"}, "assets": {"ecom_pipeline", "resources"}}
 KNOW_DAGSTER = {"definitions.py", "cli.py"}
 FLOORS = [
-    {"errors", "schema", "ledger"},
+    {"errors", "schema", "ledger", "page"},
     {"sources", "cleaning"},
     {"samples"},
     {"language"},
     {"importance"},
     {"ranking"},
+    {"benchmark"},
     {"report", "laws"},
     {"cli", "definitions"},
 ]

@@ -20,7 +20,7 @@ def test_suspects_are_listed_with_text_label_score_and_why(finished, tmp_path):
     ecom("suspects", "--top", 25, "--csv", table, home=finished.home, check=True)
     found = pd.read_csv(table)
     assert len(found) == 25
-    assert found.confidence.is_monotonic_increasing
+    assert found.wrong_probability.is_monotonic_decreasing
     assert found.why.str.contains("labelled .; models that did not see it give label 1 a chance of").all()
     assert "-> " in ecom("suspects", "--top", 1, home=finished.home, check=True).stdout
 
@@ -67,7 +67,7 @@ def test_wrong_input_ends_with_2_and_a_line_that_helps(tmp_path, arguments, told
 def test_an_unknown_estimator_is_refused(finished, tmp_path):
     result = ecom("weights", "--export", tmp_path / "w", "--estimator", "magic", home=finished.home)
     assert result.returncode == 2
-    assert "must be one of literal_prediction_gap, oof_confidence, stabilised_prediction_gap" in result.stderr
+    assert "must be one of automatic, group_agreement" in result.stderr
 
 
 def test_a_source_without_a_column_ends_with_2_and_names_it(tmp_path):

@@ -6,9 +6,9 @@ from sklearn.metrics import roc_auc_score
 
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, one_hot
-from ecom_pipeline.importance.estimators.graph import GraphAgreement, NeighbourAgreement
+from ecom_pipeline.importance.estimators.graph import GraphAgreement, GroupAgreement
 
-BOTH = [GraphAgreement(shrinkage=3.0), NeighbourAgreement()]
+BOTH = [GraphAgreement(shrinkage=3.0), GroupAgreement()]
 
 
 def shop(n=40, n_classes=2, seed=0) -> Evidence:
@@ -61,7 +61,7 @@ def test_labels_spread_as_scikit_learn_spreads_them():
     x = np.column_stack([np.cos(angle), np.sin(angle), np.ones(8)]).astype(np.float32)
     label = np.array([0, 0, 1, 1, 0, 1, 1, 0])
     evidence = Evidence(label=one_hot(label), group=np.zeros(8, int), features=x)
-    ours = NeighbourAgreement(k=2, sharpness=0.0, onward=0.5, shrinkage=0.0).fit(evidence).value
+    ours = GroupAgreement(k=2, sharpness=0.0, onward=0.5, shrinkage=0.0).fit(evidence).value
     ring = np.roll(np.eye(8), 1, 0) + np.roll(np.eye(8), -1, 0)
     spread = np.empty((8, 8))  # what each label alone gives each sample
     for row in range(8):
@@ -138,7 +138,7 @@ def test_neighbours_agree_with_walks_counted_one_by_one(seed, onward):
     """A label heard is one at the end of a walk that goes on with a fixed chance; walks home do not count."""
     evidence = only(shop(seed=seed), np.arange(6))
     evidence = Evidence(label=evidence.label, features=evidence.features, group=np.zeros(6, int))
-    found = NeighbourAgreement(k=5, onward=onward, shrinkage=0.0).fit(evidence).value
+    found = GroupAgreement(k=5, onward=onward, shrinkage=0.0).fit(evidence).value
     x = evidence.features.astype(float) - evidence.features.astype(float).mean(0)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     edge = np.exp(2.0 * (x @ x.T - 1)) * (1 - np.eye(6))
@@ -186,7 +186,7 @@ def test_telling_on_finds_more_flips_than_asking_once():
 def test_a_large_group_is_dealt_with_in_parts():
     evidence, flipped = noisy()
     one_group = Evidence(label=evidence.label, features=evidence.features, group=np.zeros(1600, int))
-    value = NeighbourAgreement(largest_group=300).fit(one_group).value
+    value = GroupAgreement(largest_group=300).fit(one_group).value
     assert roc_auc_score(flipped, -value) > 0.85
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline.language.features import PairFeatures, Projection
@@ -59,8 +60,23 @@ class Dataset:
         return int(self.fold.max()) + 1
 
 
+def told_samples(db: DuckDBPyConnection) -> pd.DataFrame:
+    """All rows of `training_samples`, with `returned`: whether the purchase behind a positive was taken back later."""
+    return db.sql(
+        """with taken_back as (
+            select distinct bought.item_id, md5(concat_ws('|', coalesce(bought.user_id, bought.session_id),
+                lower(bought.query), bought.day)) as visit_id,
+                case when bought.query is null then 'browse' else 'search' end as origin
+            from cleaned_interactions as bought
+                join cleaned_interactions as back on back.return_of = bought.event_id and back.action = 'return')
+        select training_samples.*, sample_id in (
+            select md5(concat_ws('|', origin, visit_id, item_id)) from taken_back) as returned
+        from training_samples order by sample_id"""
+    ).df()
+
+
 def from_samples(
-    name: str, samples: pd.DataFrame, features: PairFeatures, n_components: int, n_repeats: int, n_folds: int
+    name: str, samples: pd.DataFrame, features: PairFeatures, n_components: int, n_repeats: int
 ) -> Dataset:
     """A dataset from rows of `training_samples` of all splits.
 
@@ -71,7 +87,6 @@ def from_samples(
         features: of the same rows.
         n_components: principal components.
         n_repeats: divisions into folds.
-        n_folds: k.
     """
     masks = {split: (samples.split == split).to_numpy() for split in ("train", "validation", "test")}
     projection = Projection.fit(features.rows(masks["train"]), n_components)
@@ -81,6 +96,7 @@ def from_samples(
         for split, mask in masks.items()
     }
     groups = samples.group_id[masks["train"]]
+    n_folds = max(2, int(samples.fold.max()) + 1)
     fold = np.column_stack([fold_of(groups, n_folds, repeat) for repeat in range(n_repeats)]).astype(np.int64)
     return Dataset(name, parts["train"], parts["validation"], parts["test"], fold, _disputed(samples[masks["train"]]))
 

@@ -24,6 +24,7 @@ from ecom_pipeline.benchmark.training import (
     tuned_scores,
 )
 from ecom_pipeline.benchmark.values import Valued, evidence_of, valued
+from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.catalogue import AGAINST_BIAS, named
 from ecom_pipeline.importance.selection import Search
 from ecom_pipeline.ranking.evaluation import evaluate
@@ -34,6 +35,7 @@ COLUMNS = (
 )
 RANDOM = "random"
 NATURAL = "natural"
+TASKS = ("find", "curve", "linear", "network")
 _LEARNERS = {"linear": LinearLearner(), "network": NetworkLearner()}
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,58 @@ def run(dataset: Dataset, plan: Plan, device: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def everything(dataset: Dataset, plan: Plan, cost_sizes: Sequence[int], device: str) -> pd.DataFrame:
+    """`run` and `cost` as one relation."""
+    parts = [run(dataset, plan, device)]
+    if cost_sizes:
+        parts.append(cost(plan.estimators, sorted(cost_sizes), device))
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def noises(told: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Kinds and shares from words such as "random:0.2" and "natural".
+
+    Raises:
+        SampleError: if a word is not of that form.
+
+    >>> noises(["natural", "random:0.2"])
+    (('natural', 0.0), ('random', 0.2))
+    """
+    found = []
+    for word in told:
+        kind, _, share = word.partition(":")
+        try:
+            found.append((kind, float(share or 0)))
+        except ValueError:
+            found.append((kind, -1.0))
+    wrong = [w for w, (kind, share) in zip(told, found, strict=True) if not _sensible(kind, share)]
+    if wrong:
+        raise SampleError(
+            f"noises: {len(wrong)} of {len(told)} cannot be read; first: {wrong[0]!r}. Each must be 'natural', or one "
+            f"of {', '.join(noise.KINDS)} with a share above 0 and below 1, such as 'random:0.2': correct it."
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _sensible(kind: str, share: float) -> bool:
+    return share == 0 if kind == NATURAL else kind in noise.KINDS and 0 < share < 1
+
+
+def tasks(names: Sequence[str]) -> tuple[str, ...]:
+    """Tasks by name, in the order in which the leaderboard shows them.
+
+    Raises:
+        SampleError: if a name is not known.
+    """
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise SampleError(
+            f"tasks: {len(unknown)} of {len(names)} names are not known; first: {unknown[0]!r}. Each must be one of "
+            f"{', '.join(TASKS)}: correct it."
+        )
+    return tuple(name for name in TASKS if name in names)
+
+
 def cost(estimators: Sequence[str], sizes: Sequence[int], device: str, seed: int = 0) -> pd.DataFrame:
     """Seconds and memory of each estimator on generated data of several sizes, and how time grows.
 
@@ -118,7 +172,7 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
     evidence = evidence_of(dataset, labels.train, labels.validation, 2, device)
     told = valued(evidence, named(plan.estimators), dataset.n_folds)
     values = {name: one.value for name, one in told.items()}
-    guess = np.random.default_rng(seed).random(len(labels.train))
+    guess = np.random.default_rng([seed, 1]).random(len(labels.train))
     figures = {}
     if "find" in plan.tasks:
         sorting = {name: value for name, value in values.items() if name not in AGAINST_BIAS} | {RANDOM: guess}

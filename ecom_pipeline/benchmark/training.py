@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.benchmark.dataset import Dataset
 from ecom_pipeline.benchmark.values import shown_half
 from ecom_pipeline.importance.estimator import one_hot
+from ecom_pipeline.importance.frames import AUTOMATIC
 from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads
 from ecom_pipeline.importance.networks import NetworkSettings, fit_networks
 from ecom_pipeline.importance.selection import Search, choose
@@ -22,7 +23,7 @@ from ecom_pipeline.importance.weights import WeightMap, lifted
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.ranking.metrics import auc, ndcg_at_k
 
-UNWEIGHTED, ORACLE, AUTOMATIC = "unweighted", "oracle", "automatic"
+UNWEIGHTED, ORACLE = "unweighted", "oracle"
 MAPS = (
     WeightMap("power", 1.0, 0.99, "label"),
     WeightMap("power", 2.0, 0.99, "label"),

@@ -6,7 +6,7 @@ On the floor of `benchmark`.
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.benchmark.dataset import Dataset
 from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, one_hot
-from ecom_pipeline.importance.folds import out_of_fold_scores
-from ecom_pipeline.importance.networks import DynamicsRecorder, NetworkSettings, out_of_fold_network_scores
+from ecom_pipeline.importance.preparation import prepared
 
-_EPOCHS = 20  # of the networks whose training is recorded
-_WIDTH = 32
 log = logging.getLogger(__name__)
 
 
@@ -78,23 +75,7 @@ def valued(evidence: Evidence, estimators: Iterable[Estimator], n_folds: int) ->
     Cost: that of the estimators, one set of out-of-fold heads, and one of networks if an estimator needs dynamics.
     """
     estimators = list(estimators)
-    made: dict[str, float] = {}
-    wanted = {need for estimator in estimators for need in estimator.needs}
-    if "oof_score" in wanted:
-        start = time.perf_counter()
-        scores = out_of_fold_scores(evidence.features, evidence.label, evidence.fold, n_folds, evidence.device)
-        evidence = replace(evidence, oof_score=scores.score)
-        made["oof_score"] = time.perf_counter() - start
-    if "dynamics" in wanted:
-        start = time.perf_counter()
-        recorder = DynamicsRecorder(evidence.label, _EPOCHS)
-        settings = NetworkSettings(width=_WIDTH, n_epochs=_EPOCHS)
-        out_of_fold_network_scores(
-            *(evidence.features, evidence.label, evidence.fold[:, :1], n_folds, evidence.device),
-            *(settings, (1.0,), recorder),
-        )
-        evidence = replace(evidence, dynamics=recorder.dynamics())
-        made["dynamics"] = time.perf_counter() - start
+    evidence, made = prepared(evidence, estimators, n_folds)
     result = {}
     for estimator in estimators:
         missing = evidence.lacks(estimator.needs)

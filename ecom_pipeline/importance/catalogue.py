@@ -6,6 +6,7 @@ On the floor of `importance`, above the families in `estimators/`.
 from collections.abc import Iterable
 
 from ecom_pipeline.errors import SampleError
+from ecom_pipeline.importance import threshold
 from ecom_pipeline.importance.estimator import Estimator
 from ecom_pipeline.importance.estimators import (
     bias,
@@ -39,6 +40,7 @@ ALL: tuple[Estimator, ...] = (
     confident_learning.PruneByClass(),
     confident_learning.PruneByNoiseRate(),
     confident_learning.PruneByBoth(),
+    threshold.LabelPosterior(),
     prediction_gap.StabilisedPredictionGap(SMOOTHING),
     prediction_gap.LiteralPredictionGap(),
     dynamics.AreaUnderMargin(),
@@ -55,7 +57,7 @@ ALL: tuple[Estimator, ...] = (
     closed_form.LeaveOneOutCredibility(),
     closed_form.LeaveOneOutInfluence(),
     group_kernel.GroupKernelLeaveOneOut(),
-    graph.NeighbourAgreement(),
+    graph.GroupAgreement(),
     graph.GraphAgreement(),
     games.DataOOB(),
     games.DataShapley(n_subsets=_MANY_SUBSETS),
@@ -76,7 +78,7 @@ ALL: tuple[Estimator, ...] = (
     bias.SegmentBalance(),
     bias.Recency(),
     bias.DensityRatio(),
-    RankEnsemble((out_of_fold.OutOfFoldConfidence(), group_kernel.GroupKernelLeaveOneOut(), graph.NeighbourAgreement())),
+    RankEnsemble((out_of_fold.OutOfFoldConfidence(), group_kernel.GroupKernelLeaveOneOut(), graph.GroupAgreement())),
 )
 NAMES = tuple(estimator.name for estimator in ALL)
 AGAINST_BIAS = frozenset(

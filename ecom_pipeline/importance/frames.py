@@ -3,19 +3,24 @@
 On the floor of `importance`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import Estimator, Evidence, one_hot
-from ecom_pipeline.importance.estimators.out_of_fold import OutOfFoldConfidence
-from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap, StabilisedPredictionGap
+from ecom_pipeline.importance.catalogue import named
+from ecom_pipeline.importance.estimator import Evidence, Holdout, one_hot
 from ecom_pipeline.importance.folds import out_of_fold_scores
-from ecom_pipeline.importance.weights import WeightMap, ess_share
+from ecom_pipeline.importance.preparation import prepared
+from ecom_pipeline.importance.selection import NONE
+from ecom_pipeline.importance.threshold import find_wrong_labels
+from ecom_pipeline.importance.weights import WeightMap, ess_share, lifted
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.samples import fold_of
+
+AUTOMATIC = "automatic"  # what the weights of the automatic choice are called among those of the estimators
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +28,7 @@ class Result:
     """Rows of a relation, and figures about them."""
 
     frame: pd.DataFrame
-    figures: Mapping[str, float]
-
-
-def estimators(smoothing: float) -> list[Estimator]:
-    """Every estimator, the default first."""
-    return [OutOfFoldConfidence(), StabilisedPredictionGap(smoothing), LiteralPredictionGap()]
+    figures: Mapping[str, float | str]
 
 
 def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_components: int, device: str) -> Result:
@@ -51,16 +51,73 @@ def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_compo
     return Result(frame, figures)
 
 
-def value(samples: pd.DataFrame, predictions: pd.DataFrame, smoothing: float) -> Result:
-    """Rows of `sample_values`: every estimator on the same scores."""
-    wide = predictions.pivot(index="sample_id", columns="repeat", values=["oof_score", "fold"]).loc[samples.sample_id]
+def suspect(samples: pd.DataFrame, predictions: pd.DataFrame) -> Result:
+    """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold."""
+    score, _ = _wide(samples, predictions)
+    found = find_wrong_labels(one_hot(samples.label), score)
+    frame = pd.DataFrame(
+        {
+            "sample_id": samples.sample_id.to_numpy(),
+            "wrong_probability": found.probability.clip(0, 1),
+            "flagged": found.wrong,
+        }
+    )
+    figures = {
+        "expected_wrong_share": float(found.probability.mean()),
+        "flagged_share": float(found.wrong.mean()),
+        "expected_precision": found.precision,
+        "expected_recall": found.recall,
+    }
+    return Result(frame, figures)
+
+
+def value(
+    samples: pd.DataFrame,
+    features: PairFeatures,
+    predictions: pd.DataFrame,
+    held: pd.DataFrame,
+    held_features: PairFeatures,
+    names: Sequence[str],
+    n_components: int,
+    device: str,
+) -> Result:
+    """Rows of `sample_values`: every estimator that is named, on the same evidence.
+
+    Args:
+        samples: training samples.
+        features: of them.
+        predictions: rows of `fold_predictions`.
+        held: validation samples, for estimators that ask what a sample does for others.
+        held_features: of them.
+        names: of the estimators, as in the catalogue.
+        n_components: principal components of the features.
+        device: of torch.
+
+    Raises:
+        SampleError: if a name is not known, or an estimator needs what these samples do not have.
+    """
+    score, fold = _wide(samples, predictions)
+    projection = Projection.fit(features, n_components)
+    latest = max(samples.occurred_at.max(), held.occurred_at.max())
     evidence = Evidence(
         label=one_hot(samples.label),
-        oof_score=one_hot(wide["oof_score"].to_numpy(float)),
-        fold=wide["fold"].to_numpy().astype(np.int64),
+        oof_score=score,
+        fold=fold,
+        features=projection.apply(features),
+        holdout=Holdout(projection.apply(held_features), one_hot(held.label)),
+        group=np.unique(samples.group_id, return_inverse=True)[1],
+        user=np.unique(samples.group_id, return_inverse=True)[1],
+        item=np.unique(samples.item_id, return_inverse=True)[1],
+        propensity=samples.propensity.to_numpy(float) if samples.propensity.notna().all() else None,
+        age_days=(latest - samples.occurred_at).dt.total_seconds().to_numpy() / 86400
+        if samples.occurred_at.notna().all()
+        else None,
+        device=device,
     )
+    estimators = named(names)
+    evidence, _ = prepared(evidence, estimators, max(2, int(evidence.fold.max()) + 1))
     parts, figures = [], {}
-    for estimator in estimators(smoothing):
+    for estimator in estimators:
         values = estimator.fit(evidence)
         stderr = np.nan if values.stderr is None else values.stderr
         parts.append(
@@ -77,12 +134,38 @@ def value(samples: pd.DataFrame, predictions: pd.DataFrame, smoothing: float) ->
     return Result(pd.concat(parts, ignore_index=True), figures)
 
 
-def weigh(samples: pd.DataFrame, values: pd.DataFrame, weight_map: WeightMap) -> Result:
-    """Rows of `importance_weights`: each estimator's values through one map."""
+def weigh(samples: pd.DataFrame, values: pd.DataFrame, weight_map: WeightMap, trials: pd.DataFrame) -> Result:
+    """Rows of `importance_weights`: each estimator's values through one map, and the automatic choice through its own.
+
+    Args:
+        samples: training samples.
+        values: rows of `sample_values`.
+        weight_map: of all but the automatic choice.
+        trials: rows of `weighting_trials`.
+    """
     label = samples.set_index("sample_id").label
-    weight = values.groupby("estimator").sample_value.transform(
-        lambda value: weight_map.weights(value.to_numpy(), label[values.sample_id[value.index]].to_numpy())
+    group = samples.set_index("sample_id").group_id.rank(method="dense").astype(int)
+
+    def weights(value: pd.Series, how: WeightMap) -> NDArray[np.float64]:
+        ids = values.sample_id[value.index]
+        return how.weights(lifted(value.to_numpy()), label[ids].to_numpy(), group[ids].to_numpy())
+
+    frame = values[["estimator", "sample_id"]].assign(
+        sample_weight=values.groupby("estimator").sample_value.transform(lambda value: weights(value, weight_map))
     )
-    frame = values[["estimator", "sample_id"]].assign(sample_weight=weight)
+    chosen = trials[trials.chosen].iloc[0]
+    if chosen.estimator == NONE:
+        own = pd.DataFrame({"sample_id": samples.sample_id, "sample_weight": 1.0})
+    else:
+        of_it = values[values.estimator == chosen.estimator]
+        how = WeightMap(chosen.kind, chosen.strength, chosen.clip_quantile, chosen.within)
+        own = pd.DataFrame({"sample_id": of_it.sample_id, "sample_weight": weights(of_it.sample_value, how)})
+    frame = pd.concat([frame, own.assign(estimator=AUTOMATIC)], ignore_index=True)
     shares = frame.groupby("estimator").sample_weight.agg(lambda w: ess_share(w.to_numpy()))
     return Result(frame, {f"{name}/ess_share": float(share) for name, share in shares.items()})
+
+
+def _wide(samples: pd.DataFrame, predictions: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(n, r, 2) scores and (n, r) folds of `fold_predictions`, in the order of the samples."""
+    wide = predictions.pivot(index="sample_id", columns="repeat", values=["oof_score", "fold"]).loc[samples.sample_id]
+    return one_hot(wide["oof_score"].to_numpy(float)), wide["fold"].to_numpy().astype(np.int64)

@@ -31,7 +31,7 @@ class Choice:
         weight_map: how they become weights; None for none.
         gain: what choosing in this way gained over no weights, on groups that had no say in it; in utility.
         gain_low: lower end of that gain's one-sided interval.
-        trials: a row a trial: estimator, kind, strength, within, utility (mean over groups, best penalty).
+        trials: rows of `weighting_trials`; utility is the mean over groups with the best penalty.
     """
 
     estimator: str
@@ -145,12 +145,16 @@ def _decide(maps: list[tuple[str, WeightMap | None]], figures: NDArray[np.float6
     best = int(best_by_trial.argmax()) if gain_low > 0 else 0
     trials = pd.DataFrame(
         [
-            (i, name, *((m.kind, m.strength, m.within) if m else (None, 0.0, None)), best_by_trial[i], i == best)
+            (i, name, *(_settings(m) if m else (None, 0.0, 1.0, None)), best_by_trial[i], i == best)
             for i, (name, m) in enumerate(maps)
         ],
-        columns=["trial", "estimator", "kind", "strength", "within", "utility", "chosen"],
+        columns=["trial", "estimator", "kind", "strength", "clip_quantile", "within", "utility", "chosen"],
     )
     log.info(
         "%s chosen of %d trials; gain by choosing %.4f, at least %.4f", maps[best][0], len(maps), gain.mean(), gain_low
     )
     return Choice(maps[best][0], maps[best][1], float(gain.mean()), gain_low, trials)
+
+
+def _settings(weight_map: WeightMap) -> tuple[str, float, float, str]:
+    return weight_map.kind, weight_map.strength, weight_map.clip_quantile, weight_map.within

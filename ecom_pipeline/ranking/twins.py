@@ -6,6 +6,7 @@ On the floor of `ranking`. Everything is chosen on validation; the test split is
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def fit_twins(
     Returns:
         The manifest. Weights lie beside it as `<twin>-<seed>.safetensors`.
 
-    Cost: 2 (learning rates + seeds - 1) trainings.
+    Cost: 2 (learning rates + seeds - 1) trainings, or half of that where all weights are equal.
     """
     if (folder / _MANIFEST).is_file():
         return read_manifest(folder)
@@ -104,7 +105,10 @@ def fit_twins(
         {k: torch.as_tensor(np.asarray(v)) for k, v in asdict(projection).items()}, folder / "projection.safetensors"
     )
     twins = {}
-    for name, factor, loss in ((WEIGHTED, weight, settings.loss), (UNWEIGHTED, np.ones(len(weight)), "weighted")):
+    for name, factor, loss in ((UNWEIGHTED, np.ones(len(weight)), "weighted"), (WEIGHTED, weight, settings.loss)):
+        if name == WEIGHTED and loss == "weighted" and not np.ptp(weight):
+            twins[name] = _same(twins[UNWEIGHTED], folder)
+            continue
         trainer = _Trainer(name, encoder, data, factor, projection, search, replace(settings, loss=loss), folder)
         twins[name] = trainer.fit(seed)
     manifest = {
@@ -123,6 +127,15 @@ def fit_twins(
     part.write_text(json.dumps(manifest, indent=2))
     os.replace(part, folder / _MANIFEST)
     return manifest
+
+
+def _same(twin: dict, folder: Path) -> dict:
+    """Equal weights make the weighted twin the unweighted one: its rankers are taken over, not trained again."""
+    for one in twin["seeds"]:
+        shutil.copyfile(
+            folder / f"{UNWEIGHTED}-{one['seed']}.safetensors", folder / f"{WEIGHTED}-{one['seed']}.safetensors"
+        )
+    return {**twin, "trials": [{**trial, "seconds": 0.0} for trial in twin["trials"]]}
 
 
 def read_manifest(folder: Path) -> dict:

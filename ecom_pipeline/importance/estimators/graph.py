@@ -74,7 +74,7 @@ class GraphAgreement:
 
 
 @dataclass(frozen=True, slots=True)
-class NeighbourAgreement:
+class GroupAgreement:
     """How probable is the label, from the labels of the most alike items of the same query or visit?
 
     Labels spread along edges between the nearest samples of a group, with a restart at each step, so that an item hears
@@ -98,7 +98,7 @@ class NeighbourAgreement:
     >>> x = np.array([[1.0, 0, 1], [1, 0, 1], [-1, 0, 1], [-1, 0, 1]], np.float32)
     >>> label = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     >>> evidence = Evidence(label=label, features=x, group=np.zeros(4, int))
-    >>> NeighbourAgreement(k=1, shrinkage=0.0).fit(evidence).value.round(4).tolist()
+    >>> GroupAgreement(k=1, shrinkage=0.0).fit(evidence).value.round(4).tolist()
     [0.0, 0.0, 1.0, 1.0]
     """
 
@@ -107,7 +107,7 @@ class NeighbourAgreement:
     onward: float = 0.5
     shrinkage: float = 1.0
     largest_group: int = 2000
-    name = "neighbour_agreement"
+    name = "group_agreement"
     needs = ("group", "features")
 
     def fit(self, evidence: Evidence) -> SampleValues:
