@@ -162,7 +162,10 @@ def _ask(
 
 
 def race(python: str, folder: Path, n_rounds: int) -> None:
-    """Seconds of our leave-one-out and of the peers' Data-OOB, in turns on the same samples; ours before and after."""
+    """Seconds of our leave-one-out and of the peers' Data-OOB, in turns on the same samples; ours before and after.
+
+    Its models are alike and fitted one by one, so a tenth of the 1000 is timed, and the time multiplied by ten.
+    """
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -174,12 +177,12 @@ def race(python: str, folder: Path, n_rounds: int) -> None:
         clocks = []
         for turn in range(4):
             if turn == 2:
-                _ask(python, path, folder / "race-values.npz", ["DataOob"], seed, 1.0, [])
+                _ask(python, path, folder / "race-values.npz", ["DataOob"], seed, 0.1, [])
             wall, cpu = time.perf_counter(), time.process_time()
             LeaveOneOutCredibility().fit(evidence)
             clocks.append((time.perf_counter() - wall, time.process_time() - cpu))
         peer = np.load(folder / "race-values.npz")
-        pair = np.array([peer["DataOob seconds"], peer["DataOob cpu seconds"]])
+        pair = 10 * np.array([peer["DataOob seconds"], peer["DataOob cpu seconds"]])
         mean = np.mean(clocks, 0)
         print(
             f"seed {seed}: ours {mean[0]:.2f} s ({mean[1]:.2f} s of a core), Data-OOB {pair[0]:.1f} s ({pair[1]:.1f}); "
