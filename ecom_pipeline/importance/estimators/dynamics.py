@@ -226,12 +226,16 @@ class ReducibleLoss:
     Attributes:
         share: of the epochs after which to look, in (0, 1].
 
+    It wants a first model that has only begun to learn. Take the dynamics of networks: the first step of the linear
+    heads' solver is already close to the end. A first model that has learned for longer than the second, which may
+    stop early, has the larger loss on wrong labels, and the order turns around.
+
     Cost: O(n r c); not random.
     Source: Mindermann et al. 2022, Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet
     Learnt (reducible holdout loss).
     """
 
-    share: float = 0.1
+    share: float = 0.05
     name = "reducible_loss"
     needs = ("dynamics", "oof_score")
 
