@@ -184,3 +184,11 @@ def test_scores_of_other_samples_are_refused():
         find_wrong_labels(one_hot(np.ones(3)), np.full((2, 1, 2), 0.5))
     with pytest.raises(SampleError, match="'oof_score'"):
         LabelPosterior().fit(Evidence(label=one_hot(np.ones(2))))
+
+
+def test_many_samples_tell_the_rate_more_exactly_than_the_first_steps_do():
+    label, score, wrong = noisy(100_000, even(0.1, 2), seed=0)
+    found = find_wrong_labels(label, score)
+    assert_allclose(1 - np.diag(found.transition), 0.1, atol=0.01)
+    assert found.structure[0] > 0.9
+    assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.005)

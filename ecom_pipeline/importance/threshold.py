@@ -18,6 +18,7 @@ _MAX_STEPS = 60
 _TOLERANCE = 0.01  # nats of the whole likelihood that a step must promise: far below what decides between models
 _WIDE = 0.01  # weight of the prior on the temperature: a deviation of 10 is one standard deviation
 _SMALL_SHIFT = 0.1  # weight of the prior on the shifts of the classes, which also fixes their sum
+_NEGLIGIBLE = 1e-4  # weight, as a share of the largest, below which a rate is passed over
 _HOPELESS = 1e8  # damping at which no step in any direction helps
 
 
@@ -176,13 +177,12 @@ def _weighed(
 ) -> tuple[list[_Noise], NDArray[np.float64], NDArray[np.float64]]:
     """Fits, their weights, and the weight of each structure."""
     n, c = z.shape
-    step = (np.arange(_RATES) + 0.5) / _RATES
-    fits, now = [], _Noise(np.eye(c), 1.0, np.zeros(c))
-    for rate in (c - 1) / c * step**2:  # finer where noise is rare; beyond, a label would tell what a sample is not
-        now = _climb(z, label, _Noise(_uniform(rate, c), now.temperature, now.shift), False)
-        fits.append(now)
-    found = np.array([one.evidence for one in fits])
-    within = np.exp(found - found.max()) * step  # the steps are even in the root of the rate
+    root = (np.arange(_RATES) + 0.5) / _RATES
+    fits, found, within = _one_rate(z, label, root)
+    likely = root[within > _NEGLIGIBLE * within.max()]
+    if 2 * len(likely) < _RATES:  # many samples tell the rate more exactly than the steps do: finer ones there
+        low, high = max(likely[0] - 1 / _RATES, 0.0), min(likely[-1] + 1 / _RATES, 1.0)
+        fits, found, within = _one_rate(z, label, low + (high - low) * root)
     weights = [within / within.sum()]
     schwarz = [found.max() - 0.5 * np.log(n)]
     starts = [_Noise(_uniform(rate, c), 1.0, np.zeros(c)) for rate in (0.1, 0.4)] + [fits[int(found.argmax())]]
@@ -196,6 +196,23 @@ def _weighed(
     share /= share.sum()
     weight = np.concatenate([one * own for one, own in zip(share, weights, strict=True)])
     return fits, weight, np.pad(share, (0, len(Structure) - len(share)))
+
+
+def _one_rate(
+    z: NDArray[np.float64], label: NDArray[np.float64], root: NDArray[np.float64]
+) -> tuple[list[_Noise], NDArray[np.float64], NDArray[np.float64]]:
+    """Fits with one rate for all classes, their evidence, and their weights for a prior that is even in the rate.
+
+    The rates are even in their root, so finer where noise is rare. Beyond the largest one, (c - 1) / c, a label would
+    tell what a sample is not.
+    """
+    c = z.shape[1]
+    fits, now = [], _Noise(np.eye(c), 1.0, np.zeros(c))
+    for rate in (c - 1) / c * root**2:
+        now = _climb(z, label, _Noise(_uniform(rate, c), now.temperature, now.shift), False)
+        fits.append(now)
+    found = np.array([one.evidence for one in fits])
+    return fits, found, np.exp(found - found.max()) * root
 
 
 def _climb(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise, free_rates: bool) -> _Noise:
