@@ -157,10 +157,11 @@ def test_influence_agrees_with_hessian_and_gradients_by_differentiation(sizes, s
     expected = (own + pull) @ inverse @ each_gradient(theta, held_x, held_y).T / len(x)  # (n, m)
     found = LastLayerInfluence(PENALTY).fit(evidence)
     scale = (own @ inverse @ each_gradient(theta, held_x, held_y).T).abs().max().item() / len(x)
-    assert_allclose(found.value, expected.mean(1), atol=1e-4 * scale + 1e-6)
-    assert_allclose(found.stderr, expected.std(1) / len(held_x) ** 0.5, atol=1e-3 * scale + 1e-6)
+    rounding = 2e-5  # nats: coefficients in float32 are not quite the optimum
+    assert_allclose(found.value, expected.mean(1), atol=1e-4 * scale + rounding)
+    assert_allclose(found.stderr, expected.std(1) / len(held_x) ** 0.5, atol=1e-3 * scale + rounding)
     expected = -((own @ inverse) * own).sum(1) / len(x)
-    assert_allclose(SelfInfluence(PENALTY).fit(evidence).value, expected, rtol=1e-3, atol=1e-6)
+    assert_allclose(SelfInfluence(PENALTY).fit(evidence).value, expected, rtol=1e-3, atol=rounding)
 
 
 @settings(max_examples=25, deadline=None)
