@@ -41,9 +41,10 @@ SLOW: list[Estimator] = [DataBanzhaf(), BetaShapley(), DataShapley()]
 # The peers' runs: evaluators, on how many seeds, with what share of the models of their examples, what else.
 RUNS = {
     "fast": (["RandomEvaluator", "KNNShapley(k=10)", "KNNShapley", "LavaEvaluator"], 10, 1.0, []),
-    "DataOob": (["DataOob"], 10, 1.0, []),
-    "slow": (["DataBanzhaf", "InfluenceSubsample", "LeaveOneOut", "DVRL"], 3, 1.0, []),
-    "scaled": (["KNNShapley(k=10)", "DataOob"], 3, 1.0, ["--scaled"]),
+    "DataOob": (["DataOob"], 3, 1.0, []),
+    "others": (["DataOob with neighbours", "DataOob with trees"], 3, 0.2, []),
+    "scaled": (["KNNShapley(k=10)", "DataOob"], 3, 0.2, ["--scaled"]),
+    "slow": (["DataBanzhaf", "InfluenceSubsample", "LeaveOneOut", "DVRL"], 1, 1.0, []),
     "AME": (["AME"], 1, 1.0, []),
     "RobustVolume": (["RobustVolumeShapley"], 1, 0.01, []),
     "DataShapley": (["DataShapley", "BetaShapley"], 1, 0.01, []),

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from opendataval import dataval
 from opendataval.metrics import accuracy
-from opendataval.model.api import ClassifierSkLearnWrapper
+from opendataval.model.api import ClassifierSkLearnWrapper, ClassifierUnweightedSkLearnWrapper, Model
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 
 
 def evaluators(seed: int, share: float, n_valid: int) -> dict:
@@ -29,6 +31,8 @@ def evaluators(seed: int, share: float, n_valid: int) -> dict:
         "KNNShapley(k=10)": lambda: dataval.KNNShapley(k_neighbors=10, random_state=seed),
         "LavaEvaluator": lambda: dataval.LavaEvaluator(random_state=seed),
         "DataOob": lambda: dataval.DataOob(num_models=many, random_state=seed),
+        "DataOob with neighbours": lambda: dataval.DataOob(num_models=many, random_state=seed),
+        "DataOob with trees": lambda: dataval.DataOob(num_models=many, random_state=seed),
         "DataBanzhaf": lambda: dataval.DataBanzhaf(num_models=many, random_state=seed),
         "InfluenceSubsample": lambda: dataval.InfluenceSubsample(num_models=many, random_state=seed),
         "AME": lambda: dataval.AME(num_models=many, random_state=seed),
@@ -38,6 +42,13 @@ def evaluators(seed: int, share: float, n_valid: int) -> dict:
         "DataShapley": lambda: dataval.DataShapley(**monte_carlo),
         "BetaShapley": lambda: dataval.BetaShapley(**monte_carlo),
     }
+
+
+def base_model(name: str, n_classes: int) -> Model:
+    """Logistic regression as in its examples; its preset `skknn`, or the trees of the Data-OOB paper, where named."""
+    if name.endswith("neighbours"):
+        return ClassifierUnweightedSkLearnWrapper(KNeighborsClassifier, n_classes, n_neighbors=n_classes)
+    return ClassifierSkLearnWrapper(DecisionTreeClassifier if name.endswith("trees") else LogisticRegression, n_classes)
 
 
 def main() -> None:
@@ -65,8 +76,7 @@ def main() -> None:
         evaluator = known[name]()
         started, busy = time.perf_counter(), time.process_time()
         if isinstance(evaluator, dataval.api.ModelMixin):
-            model = ClassifierSkLearnWrapper(LogisticRegression, tensors[1].shape[1])
-            evaluator.input_model(model).input_metric(accuracy)
+            evaluator.input_model(base_model(name, tensors[1].shape[1])).input_metric(accuracy)
         evaluator.input_data(*tensors)
         evaluator.train_data_values()
         results[name] = np.asarray(evaluator.evaluate_data_values(), np.float64)
