@@ -149,12 +149,11 @@ class ThresholdKNNShapley(_Judged):
         evidence.require(self)
         distances = _distances(evidence, self.metric, self.judged_on)
         radius = self._median_radius(distances) if self.radius is None else self.radius
-        limit = distances.squared_steps(radius)
         label, judge = _label_tensors(evidence, self.judged_on)
         harmonic = torch.cat([label.new_zeros(1), (1 / label.new_ones(len(label)).cumsum(0)).cumsum(0)])
-        tally, counts = _Tally.empty(label), []
+        tally, within = _Tally.empty(label), judge.new_zeros(len(judge))
         for rows in blocks(len(judge), PAIRS // len(label)):
-            inside = distances.squared(rows) <= limit  # (b, n)
+            inside = distances.squared(rows) <= distances.squared_steps(radius)  # (b, n)
             count = inside.sum(1, keepdim=True)
             agreement = (judge[rows] @ label.T).mul_(inside)
             others = (count - 1).clamp(min=1).double()
@@ -162,17 +161,16 @@ class ThresholdKNNShapley(_Judged):
             shift = 1 / evidence.n_classes + later * agreement.sum(1, keepdim=True) / others
             value = agreement.mul_(1 + later * (1 + 1 / others)).sub_(shift * inside)
             tally.add(value.div_(count.clamp(min=1)))
-            counts.append(count)
-        within = torch.cat(counts).double()
+            within[rows] = count[:, 0].double()
         nobody = float((within == 0).double().mean())
         notes = {"radius": radius, "mean_within": float(within.mean()), "nobody_within_share": nobody}
         return tally.values(len(judge), notes)
 
     def _median_radius(self, distances: Distances) -> float:
-        import torch
-
-        farthest = [squared[:, -1] for _, _, squared in distances.nearest(self.k) if squared.shape[1]]
-        return distances.distance(float(torch.cat(farthest).median())) if farthest else 0.0
+        farthest = distances.judges.new_zeros(len(distances.judges))
+        for rows, _, squared in distances.nearest(self.k):
+            farthest[rows] = squared[:, -1] if distances.n_asked else 0.0
+        return distances.distance(float(farthest.median()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +239,11 @@ def neighbour_graph(
 
     Cost: O(m n d) time, O((n + m) d + m k) memory; not random.
     """
-    import torch
-
-    found = [index for _, index, _ in _distances(evidence, metric, judged_on).nearest(k)]
-    return torch.cat(found).cpu().numpy()
+    distances = _distances(evidence, metric, judged_on)
+    graph = np.empty((len(distances.judges), min(k, distances.n_asked)), np.int64)
+    for rows, index, _ in distances.nearest(k):
+        graph[rows] = index.cpu().numpy()  # kept one by one, small pieces would scatter the heap
+    return graph
 
 
 def knn_shapley_of_graph(
