@@ -65,6 +65,11 @@ class Page:
         """Whether the choice was not to weight, so that both twins are one."""
         return self.chosen == AUTOMATIC and bool(self.trials[self.trials.chosen].estimator.eq(NONE).all())
 
+    @property
+    def best_trials(self) -> pd.DataFrame:
+        """The best weightings tried, with none and the chosen one always among them."""
+        return self.trials[(np.arange(len(self.trials)) < 6) | (self.trials.trial == 0) | self.trials.chosen]
+
     def figure(self, model: str, metric: str = "ndcg_at_10", slice_: str = "all") -> pd.Series | None:
         """One figure of the evaluation, or None where it has no value."""
         table = self.evaluation

@@ -64,10 +64,16 @@ CONFIG = """\
 ops:
   training_samples: {config: {train_groups: 120, validation_groups: 40, test_groups: 60}}
   fold_predictions: {config: {n_components: 30}}
+  sample_values: {config: {n_components: 30}}
+  weighting_trials: {config: {n_components: 30, n_trials: 12}}
   fine_tuned_model:
-    config: {learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}
+    config: {estimator: oof_confidence, learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}
 """
-HEAD_ALONE = CONFIG.replace("max_epochs: 1", "max_epochs: 0").replace("n_seeds: 2", "n_seeds: 1")
+HEAD_ALONE = (
+    CONFIG.replace("estimator: oof_confidence, ", "")
+    .replace("max_epochs: 1", "max_epochs: 0")
+    .replace("n_seeds: 2", "n_seeds: 1")
+)
 
 
 @dataclass

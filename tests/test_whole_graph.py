@@ -62,7 +62,10 @@ def test_a_return_of_a_later_day_names_its_purchase(db):
     assert rows == [("back", "bought")]
 
 
-@pytest.mark.parametrize("relation", schema.RELATIONS.values(), ids=lambda relation: relation.name)
+MADE_BY_A_RUN = [relation for relation in schema.RELATIONS.values() if relation.name != "importance_benchmark"]
+
+
+@pytest.mark.parametrize("relation", MADE_BY_A_RUN, ids=lambda relation: relation.name)
 def test_every_relation_keeps_its_schema(db, relation):
     assert db.sql(f"from {relation.name}").columns == relation.column_names
     assert [str(v) for v in schema.violations(db, relation) if v.n_rows] == []
@@ -80,7 +83,8 @@ def test_the_literal_formula_keeps_its_negatives_in_the_values_and_loses_them_in
 
 def test_both_twins_had_the_same_seeds_data_and_number_of_trials(finished):
     (manifest,) = (finished.home / "models").glob("*/manifest.json")
-    weighted, unweighted = json.loads(manifest.read_text())["twins"].values()
+    twins = json.loads(manifest.read_text())["twins"]
+    weighted, unweighted = twins["weighted"], twins["unweighted"]
     assert [s["seed"] for s in weighted["seeds"]] == [s["seed"] for s in unweighted["seeds"]] == [0, 1]
     assert len(weighted["trials"]) == len(unweighted["trials"])
 

@@ -78,7 +78,7 @@ def run(dataset: Dataset, plan: Plan, device: str) -> pd.DataFrame:
                 rows += _paired(dataset, task, where, [one.scores[task] for one in runs])
             else:
                 rows += _averaged(task, where, [one.figures[task] for one in runs], runs)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return _frame(rows)
 
 
 def everything(dataset: Dataset, plan: Plan, cost_sizes: Sequence[int], device: str) -> pd.DataFrame:
@@ -155,7 +155,12 @@ def cost(estimators: Sequence[str], sizes: Sequence[int], device: str, seed: int
                 rows.append((*where, "growth", float(growth), *told))
             before[name] = (n, one.seconds)
         log.info("cost at %d samples done", n)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return _frame(rows)
+
+
+def _frame(rows: Sequence[tuple]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype({name: float for name in ("value", "ci_low", "ci_high", "seconds", "peak_mib")})
 
 
 @dataclass(frozen=True, slots=True)

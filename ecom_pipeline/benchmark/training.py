@@ -89,7 +89,8 @@ class NetworkLearner:
             settings = replace(self.settings, weight_decay=tuple(grid) * part.shape[1])
             networks = fit_networks(seen, target, Weighted(members), settings)
             for place, held in zip(found, _tensors(device, *judged), strict=True):
-                scores = networks.scores(held)[:, 1].T  # (t p, m)
+                with torch.no_grad():
+                    scores = networks.scores(held)[:, 1].T  # (t p, m)
                 place.append(scores.unflatten(0, (part.shape[1], len(grid))).double().cpu().numpy())
         return [np.concatenate(place) for place in found]
 

@@ -23,7 +23,7 @@ Utility = Literal["probability", "accuracy"]
 Worth = Callable[[NDArray[np.bool_]], NDArray[np.float64]]  # (n, m) who is in -> (m,) what each coalition is worth
 _PILOTS = 4  # heads a penalty is chosen by
 _CHUNK = 250  # heads fitted together
-_CURVATURES = 1 << 24  # numbers in the curvature matrices of a chunk
+_NUMBERS = 1 << 24  # in the curvature matrices of a chunk, and in its table of who sees what
 _LEVELS = 20  # sizes of coalition between which their mean worth is interpolated
 
 
@@ -239,13 +239,11 @@ def semivalues(
     size = np.arange(1, n)
     chance = np.sqrt(joins[:-1] ** 2 / size + joins[1:] ** 2 / (n - size))
     chance /= chance.sum()
-    draws = np.where(chance > 0, chance, 1.0)  # sizes too rare for a float are never drawn
-    gain = joins[:-1] * n / size / draws  # weight of a coalition of 1, ..., n - 1 for those in it
-    loss = joins[1:] * n / (n - size) / draws  # and, taken off, for those not in it
-    sizes, worths = [], []
-    for member in _coalitions(chance, n_subsets, seed, chunk):
-        sizes.append(member.sum(0))
-        worths.append(worth(member))
+    divisor = np.where(chance > 0, chance, 1.0)  # sizes too rare for a float are never drawn
+    gain = joins[:-1] * n / size / divisor  # weight of a coalition of 1, ..., n - 1 for those in it
+    loss = joins[1:] * n / (n - size) / divisor  # and, taken off, for those not in it
+    draws = _Draws(chance, n_subsets, seed, chunk)
+    sizes, worths = zip(*((member.sum(0), worth(member)) for member in draws), strict=True)
     drawn, worths = np.concatenate(sizes), np.concatenate(worths)
     half = np.arange(n_subsets) % 2
     excess, common = np.empty(n_subsets), 0.0
@@ -254,32 +252,48 @@ def semivalues(
         usual = _mean_worth(drawn[learnt], worths[learnt], ends, n)
         excess[half == own] = worths[half == own] - usual[drawn[half == own]]
         common += (half == own).mean() * (joins @ np.diff(usual))
-    return _accumulate(chance, n_subsets, seed, chunk, excess, gain, loss, common)
+    mean, stderr = _weighted_means(draws, gain[drawn - 1] * excess, -loss[drawn - 1] * excess)
+    return SampleValues(common + mean, stderr, {"n_subsets": float(n_subsets)})
 
 
-def _accumulate(
-    chance: NDArray[np.float64],
-    n_subsets: int,
-    seed: int,
-    chunk: int,
-    excess: NDArray[np.float64],
-    gain: NDArray[np.float64],
-    loss: NDArray[np.float64],
-    common: float,
-) -> SampleValues:
-    """The second pass: the same coalitions again, now that the mean worth of each size is known."""
-    total, squares = np.zeros((2, len(chance) + 1))
-    done = 0
-    for member in _coalitions(chance, n_subsets, seed, chunk):
-        of_size = member.sum(0) - 1
-        over = excess[done : done + len(of_size)]
-        done += len(of_size)
-        inside, outside = gain[of_size] * over, -loss[of_size] * over
-        total += member @ (inside - outside) + outside.sum()
-        squares += member @ (inside**2 - outside**2) + (outside**2).sum()
-    mean = total / n_subsets
-    variance = np.maximum(squares / n_subsets - mean**2, 0) / max(n_subsets - 1, 1)
-    return SampleValues(common + mean, np.sqrt(variance), {"n_subsets": float(n_subsets)})
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Coalitions drawn at random; the same ones whenever one goes through them.
+
+    Attributes:
+        chance: (n - 1,) of the sizes 1, ..., n - 1.
+        n_subsets: how many.
+        seed: of the draws.
+        chunk: how many at a time.
+    """
+
+    chance: NDArray[np.float64]
+    n_subsets: int
+    seed: int
+    chunk: int
+
+    def __iter__(self) -> Iterator[NDArray[np.bool_]]:
+        """(n, m) who is in, chunk by chunk."""
+        generator = np.random.default_rng(self.seed)
+        n = len(self.chance) + 1
+        for start in range(0, self.n_subsets, self.chunk):
+            m = min(self.chunk, self.n_subsets - start)
+            size = generator.choice(np.arange(1, n), m, p=self.chance)
+            yield generator.random((n, m)).argsort(0).argsort(0) < size
+
+
+def _weighted_means(
+    draws: _Draws, inside: NDArray[np.float64], outside: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) means over coalitions of what each says of those in it and of those not, with standard errors."""
+    total, squares = np.zeros((2, len(draws.chance) + 1))
+    for i, member in enumerate(draws):
+        own = slice(i * draws.chunk, i * draws.chunk + member.shape[1])
+        total += member @ (inside[own] - outside[own]) + outside[own].sum()
+        squares += member @ (inside[own] ** 2 - outside[own] ** 2) + (outside[own] ** 2).sum()
+    mean = total / draws.n_subsets
+    variance = np.maximum(squares / draws.n_subsets - mean**2, 0) / max(draws.n_subsets - 1, 1)
+    return mean, np.sqrt(variance)
 
 
 def _by_enumeration(worth: Worth, joins: NDArray[np.float64], chunk: int) -> NDArray[np.float64]:
@@ -296,25 +310,14 @@ def _by_enumeration(worth: Worth, joins: NDArray[np.float64], chunk: int) -> NDA
     return value
 
 
-def _coalitions(chance: NDArray[np.float64], n_subsets: int, seed: int, chunk: int) -> Iterator[NDArray[np.bool_]]:
-    """(n, m) who is in; the same ones whenever it is called."""
-    generator = np.random.default_rng(seed)
-    n = len(chance) + 1
-    for start in range(0, n_subsets, chunk):
-        m = min(chunk, n_subsets - start)
-        size = generator.choice(np.arange(1, n), m, p=chance)
-        place = generator.random((n, m)).argsort(0).argsort(0)
-        yield place < size
-
-
 def _mean_worth(
     size: NDArray[np.int64], worth: NDArray[np.float64], ends: NDArray[np.float64], n: int
 ) -> NDArray[np.float64]:
     """(n + 1,) mean worth by size: means over levels of the sizes drawn, straight lines between, the ends known."""
-    order = np.argsort(size, kind="stable")
-    levels = [part for part in np.array_split(order, _LEVELS) if len(part)]
-    at = [size[part].mean() for part in levels]
-    mean = [worth[part].mean() for part in levels]
+    edges = np.unique(np.quantile(size, np.linspace(0, 1, _LEVELS + 1)[1:-1], method="lower"))
+    level = np.searchsorted(edges, size, side="right")
+    count = np.bincount(level)
+    at, mean = (np.bincount(level, values)[count > 0] / count[count > 0] for values in (size, worth))
     return np.interp(np.arange(n + 1), [0, *at, n], [ends[0], *mean, ends[1]])
 
 
@@ -383,7 +386,7 @@ def _tensors(evidence: Evidence, *parts: NDArray) -> list["torch.Tensor"]:
 
 def _chunks(n_heads: int, x: "torch.Tensor") -> list[int]:
     """How many heads to fit together, chunk by chunk."""
-    size = max(1, min(_CHUNK, _CURVATURES // x.shape[1] ** 2))
+    size = max(1, min(_CHUNK, _NUMBERS // x.shape[1] ** 2, _NUMBERS // len(x)))
     return [min(size, n_heads - start) for start in range(0, n_heads, size)]
 
 
