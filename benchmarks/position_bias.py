@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from crowdflower_flips import load
 
 from ecom_pipeline.importance.estimator import Evidence, one_hot
 from ecom_pipeline.importance.estimators.bias import InverseExamination
@@ -102,6 +101,8 @@ def read(folder: str, cache: Path | None) -> Shop:
         samples, stored = pd.read_parquet(cache / "samples.parquet"), np.load(cache / "features.npz")
         pairs = PairFeatures(stored["meeting"], stored["match"])
     else:
+        from crowdflower_flips import load  # the pipeline's preparation: not needed where features are kept
+
         samples, pairs = load(folder)
         if cache:
             cache.mkdir(parents=True, exist_ok=True)
