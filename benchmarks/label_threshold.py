@@ -84,7 +84,7 @@ def toy(loaded: object) -> Labelled:
 
 def crowdflower(folder: Path) -> dict[str, np.ndarray]:
     """Features, labels, grades and queries of the training split."""
-    from crowdflower_flips import N_COMPONENTS, load  # the pipeline's preparation: not loaded where features are kept
+    from search_data import N_COMPONENTS, load  # the pipeline's preparation: not loaded where features are kept
 
     samples, features = load(str(folder / "crowdflower"))
     train = (samples.split == "train").to_numpy()

@@ -101,7 +101,7 @@ def read(folder: str, cache: Path | None) -> Shop:
         samples, stored = pd.read_parquet(cache / "samples.parquet"), np.load(cache / "features.npz")
         pairs = PairFeatures(stored["meeting"], stored["match"])
     else:
-        from crowdflower_flips import load  # the pipeline's preparation: not needed where features are kept
+        from search_data import load  # the pipeline's preparation: not needed where features are kept
 
         samples, pairs = load(folder)
         if cache:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 def test_flipped_labels_of_real_search_data_are_found():
     if not (SHARED / "crowdflower").is_dir():
         pytest.skip("the real data of crowdflower is not on this machine")
-    from crowdflower_flips import load
+    from search_data import load
 
     samples, features = load(str(SHARED / "crowdflower"))
     train = (samples.split == "train").to_numpy()

@@ -27,7 +27,7 @@ class Members(Protocol):
         """How many members."""
         ...
 
-    def weight(self, rows: slice) -> "torch.Tensor":
+    def weight(self, rows: "slice | torch.Tensor") -> "torch.Tensor":
         """(b, m) >= 0: weights of some samples for every member; 0: not seen."""
         ...
 
@@ -55,7 +55,7 @@ class Weighted:
         """How many members."""
         return self.weights.shape[1]
 
-    def weight(self, rows: slice) -> "torch.Tensor":
+    def weight(self, rows: "slice | torch.Tensor") -> "torch.Tensor":
         """(b, m)."""
         return self.weights[rows]
 
@@ -89,7 +89,7 @@ class Folds:
         """How many members."""
         return self.fold.shape[1] * self.n_folds
 
-    def weight(self, rows: slice) -> "torch.Tensor":
+    def weight(self, rows: "slice | torch.Tensor") -> "torch.Tensor":
         """(b, r k)."""
         import torch
 

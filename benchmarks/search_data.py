@@ -1,0 +1,36 @@
+"""What the benchmarks of search data begin with: samples as the pipeline makes them, with their frozen features."""
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from assets.prepare import SamplesConfig
+from assets.publish import settings_of
+from ecom_pipeline import cleaning, sources
+from ecom_pipeline.language import embeddings
+from ecom_pipeline.samples import SampleRules, build_samples
+from ecom_pipeline.sources.source import COLUMNS, land
+from resources.warehouse import Warehouse
+
+N_COMPONENTS = 100
+
+
+def load(folder: str) -> tuple[pd.DataFrame, object]:
+    """All samples of the set as the pipeline makes them, with their frozen features."""
+    source = sources.find(folder)
+    with tempfile.TemporaryDirectory() as home, Warehouse(path=str(Path(home) / "w.duckdb")).connect() as db:
+        tables = source.adapter.tables(source.folder, db)
+        for table in COLUMNS:
+            land(db, table, tables.query(table), b"benchmark")
+        cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
+        cleaning.clean_items(db)
+        cleaning.clean_judgments(db)
+        build_samples(db, SampleRules(**settings_of(SamplesConfig())))
+        embeddings.add(
+            db,
+            embeddings.embed(embeddings.missing_texts(db, "all-MiniLM-L6-v2", 96), "all-MiniLM-L6-v2", 96, 2048, "cpu"),
+        )
+        samples = db.sql("from training_samples order by sample_id").df()
+        return samples, embeddings.sample_features(db, samples)
