@@ -165,7 +165,7 @@ def test_values_do_not_depend_on_how_the_work_is_cut(evidence, k):
     whole = [estimator.fit(evidence).value for estimator in estimators]
     with pytest.MonkeyPatch.context() as patch:
         for module, name, size in (
-            (neighbours, "PAIRS", 40), (neighbours, "_RANKED_PAIRS", 20), (nearest, "_ASKING", 2), (nearest, "_SEARCHED", 3)
+            (neighbours, "PAIRS", 40), (nearest, "_ASKING", 2), (nearest, "_SEARCHED", 3)
         ):  # fmt: skip
             patch.setattr(module, name, size)
         cut = [estimator.fit(evidence).value for estimator in estimators]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 Metric = Literal["euclidean", "cosine"]
-PAIRS = 1 << 22  # distances at a time: 32 MiB
+PAIRS = 1 << 22  # distances at a time: 32 MiB. Less fits the cache better, but threads then wait for one another more
 _ASKING, _SEARCHED = (
     64,
     1 << 12,

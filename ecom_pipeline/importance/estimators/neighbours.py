@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 JudgedOn = Literal["training", "holdout"]
 ByRank = Callable[["torch.Tensor"], "torch.Tensor"]  # (b, n) agreement, nearest first -> (b, n) values
-_RANKED_PAIRS = 1 << 18  # distances ranked at a time, so that the passes over them stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +281,7 @@ def knn_shapley_of_graph(
     m, depth = index.shape
     factor = 1 / samples.new_ones(max(depth - 1, 0)).cumsum(0).clamp(min=k)
     tally = _Tally.empty(samples)
-    for rows in blocks(m if depth else 0, _RANKED_PAIRS // max(depth * samples.shape[1], 1)):
+    for rows in blocks(m if depth else 0, PAIRS // max(depth * samples.shape[1], 1)):
         hit = _agreement(samples, index[rows], judges[rows])
         tally.add_at(index[rows], _from_far_to_near(hit, factor, hit.new_zeros(len(hit))))
     return tally.values(m, {})
@@ -344,11 +343,9 @@ def _shapley_values(evidence: Evidence, how: _Judged, by_rank: ByRank) -> Sample
     label, judge = _label_tensors(evidence, how.judged_on)
     tally, n_asked = _Tally.empty(label), distances.n_asked
     for rows in blocks(len(judge) if n_asked else 0, PAIRS // len(label)):
-        squared = distances.squared(rows)
-        for part in blocks(len(squared), _RANKED_PAIRS // len(label)):
-            index = nearest_first(squared[part])[:, :n_asked]
-            hit = (judge[rows][part] @ label.T).gather(1, index)
-            tally.add(hit.new_zeros(len(hit), len(label)).scatter_(1, index, by_rank(hit)))
+        index = nearest_first(distances.squared(rows))[:, :n_asked]
+        hit = (judge[rows] @ label.T).gather(1, index)
+        tally.add(hit.new_zeros(len(hit), len(label)).scatter_(1, index, by_rank(hit)))
     return tally.values(len(judge), {})
 
 
