@@ -140,7 +140,7 @@ class SamplesConfig(dg.Config):
 
 @dg.asset(
     deps=["cleaned_interactions", judgments, items],
-    code_version="1",
+    code_version="2",
     group_name="prepare",
     kinds={"duckdb"},
     pool="warehouse",

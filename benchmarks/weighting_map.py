@@ -28,11 +28,23 @@ from ecom_pipeline.samples import fold_of
 LIST = 20
 ESTIMATORS = (
     *("oof_confidence", "label_posterior", "stabilised_prediction_gap", "literal_prediction_gap"),
-    *("leave_one_out_credibility", "group_kernel", "data_oob", "aum", "class_balance", "rank_ensemble"),
+    *("leave_one_out_credibility", "group_kernel"),
 )
 NOISES = (("natural", 0.0), ("random", 0.2), ("random", 0.4), ("missing_positives", 0.4), ("popular_clicks", 0.1))
+_UNKNOWN = ("occurred_at", "propensity", "position")  # of judgments
 _COLUMNS = [
-    *("split", "group_id", "item_id", "label", "relevance", "rater_std", "occurred_at", "propensity", "fold"),
+    *(
+        "split",
+        "group_id",
+        "item_id",
+        "label",
+        "relevance",
+        "rater_std",
+        "occurred_at",
+        "propensity",
+        "position",
+        "fold",
+    ),
 ]
 
 
@@ -41,7 +53,7 @@ def crowdflower(folder: Path) -> dict[str, np.ndarray]:
     from search_data import load
 
     samples, features = load(str(folder / "crowdflower"))
-    told = {name: samples[name].to_numpy() for name in _COLUMNS if name not in ("occurred_at", "propensity")}
+    told = {name: samples[name].to_numpy() for name in _COLUMNS if name not in _UNKNOWN}
     told = {name: values.astype(str) if values.dtype == object else values for name, values in told.items()}
     return {**told, "meeting": features.meeting, "match": features.match}
 
@@ -49,7 +61,7 @@ def crowdflower(folder: Path) -> dict[str, np.ndarray]:
 def queries(told: dict[str, np.ndarray]) -> Dataset:
     """CrowdFlower as a dataset."""
     samples = pd.DataFrame({name: told[name] for name in _COLUMNS if name in told})
-    samples["occurred_at"], samples["propensity"] = pd.NaT, np.nan
+    samples["occurred_at"], samples["propensity"], samples["position"] = pd.NaT, np.nan, np.nan
     return from_samples("crowdflower", samples, PairFeatures(told["meeting"], told["match"]), 100, 2)
 
 
@@ -121,6 +133,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", help="some of the sets; default: all")
     parser.add_argument("--tasks", nargs="*", default=["linear", "network"])
     parser.add_argument("--noises", nargs="*", help="such as random:0.2; default: five kinds")
+    parser.add_argument("--estimators", nargs="*", default=list(ESTIMATORS))
     parser.add_argument("--shares", nargs="*", type=float, default=[1.0], help="shares of the training groups")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=24, help="of the automatic choice")
@@ -132,7 +145,7 @@ def main() -> None:
         for share in told.shares if name in (told.sets or [name]) else []:
             part = dataset if share == 1 else less(dataset, share)
             kinds = tuple(n for n in chosen if n[0] != "popular_clicks" or name in ("crowdflower", "chinese_reviews"))
-            plan = Plan(ESTIMATORS, kinds, tuple(told.tasks), told.seeds, Search(n_trials=told.trials))
+            plan = Plan(tuple(told.estimators), kinds, tuple(told.tasks), told.seeds, Search(n_trials=told.trials))
             parts.append(run(part, plan, "cpu"))
             pd.concat(parts).to_parquet(told.out, index=False)
             gains = parts[-1][parts[-1].metric == "ndcg_at_10 gain"]

@@ -136,7 +136,7 @@ def _acts() -> str:
             case when query is null then 'browse' else 'search' end as origin,
             case when query is null then 'visit:' || md5(concat_ws('|', actor, day))
                 else 'query:' || md5(lower(query)) end as group_id,
-            bool_or({_TAKEN}) as taken, min(propensity) as propensity,
+            bool_or({_TAKEN}) as taken, min(propensity) as propensity, min(position) as position,
             min(min(occurred_at)) over (partition by actor, lower(query), day) as started_at
         from told group by actor, day, query, lower(query), item_id"""
 
@@ -266,25 +266,25 @@ def _history(rules: SampleRules) -> str:
 def _samples(rules: SampleRules) -> str:
     return f"""
         with behaviour as (
-            select origin, group_id, visit_id, query, item_id, taken::double as label, propensity, started_at, split
-            from visits
+            select origin, group_id, visit_id, query, item_id, taken::double as label, position, propensity, started_at,
+                split from visits
             union all
-            select v.origin, v.group_id, visit_id, v.query, drawn.item_id, 0.0, null, v.started_at, v.split
+            select v.origin, v.group_id, visit_id, v.query, drawn.item_id, 0.0, null, null, v.started_at, v.split
             from drawn join (select distinct on (visit_id) * from visits) as v using (visit_id)),
         told as (
             select md5(concat_ws('|', origin, visit_id, item_id)) as sample_id, origin, group_id,
                 coalesce(query, history.context_text, '{NEW_VISITOR}') as context_text, item_id, label,
-                label as relevance, null::double as rater_std, propensity, started_at as occurred_at,
+                label as relevance, null::double as rater_std, position, propensity, started_at as occurred_at,
                 case when query is null then context_until end as context_until,
                 case when query is null then coalesce(n_context_rows, 0) end as n_context_rows, split
             from behaviour left join history using (visit_id)
             union all
             select sample_id, 'judgment', group_id, context_text, item_id, label, relevance, rater_std, null, null,
-                null, null, split
+                null, null, null, split
             from judged join grouped using (group_id))
         select sample_id, origin, group_id, context_text, item_id, title, item_text,
             nullif(split_part(coalesce(category, ''), ' > ', 1), '') as category, label, relevance, rater_std,
-            propensity, occurred_at, context_until,
+            position, propensity, occurred_at, context_until,
             coalesce(n_context_rows, count(*) over (partition by group_id)) as n_context_rows,
             ({_hash("group_id || '|0'")} % {rules.n_folds})::integer as fold, split
         from told join items using (item_id)

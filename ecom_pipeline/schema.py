@@ -215,6 +215,7 @@ TRAINING_SAMPLES = Relation(
         Column("label", "DOUBLE", "what the model is taught", minimum=0, maximum=1),
         Column("relevance", "DOUBLE", "judged grade; for behaviour the label", minimum=0),
         Column("rater_std", "DOUBLE", "disagreement of the raters, in grades", False, minimum=0),
+        Column("position", "INTEGER", "rank at which the item was shown, the best of a visit", False, minimum=1),
         Column("propensity", "DOUBLE", "logged probability of showing the item", False, minimum=0, maximum=1),
         Column("occurred_at", "TIMESTAMP", "when the visit began, UTC; null for judgments", False),
         Column("context_until", "TIMESTAMP", "last event that the context tells of, UTC", False),

@@ -10,6 +10,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline.importance.frames import known
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.samples import fold_of
@@ -25,6 +26,7 @@ class Part:
         item: (n,) number of the item, the same in all splits.
         age_days: (n,) days before the last sample of the data, or None where times are not known.
         propensity: (n,) logged probability of showing the item, or None.
+        position: (n,) rank at which it was shown, or None.
     """
 
     features: NDArray[np.float32]
@@ -32,6 +34,7 @@ class Part:
     item: NDArray[np.int64]
     age_days: NDArray[np.float64] | None = None
     propensity: NDArray[np.float64] | None = None
+    position: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def from_samples(
 
     Args:
         name: of the data.
-        samples: rows with split, group_id, item_id, label, relevance, rater_std, occurred_at, propensity; and
+        samples: rows with split, group_id, item_id, label, relevance, rater_std, occurred_at, propensity, position; and
             `returned`, whether the purchase was taken back, where that is known.
         features: of the same rows.
         n_components: principal components.
@@ -104,9 +107,9 @@ def from_samples(
 def _part(samples: pd.DataFrame, features: NDArray[np.float32], item: NDArray[np.int64], latest: pd.Timestamp) -> Part:
     group = np.unique(samples.group_id, return_inverse=True)[1]
     rows = Rows(group, samples.label.to_numpy(float), samples.relevance.to_numpy(float))
-    timed, logged = samples.occurred_at.notna().all(), samples.propensity.notna().all()
-    age = (latest - samples.occurred_at).dt.total_seconds().to_numpy(float) / 86400 if timed else None
-    return Part(features, rows, item, age, samples.propensity.to_numpy(float) if logged else None)
+    age = (latest - samples.occurred_at).dt.total_seconds() / 86400
+    told = (known(age, np.float64), known(samples.propensity, np.float64), known(samples.position, np.int64))
+    return Part(features, rows, item, *told)
 
 
 def _disputed(samples: pd.DataFrame) -> NDArray[np.bool_] | None:

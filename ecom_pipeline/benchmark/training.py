@@ -27,8 +27,10 @@ UNWEIGHTED, ORACLE = "unweighted", "oracle"
 MAPS = (
     WeightMap("power", 1.0, 0.99, "label"),
     WeightMap("power", 2.0, 0.99, "label"),
+    WeightMap("power", 4.0, 0.99, "label"),
     WeightMap("rank", 1.0, 1.0, "label"),
     WeightMap("drop", 0.2, 1.0, "label"),
+    WeightMap("drop", 0.4, 1.0, "label"),
 )
 _REMOVED = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -74,9 +76,9 @@ class NetworkLearner:
         settings: of every network.
     """
 
-    settings: NetworkSettings = field(default_factory=lambda: NetworkSettings(width=64, n_epochs=30))
+    settings: NetworkSettings = field(default_factory=lambda: NetworkSettings(width=64, n_epochs=20))
     name = "network"
-    grid = (0.1, 1.0, 3.0, 10.0, 20.0, 40.0)
+    grid = (0.3, 3.0, 10.0, 30.0)
 
     def scores(
         self, x: NDArray, label: NDArray, weight: NDArray, grid: Sequence[float], judged: Sequence[NDArray], device: str
@@ -121,8 +123,8 @@ def tuned_scores(
 ) -> dict[str, NDArray[np.float64]]:
     """(m,) test scores of the ranker trained with each estimator's weights, each tuned on validation.
 
-    Every side has as many trials: an estimator 4 maps times the learner's grid; the unweighted twin and the oracle,
-    who have no map to choose, a grid 4 times as fine. `automatic` is what `selection.choose` takes, `oracle` has
+    Every side has as many trials: an estimator 6 maps times the learner's grid; the unweighted twin and the oracle,
+    who have no map to choose, a grid 6 times as fine. `automatic` is what `selection.choose` takes, `oracle` has
     weight 0 for the wrong labels. Estimators in `asked_holdout` are tuned on the half of validation that they did not
     ask, and the automatic choice leaves them out.
     """

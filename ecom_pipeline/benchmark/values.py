@@ -54,9 +54,10 @@ def evidence_of(dataset: Dataset, label: NDArray, held_label: NDArray, n_classes
         group=train.rows.group,
         user=train.rows.group,
         item=train.item,
+        position=train.position,
         propensity=train.propensity,
         age_days=train.age_days,
-        target=dataset.test.features,  # features alone: the traffic to be served
+        target=held.features,  # without its labels
         device=device,
     )
 

@@ -81,6 +81,13 @@ ALL: tuple[Estimator, ...] = (
     RankEnsemble((out_of_fold.OutOfFoldConfidence(), group_kernel.GroupKernelLeaveOneOut(), graph.GroupAgreement())),
 )
 NAMES = tuple(estimator.name for estimator in ALL)
+COSTLY = frozenset(
+    {
+        *("data_shapley", "beta_shapley", "data_banzhaf", "thresholded_aum"),
+        *("dvrl", "learning_to_reweight", "meta_weight_net"),
+    }
+)  # hundreds of fits: minutes where the others take seconds
+QUICK = tuple(name for name in NAMES if name not in COSTLY)
 AGAINST_BIAS = frozenset(
     {
         "inverse_propensity",

@@ -108,10 +108,10 @@ def value(
         group=np.unique(samples.group_id, return_inverse=True)[1],
         user=np.unique(samples.group_id, return_inverse=True)[1],
         item=np.unique(samples.item_id, return_inverse=True)[1],
-        propensity=samples.propensity.to_numpy(float) if samples.propensity.notna().all() else None,
-        age_days=(latest - samples.occurred_at).dt.total_seconds().to_numpy() / 86400
-        if samples.occurred_at.notna().all()
-        else None,
+        position=known(samples.position, np.int64),
+        propensity=known(samples.propensity, np.float64),
+        age_days=known((latest - samples.occurred_at).dt.total_seconds() / 86400, np.float64),
+        target=projection.apply(held_features),  # the later period, without its labels
         device=device,
     )
     estimators = named(names)
@@ -163,6 +163,11 @@ def weigh(samples: pd.DataFrame, values: pd.DataFrame, weight_map: WeightMap, tr
     frame = pd.concat([frame, own.assign(estimator=AUTOMATIC)], ignore_index=True)
     shares = frame.groupby("estimator").sample_weight.agg(lambda w: ess_share(w.to_numpy()))
     return Result(frame, {f"{name}/ess_share": float(share) for name, share in shares.items()})
+
+
+def known(column: pd.Series, kind: type) -> NDArray | None:
+    """A column's values, or None if some are not known."""
+    return column.to_numpy(kind) if column.notna().all() else None
 
 
 def _wide(samples: pd.DataFrame, predictions: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
