@@ -26,8 +26,8 @@ class GroupKernelLeaveOneOut:
     Ridge regression on the shares of the classes under the sum of two kernels. The first is Gaussian, spanned by some
     samples as landmarks, its bandwidth their median distance. The second is 0 between groups; within a group it is the
     higher, the more alike two samples are: a query's items may be better as a whole than others, and near-duplicates
-    even more so. How much it counts is chosen with the ridge by the leave-one-out loss of the labels that are there,
-    and may be nothing.
+    even more so. The ridge, and then how much the second kernel counts, are chosen by the leave-one-out loss of the
+    labels that are there; it may count nothing.
 
     Attributes:
         n_landmarks: functions that span the first kernel, at most; all samples where there are fewer.
@@ -40,7 +40,7 @@ class GroupKernelLeaveOneOut:
     The value is a prediction of the share of the label's class and may lie a little outside of [0, 1]. It has seen the
     group, so a whole group that is labelled wrongly looks credible; `LeaveOneOutCredibility` leaves the group out.
 
-    Cost: O(n D (D + d) + sum of g³ over groups of g samples) time for each ridge and share, O(n D) memory; random
+    Cost: O(n D (D + d) + sum of g³ over groups of g samples) time for each ridge or share tried, O(n D) memory; random
     under the seed.
     Source: leave-one-out residual of linear smoothers (Allen 1974); Nyström features (Williams and Seeger 2001); block
     inverse by Woodbury's identity; regression on labels as least-squares classification (Rifkin and Klautau 2004).
@@ -65,16 +65,33 @@ class GroupKernelLeaveOneOut:
         z = _landmark_features(x, self.n_landmarks, self.seed)
         rows = [torch.as_tensor(part, device=x.device) for part in _parts(evidence.group, self.largest_group)]
         alike = [_likeness(x[part], self.sharpness) for part in rows]
-        lowest, chosen, notes = np.inf, y, {}
-        for share in self.shared:
-            for ridge in self.ridges:
-                blocks = [(part, share * one) for part, one in zip(rows, alike, strict=True)] if share else []
-                predicted = leave_one_out(z, blocks, y, ridge)
-                loss = float(((y - predicted) ** 2).sum(1).mean())
-                if loss < lowest:
-                    lowest, chosen = loss, predicted
-                    notes = {"ridge": ridge, "shared": share, "loss": loss}
-        return SampleValues((y * chosen).sum(1).cpu().numpy(), None, notes)
+        tried = _Tried(z, y, list(zip(rows, alike, strict=True)), {})
+        middle = self.shared[len(self.shared) // 2]
+        ridge = min(self.ridges, key=lambda one: tried.loss(one, middle))
+        share = min(self.shared, key=lambda one: tried.loss(ridge, one))
+        notes = {"ridge": ridge, "shared": share, "loss": tried.loss(ridge, share)}
+        return SampleValues((y * tried.predicted(ridge, share)).sum(1).cpu().numpy(), None, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Leave-one-out predictions of the settings that were asked for, each computed once."""
+
+    z: "torch.Tensor"
+    y: "torch.Tensor"
+    groups: Sequence[tuple["torch.Tensor", "torch.Tensor"]]
+    kept: dict[tuple[float, float], "torch.Tensor"]
+
+    def predicted(self, ridge: float, share: float) -> "torch.Tensor":
+        """(n, c)."""
+        if (ridge, share) not in self.kept:
+            blocks = [(rows, share * alike) for rows, alike in self.groups] if share else []
+            self.kept[ridge, share] = leave_one_out(self.z, blocks, self.y, ridge)
+        return self.kept[ridge, share]
+
+    def loss(self, ridge: float, share: float) -> float:
+        """Mean squared error of the labels."""
+        return float(((self.y - self.predicted(ridge, share)) ** 2).sum(1).mean())
 
 
 def leave_one_out(
