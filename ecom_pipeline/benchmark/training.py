@@ -18,7 +18,7 @@ from ecom_pipeline.importance.estimator import one_hot
 from ecom_pipeline.importance.frames import AUTOMATIC
 from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads
 from ecom_pipeline.importance.networks import NetworkSettings, fit_networks
-from ecom_pipeline.importance.selection import Search, choose
+from ecom_pipeline.importance.selection import NONE, Search, choose
 from ecom_pipeline.importance.weights import WeightMap, lifted
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.ranking.metrics import auc, ndcg_at_k
@@ -150,13 +150,15 @@ def tuned_scores(
             blind = name in asked_holdout
             result[name] = on_test[_best(kept, on_validation[:, unseen]) if blind else _best(held, on_validation)]
         honest = {name: value for name, value in values.items() if name not in asked_holdout}
-        result[AUTOMATIC] = _automatic(dataset, labels, honest, learner, search, device)
+        automatic = _automatic(dataset, labels, honest, learner, search, device)
+        result[AUTOMATIC] = result[UNWEIGHTED] if automatic is None else automatic
     return result
 
 
 def _automatic(
     dataset: Dataset, labels: Labels, values: Mapping[str, NDArray], learner: Learner, search: Search, device: str
-) -> NDArray[np.float64]:
+) -> NDArray[np.float64] | None:
+    """Test scores under the chosen weights, or None where none are chosen: then the twin is what one trains."""
     held, kept = _rows(dataset, labels), {}
 
     def utility(weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -168,7 +170,7 @@ def _automatic(
         return figures
 
     choice = choose(values, labels.train, dataset.train.rows.group, utility, search)
-    return kept[int(choice.trials.trial[choice.trials.chosen].iloc[0])]
+    return None if choice.estimator == NONE else kept[int(choice.trials.trial[choice.trials.chosen].iloc[0])]
 
 
 def removal_areas(
