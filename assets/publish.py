@@ -1,5 +1,6 @@
 """How every asset ends: its rows and what they were made from are written at once, and Dagster is told."""
 
+import warnings
 from collections.abc import Mapping
 
 import dagster as dg
@@ -135,6 +136,8 @@ def frame_type(relation: Relation) -> dg.DagsterType:
         return dp.PandasColumn(c.name, constraints=found)
 
     name = "".join(part.title() for part in relation.name.split("_")) + "Frame"
-    return dp.create_dagster_pandas_dataframe_type(
-        name, f"One row per {relation.row}.", [column(c) for c in relation.columns]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # that these types are in beta is ours to know, not the user's
+        return dp.create_dagster_pandas_dataframe_type(
+            name, f"One row per {relation.row}.", [column(c) for c in relation.columns]
+        )

@@ -26,6 +26,7 @@ from ecom_pipeline.benchmark.training import (
 from ecom_pipeline.benchmark.values import Valued, evidence_of, valued
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.catalogue import AGAINST_BIAS, named
+from ecom_pipeline.importance.estimator import Estimator
 from ecom_pipeline.importance.selection import Search
 from ecom_pipeline.ranking.evaluation import evaluate
 
@@ -180,7 +181,8 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
     guess = np.random.default_rng([seed, 1]).random(len(labels.train))
     figures = {}
     if "find" in plan.tasks:
-        sorting = {name: value for name, value in values.items() if name not in AGAINST_BIAS} | {RANDOM: guess}
+        asked = _graded(dataset, named(plan.estimators), device) if kind == NATURAL else values
+        sorting = {name: value for name, value in asked.items() if name not in AGAINST_BIAS} | {RANDOM: guess}
         figures["find"] = _found(dataset, labels, sorting)
     if "curve" in plan.tasks:
         figures["curve"] = removal_areas(dataset, labels, values | {RANDOM: guess}, device)
@@ -191,6 +193,16 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
         if task in plan.tasks
     }
     return _Run(figures, scores, told)
+
+
+def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> dict[str, NDArray[np.float64]]:
+    """Values of the grades as classes: raters disagree about a grade, not about which side of the middle it is on."""
+    grades, number = np.unique(
+        np.concatenate([part.rows.relevance for part in (dataset.train, dataset.validation)]), return_inverse=True
+    )
+    split = len(dataset.train.rows.relevance)
+    evidence = evidence_of(dataset, number[:split], number[split:], len(grades), device)
+    return {name: one.value for name, one in valued(evidence, estimators, dataset.n_folds).items()}
 
 
 def _labels(dataset: Dataset, kind: str, share: float, seed: int) -> Labels:
