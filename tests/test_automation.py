@@ -84,9 +84,12 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "training_samples",
         "embeddings",
         "fold_predictions",
+        "label_suspicions",
         "sample_values",
+        "weighting_trials",
         "importance_weights",
         "evaluation_report",
+        "importance_benchmark",
     }
     assert all(spec.blocking for check in defs.asset_checks for spec in check.check_specs)
 
