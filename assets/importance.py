@@ -49,7 +49,7 @@ def fold_predictions(
 
 @dg.asset(
     deps=[fold_predictions, training_samples],
-    code_version="1",
+    code_version="2",
     group_name="importance",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.LABEL_SUSPICIONS)},

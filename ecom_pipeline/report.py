@@ -218,7 +218,7 @@ def lines(page: Page) -> list[str]:
             f"  and {len(page.rejected) - 6} more rules{n_rows:>{38 + 9 - len(f'and {len(page.rejected) - 6} more rules')},}   see the report"
         )
     splits = ", ".join(f"{page.counts.get(f'{s} samples', 0):,} {s}" for s in ("train", "validation", "test"))
-    shown += [f"{'samples':<18}{splits}; {page.counts['suspects']:,} of train look mislabelled", ""]
+    shown += [f"{'samples':<18}{splits}; {page.counts['suspects']:,} of train flagged as mislabelled", ""]
     shown.append(f"{'test split':<24}{'nDCG@10':>24}{'MRR':>24}{'AUC':>24}")
     for model in MODELS:
         cells = [

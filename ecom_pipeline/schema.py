@@ -256,7 +256,14 @@ LABEL_SUSPICIONS = Relation(
     ("sample_id",),
     (
         _text("sample_id", "in `training_samples`, split train"),
-        Column("wrong_probability", "DOUBLE", "that the label is wrong, given the noise of all labels", True, 0, 1),
+        Column(
+            "wrong_probability",
+            "DOUBLE",
+            "that the label is wrong; where noise cannot be told from taste, that of the other label",
+            True,
+            0,
+            1,
+        ),
         Column("flagged", "BOOLEAN", "whether to say so: the cut with the highest expected F1"),
     ),
 )

@@ -192,3 +192,22 @@ def test_many_samples_tell_the_rate_more_exactly_than_the_first_steps_do():
     assert_allclose(1 - np.diag(found.transition), 0.1, atol=0.01)
     assert found.structure[0] > 0.9
     assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.005)
+
+
+def test_labels_that_nobody_can_predict_are_not_called_wrong():
+    """A quarter of positives, and scores without skill: noise of a quarter would explain them as well as taste does."""
+    draw = np.random.default_rng(0)
+    label = one_hot((draw.random(2500) < 0.25) * 1.0)
+    logit = np.log(0.25 / 0.75) + 0.3 * draw.normal(size=(2500, 2))
+    found = find_wrong_labels(label, one_hot(1 / (1 + np.exp(-logit))))
+    assert not found.told_apart or found.wrong.mean() < 0.02
+
+
+def test_planted_noise_is_told_apart_from_taste():
+    draw = np.random.default_rng(1)
+    right = draw.random(2000) < 0.4
+    wrong = draw.random(2000) < 0.15
+    score = np.where(right, 0.8, 0.2) + 0.05 * draw.normal(size=2000)
+    found = find_wrong_labels(one_hot((right ^ wrong) * 1.0), one_hot(score.clip(0.01, 0.99))[:, None])
+    assert found.told_apart
+    assert (found.wrong == wrong).mean() > 0.99

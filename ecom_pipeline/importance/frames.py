@@ -52,22 +52,27 @@ def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_compo
 
 
 def suspect(samples: pd.DataFrame, predictions: pd.DataFrame) -> Result:
-    """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold."""
+    """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold.
+
+    Where noise cannot be told from taste, as in purchases that nobody can predict, no label is flagged, and the
+    probability is that of the other label by models that did not see the sample.
+    """
     score, _ = _wide(samples, predictions)
-    found = find_wrong_labels(one_hot(samples.label), score)
+    label = one_hot(samples.label)
+    found = find_wrong_labels(label, score)
+    other = 1 - Evidence(label=label, oof_score=score).confidence.mean(1)
     frame = pd.DataFrame(
         {
             "sample_id": samples.sample_id.to_numpy(),
-            "wrong_probability": found.probability.clip(0, 1),
-            "flagged": found.wrong,
+            "wrong_probability": (found.probability if found.told_apart else other).clip(0, 1),
+            "flagged": found.wrong & found.told_apart,
         }
     )
-    figures = {
-        "expected_wrong_share": float(found.probability.mean()),
-        "flagged_share": float(found.wrong.mean()),
-        "expected_precision": found.precision,
-        "expected_recall": found.recall,
-    }
+    figures: dict[str, float | str] = {"flagged_share": float(frame.flagged.mean())}
+    if found.told_apart:
+        figures |= {"expected_precision": found.precision, "expected_recall": found.recall}
+    else:
+        figures["note"] = "noise cannot be told from taste: a label would be found mostly wrong; none is flagged"
     return Result(frame, figures)
 
 

@@ -43,6 +43,8 @@ class WrongLabels:
         transition: (c, c) probability of the observed class (column) given the true one (row).
         temperature: how much the probabilities were sharpened (above 1) or softened to undo the noise.
         structure: (3,) how credible each `Structure` is, in its order; they add up to 1.
+        told_apart: whether noise could be told from taste: in each observed class most labels are found right. Where a
+            class is found mostly wrong, the scores may simply not predict it, and the probabilities claim too much.
     """
 
     probability: NDArray[np.float64]
@@ -53,6 +55,7 @@ class WrongLabels:
     transition: NDArray[np.float64]
     temperature: float
     structure: NDArray[np.float64]
+    told_apart: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) ->
     probability = np.clip(probability, 0.0, 1.0)
     wrong = most_f1(probability)
     caught, total = float(probability[wrong].sum()), float(probability.sum())
+    mostly_right = [probability[observed[:, 0] == one].mean() < 0.5 for one in np.unique(observed)]
     return WrongLabels(
         probability=probability,
         wrong=wrong,
@@ -135,6 +139,7 @@ def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) ->
         transition=np.einsum("m,mkj->kj", weight, np.stack([one.transition for one in fits])),
         temperature=float(weight @ np.array([one.temperature for one in fits])),
         structure=structure,
+        told_apart=all(mostly_right),
     )
 
 
