@@ -61,11 +61,12 @@ def importance_benchmark(
         features = sample_features(db, samples)
     name = config.name or home.source("complete_journey").rsplit("/", 1)[-1]
     dataset = from_samples(name, samples, features, config.n_components, config.n_repeats)
-    context.log.info("%d estimators, %d kinds of noise", len(config.estimators), len(plan.noises))
+    lacking = run.left_out(dataset, config.estimators)
+    context.log.info("%d kinds of noise; left out, for want of what they need: %s", len(plan.noises), lacking or "none")
     figures = run.everything(dataset, plan, config.cost_sizes, compute.torch_device())
-    leaderboard.write(figures, home.leaderboard)
+    leaderboard.write(figures, home.leaderboard, lacking)
     result = publish(context, warehouse, schema.IMPORTANCE_BENCHMARK, figures, made, leaderboard.headline(figures))
     return dg.MaterializeResult(
         data_version=result.data_version,
-        metadata={**result.metadata, "leaderboard": dg.MetadataValue.path(home.leaderboard)},
+        metadata={**result.metadata, "left_out": lacking, "leaderboard": dg.MetadataValue.path(home.leaderboard)},
     )

@@ -6,7 +6,9 @@ from datetime import date
 
 import dagster as dg
 from duckdb import DuckDBPyConnection
+from pydantic import ValidationError
 
+from assets.benchmark import importance_benchmark
 from assets.evaluate import evaluation_report
 from assets.importance import (
     fold_predictions,
@@ -29,6 +31,7 @@ from assets.prepare import (
 )
 from assets.publish import made_from
 from ecom_pipeline import cleaning, ledger
+from ecom_pipeline.errors import InputError
 from resources.home import Home
 from resources.warehouse import Warehouse
 
@@ -89,6 +92,7 @@ def up_to_embeddings(
     """The runs that a benchmark takes: whatever is stale up to the embeddings, then the benchmark itself."""
     needed = {asset.to_user_string() for one in [*CATALOGUE, cleaned_interactions] for asset in one.keys}
     needed |= {"training_samples", "embeddings"}
+    config_of(importance_benchmark, run_config)  # a wrong setting is told before the work begins
     while True:
         plan = next_plan(warehouse, home, run_config, made())
         wanted = tuple(name for name in plan.assets if name in needed)
@@ -99,10 +103,22 @@ def up_to_embeddings(
 
 
 def config_of(asset: dg.AssetsDefinition, run_config: Mapping) -> dg.Config | None:
-    """The configuration an asset would run with: what is given, and its defaults."""
+    """The configuration an asset would run with: what is given, and its defaults.
+
+    Raises:
+        InputError: if what is given cannot be taken.
+    """
     kind = asset.op.compute_fn.decorated_fn.__annotations__.get("config")  # type: ignore[union-attr]
     given = run_config.get("ops", {}).get(asset.op.name, {}).get("config", {})
-    return kind(**given) if kind else None
+    try:
+        return kind(**given) if kind else None
+    except ValidationError as error:
+        wrong = error.errors()
+        name, told = ".".join(str(part) for part in wrong[0]["loc"]), wrong[0]["input"]
+        raise InputError(
+            f"configuration of {asset.op.name!r}: {len(wrong)} settings cannot be taken; first: {name!r} is {told!r}. "
+            f"{wrong[0]['msg']}: correct the file that was given as --config."
+        ) from error
 
 
 def _stale(

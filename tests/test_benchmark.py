@@ -17,7 +17,7 @@ from ecom_pipeline.benchmark import leaderboard
 from ecom_pipeline.benchmark.dataset import from_samples, generated, told_samples
 from ecom_pipeline.benchmark.finding import found, lower_of_two_means
 from ecom_pipeline.benchmark.noise import KINDS, corrupted
-from ecom_pipeline.benchmark.run import Plan, everything, noises, tasks
+from ecom_pipeline.benchmark.run import Plan, everything, left_out, noises, tasks
 from ecom_pipeline.benchmark.training import Labels, LinearLearner, NetworkLearner, removal_areas, tuned_scores
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.networks import NetworkSettings
@@ -143,6 +143,21 @@ def test_what_cannot_be_read_is_refused():
         tasks(["find", "win"])
 
 
+def test_what_the_data_lack_is_told():
+    names = ("oof_confidence", "aum", "recency", "inverse_propensity", "knn_shapley")
+    assert left_out(generated(200, 0), names) == {"recency": "age_days", "inverse_propensity": "propensity"}
+
+
+def test_a_setting_that_cannot_be_taken_ends_with_2(finished, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("ops: {importance_benchmark: {config: {n_seeds: 0}}}")
+    told = ecom("benchmark", "--config", config, home=finished.home)
+    assert told.returncode == 2
+    assert (
+        "1 settings cannot be taken; first: 'n_seeds' is 0. Input should be greater than or equal to 1" in told.stderr
+    )
+
+
 def test_a_dataset_of_a_home_has_its_splits_and_its_disputed_labels(finished):
     with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
         samples = told_samples(db)
@@ -169,7 +184,7 @@ def test_the_benchmark_of_a_home_is_made_when_asked_for(finished, tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 def test_a_real_browser_sorts_the_leaderboard(figures, tmp_path):
     page = tmp_path / "b.html"
-    leaderboard.write(figures, page, "Of generated data.")
+    leaderboard.write(figures, page, {"recency": "age_days"}, "Of generated data.")
     text = page.read_text()
     assert "http" not in text.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace(
         "http://purl", ""
@@ -193,6 +208,6 @@ def test_verdicts_say_who_finds_and_whether_weights_help(figures):
 def test_the_page_is_written_without_cost_and_with_one_seed(tmp_path):
     plan = Plan(("oof_confidence",), (("random", 0.2),), ("find",), 1)
     figures = everything(generated(200, 0, n_features=4), plan, [], "cpu")
-    leaderboard.write(figures, tmp_path / "b.html")
+    leaderboard.write(figures, tmp_path / "b.html", {})
     assert "oof_confidence" in (tmp_path / "b.html").read_text()
     assert pd.isna(figures.ci_low).all()

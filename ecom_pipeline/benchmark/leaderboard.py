@@ -45,18 +45,20 @@ class Board:
     figure: str
 
 
-def write(figures: pd.DataFrame, path: Path, note: str = "") -> None:
+def write(figures: pd.DataFrame, path: Path, lacking: Mapping[str, str], note: str = "") -> None:
     """Write the page.
 
     Args:
         figures: rows of `importance_benchmark`.
         path: of the page.
+        lacking: estimators that were left out, and what the data lack for each.
         note: a sentence on what the figures are of, shown on top.
     """
     html.write(
         "benchmark.html.j2",
         path,
         note=note,
+        lacking=lacking,
         verdicts=verdicts(figures),
         boards=[*_finding(figures), *_curves(figures), *_training(figures)],
         cost=_cost(figures),

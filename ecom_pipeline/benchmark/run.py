@@ -27,6 +27,7 @@ from ecom_pipeline.benchmark.values import Valued, evidence_of, valued
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.catalogue import AGAINST_BIAS, named
 from ecom_pipeline.importance.estimator import Estimator
+from ecom_pipeline.importance.preparation import MADE
 from ecom_pipeline.importance.selection import Search
 from ecom_pipeline.ranking.evaluation import evaluate
 
@@ -88,6 +89,14 @@ def everything(dataset: Dataset, plan: Plan, cost_sizes: Sequence[int], device: 
     if cost_sizes:
         parts.append(cost(plan.estimators, sorted(cost_sizes), device))
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def left_out(dataset: Dataset, names: Sequence[str]) -> dict[str, str]:
+    """Estimators that cannot be asked about these data, and the first thing that each lacks."""
+    evidence = evidence_of(dataset, dataset.train.rows.label, dataset.validation.rows.label, 2, "cpu")
+    lacking = {one.name: evidence.lacks(one.needs) for one in named(names)}
+    found = {name: [need for need in needs if need not in MADE] for name, needs in lacking.items()}
+    return {name: needs[0] for name, needs in found.items() if needs}
 
 
 def noises(told: Sequence[str]) -> tuple[tuple[str, float], ...]:

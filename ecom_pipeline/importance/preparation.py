@@ -11,6 +11,7 @@ from ecom_pipeline.importance.estimator import Estimator, Evidence
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.networks import DynamicsRecorder, NetworkSettings, out_of_fold_network_scores
 
+MADE = ("oof_score", "dynamics")  # what `prepared` makes of features, labels and folds
 _WATCHED = NetworkSettings(width=32, n_epochs=20)
 _WEIGHT_DECAY = (
     1.0  # of the networks whose training is watched: light, so that wrong labels are learned late, not never
