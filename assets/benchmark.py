@@ -64,8 +64,8 @@ def importance_benchmark(
     lacking = run.left_out(dataset, config.estimators)
     context.log.info("%d kinds of noise; left out, for want of what they need: %s", len(plan.noises), lacking or "none")
     figures = run.everything(dataset, plan, config.cost_sizes, compute.torch_device())
-    leaderboard.write(figures, home.leaderboard, lacking)
     result = publish(context, warehouse, schema.IMPORTANCE_BENCHMARK, figures, made, leaderboard.headline(figures))
+    leaderboard.write(figures, home.leaderboard, lacking)  # after the rows: hours of work do not hang on a page
     return dg.MaterializeResult(
         data_version=result.data_version,
         metadata={**result.metadata, "left_out": lacking, "leaderboard": dg.MetadataValue.path(home.leaderboard)},
