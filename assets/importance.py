@@ -119,7 +119,7 @@ class TrialsConfig(dg.Config):
 
 @dg.asset(
     deps=[sample_values, training_samples, embeddings],
-    code_version="1",
+    code_version="2",
     group_name="importance",
     kinds={"optuna"},
     metadata={"dagster/column_schema": column_schema(schema.WEIGHTING_TRIALS)},

@@ -1,3 +1,4 @@
+import duckdb
 import numpy as np
 import pytest
 
@@ -66,3 +67,11 @@ def test_values_that_do_not_differ_leave_nothing_to_choose():
 def test_one_validation_group_is_too_few_to_choose_by():
     with pytest.raises(SampleError, match=r"1 of 1 groups have a figure.*name an estimator instead"):
         choose(values(), LABEL, GROUP, lambda weights: np.full((weights.shape[1], 1, 1), 0.5), Search(n_trials=12))
+
+
+def test_the_literal_formula_takes_no_part_in_the_choice(finished):
+    with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
+        tried = {name for (name,) in db.execute("select distinct estimator from weighting_trials").fetchall()}
+        valued = {name for (name,) in db.execute("select distinct estimator from sample_values").fetchall()}
+    assert "literal_prediction_gap" in valued
+    assert tried <= valued - {"literal_prediction_gap"} | {NONE}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.benchmark.dataset import Dataset
 from ecom_pipeline.benchmark.values import shown_half
+from ecom_pipeline.importance.catalogue import ONLY_BY_NAME
 from ecom_pipeline.importance.estimator import one_hot
 from ecom_pipeline.importance.frames import AUTOMATIC
 from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads
@@ -126,7 +127,7 @@ def tuned_scores(
     Every side has as many trials: an estimator 6 maps times the learner's grid; the unweighted twin and the oracle,
     who have no map to choose, a grid 6 times as fine. `automatic` is what `selection.choose` takes, `oracle` has
     weight 0 for the wrong labels. Estimators in `asked_holdout` are tuned on the half of validation that they did not
-    ask, and the automatic choice leaves them out.
+    ask, and the automatic choice leaves them out, as it does the literal prediction gap.
     """
     held = _rows(dataset, labels)
     unseen = ~shown_half(held.group)
@@ -149,7 +150,7 @@ def tuned_scores(
         for name, on_validation, on_test in zip(values, *by_trial, strict=True):
             blind = name in asked_holdout
             result[name] = on_test[_best(kept, on_validation[:, unseen]) if blind else _best(held, on_validation)]
-        honest = {name: value for name, value in values.items() if name not in asked_holdout}
+        honest = {name: value for name, value in values.items() if name not in asked_holdout | ONLY_BY_NAME}
         automatic = _automatic(dataset, labels, honest, learner, search, device)
         result[AUTOMATIC] = result[UNWEIGHTED] if automatic is None else automatic
     return result

@@ -88,6 +88,7 @@ COSTLY = frozenset(
     }
 )  # hundreds of fits: minutes where the others take seconds
 QUICK = tuple(name for name in NAMES if name not in COSTLY)
+ONLY_BY_NAME = frozenset({"literal_prediction_gap"})  # kept to be judged; no choice may take it
 AGAINST_BIAS = frozenset(
     {
         "inverse_propensity",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecom_pipeline.importance.catalogue import named
+from ecom_pipeline.importance.catalogue import ONLY_BY_NAME, named
 from ecom_pipeline.importance.frames import Result
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.importance.selection import Search, choose
@@ -29,6 +29,8 @@ def try_weightings(
     device: str,
 ) -> Result:
     """Rows of `weighting_trials`. Estimators that asked the validation samples take no part: they know the answers.
+
+    Nor does the literal prediction gap, which is trained with only when asked for by name.
 
     Args:
         samples: training samples.
@@ -63,4 +65,4 @@ def try_weightings(
 
 
 def _blind(names: Sequence[str]) -> list[str]:
-    return [one.name for one in named(names) if "holdout" not in one.needs]
+    return [one.name for one in named(names) if "holdout" not in one.needs and one.name not in ONLY_BY_NAME]
