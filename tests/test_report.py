@@ -1,8 +1,10 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import duckdb
+import pandas as pd
 import pytest
 
 from ecom_pipeline import report
@@ -65,3 +67,15 @@ def test_the_table_in_the_terminal_has_each_model_once(page):
     lines = report.lines(page)
     for model in report.MODELS:
         assert sum(line.startswith(f"{model:<24}") for line in lines) == 1
+
+
+def test_where_no_weights_are_chosen_the_page_says_so_and_shows_no_slices(page, tmp_path):
+    page.manifest["inputs"]["estimator"] = "automatic"
+    page.trials["chosen"] = page.trials.estimator == "none"
+    weighted = page.weights[page.weights.estimator == "oof_confidence"].assign(estimator="automatic", sample_weight=1.0)
+    told = replace(page, weights=pd.concat([page.weights[page.weights.estimator != "automatic"], weighted]))
+    assert report.verdict(told).startswith("No weights are used: none of 12 weightings")
+    report.write(told, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert text.count("<svg") == 2
+    assert "the differences are 0 by construction" in text
