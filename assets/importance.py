@@ -3,6 +3,8 @@
 from typing import Literal
 
 import dagster as dg
+import pandas as pd
+from duckdb import DuckDBPyConnection
 from pydantic import Field
 
 from assets.language import embeddings
@@ -13,11 +15,17 @@ from ecom_pipeline.importance import frames
 from ecom_pipeline.importance.selection import Search
 from ecom_pipeline.importance.weights import WeightMap
 from ecom_pipeline.language.embeddings import sample_features
+from ecom_pipeline.language.features import PairFeatures
 from resources.compute import Compute
 from resources.warehouse import Warehouse
 
 TRAIN = "select * from training_samples where split = 'train' order by sample_id"
 VALIDATION = "select * from training_samples where split = 'validation' order by sample_id"
+
+
+def _with_features(db: DuckDBPyConnection, query: str) -> tuple[pd.DataFrame, PairFeatures]:
+    samples = db.sql(query).df()
+    return samples, sample_features(db, samples)
 
 
 class FoldConfig(dg.Config):
@@ -40,8 +48,7 @@ def fold_predictions(
     """One row per training sample and repeat: its score by a model that saw neither it nor its group."""
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
-        samples = db.sql(TRAIN).df()
-        features = sample_features(db, samples)
+        samples, features = _with_features(db, TRAIN)
     context.log.info("scoring %d samples, %d repeats", len(samples), config.n_repeats)
     scored = frames.score(samples, features, **settings_of(config), device=compute.torch_device())
     return publish(context, warehouse, schema.FOLD_PREDICTIONS, scored.frame, made, scored.figures)
@@ -94,8 +101,7 @@ def sample_values(
     """One row per estimator and training sample: what the sample is worth to learn from."""
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
-        seen, held = (db.sql(query).df() for query in (TRAIN, VALIDATION))
-        seen_features, held_features = (sample_features(db, samples) for samples in (seen, held))
+        (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
         predictions = db.sql("from fold_predictions").df()
     valued = frames.value(
         *(seen, seen_features, predictions, held, held_features),
@@ -134,8 +140,7 @@ def weighting_trials(
     settings = settings_of(config)
     n_components = settings.pop("n_components")
     with warehouse.connect() as db:
-        seen, held = (db.sql(query).df() for query in (TRAIN, VALIDATION))
-        seen_features, held_features = (sample_features(db, samples) for samples in (seen, held))
+        (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
         values = db.sql("from sample_values").df()
     context.log.info("trying %d weightings on %d validation samples", config.n_trials, len(held))
     tried = try_weightings(

@@ -22,6 +22,7 @@ from cleanlab.filter import find_label_issues
 from scipy.stats import t as student
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
+from ecom_pipeline.benchmark.finding import f1
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.threshold import find_wrong_labels
 from ecom_pipeline.language.embeddings import embed
@@ -162,11 +163,6 @@ def flipped(samples: Labelled, trial: Trial, n_classes: int, rng: np.random.Gene
     return np.where(wrong, other, samples.truth)
 
 
-def f1(said: np.ndarray, wrong: np.ndarray) -> float:
-    """F1 of finding what is wrong."""
-    return 2 * (said & wrong).sum() / max(said.sum() + wrong.sum(), 1)
-
-
 def measured(trial: Trial, seed: int) -> dict[str, float]:
     """Figures of one seed."""
     rng = np.random.default_rng(seed)
@@ -177,7 +173,7 @@ def measured(trial: Trial, seed: int) -> dict[str, float]:
     fold = np.column_stack([fold_of(samples.group, N_FOLDS, seed * N_REPEATS + one) for one in range(N_REPEATS)])
     score = out_of_fold_scores(samples.features, label, fold, N_FOLDS, "cpu").score
     found = find_wrong_labels(label, score)
-    figures = {"wrong": wrong.mean(), "flagged": found.wrong.mean(), "ours": f1(found.wrong, wrong)}
+    figures = {"wrong": wrong.mean(), "flagged": found.wrong.mean(), "ours": f1(wrong, found.wrong)}
     figures["precision"] = (found.wrong & wrong).sum() / max(found.wrong.sum(), 1)
     figures["recall"] = (found.wrong & wrong).sum() / max(wrong.sum(), 1)
     figures["expected"] = found.f1
@@ -185,7 +181,7 @@ def measured(trial: Trial, seed: int) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it says so where a class has few samples
             said = find_label_issues(observed, score.mean(1), filter_by=filter_by, n_jobs=1)
-        figures[name] = f1(said, wrong)
+        figures[name] = f1(wrong, said)
     return figures
 
 

@@ -26,7 +26,6 @@ from ecom_pipeline.importance.estimators import (
 from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
 
 SMOOTHING = 0.05  # of the stabilised gap, in probability
-_MANY_SUBSETS = 1000  # heads that are fitted for one game
 
 ALL: tuple[Estimator, ...] = (
     out_of_fold.OutOfFoldConfidence(),
@@ -60,9 +59,9 @@ ALL: tuple[Estimator, ...] = (
     graph.GroupAgreement(),
     graph.GraphAgreement(),
     games.DataOOB(),
-    games.DataShapley(n_subsets=_MANY_SUBSETS),
-    games.BetaShapley(n_subsets=_MANY_SUBSETS),
-    games.DataBanzhaf(n_subsets=_MANY_SUBSETS),
+    games.DataShapley(),
+    games.BetaShapley(),
+    games.DataBanzhaf(),
     gradients.LastLayerInfluence(),
     gradients.SelfInfluence(),
     gradients.TracIn(),

@@ -103,6 +103,7 @@ def value(
     """
     score, fold = _wide(samples, predictions)
     projection = Projection.fit(features, n_components)
+    group = np.unique(samples.group_id, return_inverse=True)[1]
     latest = max(samples.occurred_at.max(), held.occurred_at.max())
     evidence = Evidence(
         label=one_hot(samples.label),
@@ -110,8 +111,8 @@ def value(
         fold=fold,
         features=projection.apply(features),
         holdout=Holdout(projection.apply(held_features), one_hot(held.label)),
-        group=np.unique(samples.group_id, return_inverse=True)[1],
-        user=np.unique(samples.group_id, return_inverse=True)[1],
+        group=group,
+        user=group,
         item=np.unique(samples.item_id, return_inverse=True)[1],
         position=known(samples.position, np.int64),
         propensity=known(samples.propensity, np.float64),
