@@ -5,7 +5,7 @@ PipelineError
 │   ├── SourceError       a source cannot be found, read or recognised
 │   └── SampleError       the data leaves nothing to learn from
 ├── ModelError            a language model is missing or of a kind that we cannot cut
-├── DeviceError           the device that was asked for is not there
+├── DeviceError           the device that was asked for is not there, or its memory is too small
 └── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
 """
 
@@ -31,7 +31,7 @@ class ModelError(PipelineError):
 
 
 class DeviceError(PipelineError):
-    """The device that was asked for is not there."""
+    """The device that was asked for is not there, or has too little memory for the smallest part of the work."""
 
 
 class WarehouseError(PipelineError):
