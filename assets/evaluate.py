@@ -20,7 +20,6 @@ class EvaluationConfig(dg.Config):
 
     model: str = Field(default="all-MiniLM-L6-v2", description="As for `embeddings`.")
     max_tokens: int = Field(default=96, ge=8, le=8192, description="As for `embeddings`.")
-    token_budget: int = Field(default=4096, ge=8, description="Tokens of a batch when scoring.")
     seed: int = Field(default=0, ge=0, description="Of the bootstrap.")
 
 
@@ -45,7 +44,9 @@ def evaluation_report(
     taken = samples.item_id.map(popularity).fillna(0).to_numpy()
     settings = settings_of(config)
     context.log.info("judging %d test samples", len(samples))
-    figures = frames.judge(samples, features, taken, known, settings, compute.torch_device(), folder, config.seed)
+    figures = frames.judge(
+        samples, features, taken, known, settings, compute.torch_device(), folder, home.frozen, config.seed
+    )
     result = publish(context, warehouse, schema.EVALUATION, figures, made, {})
     with warehouse.connect() as db:
         page = report.gather(db, folder)

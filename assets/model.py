@@ -1,5 +1,7 @@
 """Stage 5: the language model's top layers learn with the weights, and a twin without."""
 
+from typing import Literal
+
 import dagster as dg
 from pydantic import Field
 
@@ -8,6 +10,8 @@ from assets.language import embeddings
 from assets.prepare import training_samples
 from assets.publish import made_from, plain, settings_of
 from ecom_pipeline import ledger
+from ecom_pipeline.curves import untracked
+from ecom_pipeline.ranking.design import Architecture, Method, Precision
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -22,23 +26,48 @@ class ModelConfig(dg.Config):
         default="automatic",
         description="Whose weights are used; automatic: as `weighting_trials` chose, which may be none. 'literal_prediction_gap' also scales the labels, as first written.",
     )
-    n_top: int = Field(default=2, ge=1, description="Layers that learn, from the top; the others are frozen.")
+    architecture: Architecture = Field(
+        default="two_tower",
+        description="two_tower: query and item are read apart, so items can be read ahead. cross_encoder: as one text, a text for each pair.",
+    )
+    method: Method = Field(
+        default="layers",
+        description="What learns: the top layers, all of the model (full), or adapters (lora, adalora, prefix, bottleneck).",
+    )
+    n_top: int = Field(default=2, ge=1, description="Layers that learn or carry adapters, from the top.")
+    rank: int = Field(
+        default=8, ge=1, description="Rank of lora and adalora, width of bottlenecks, number of prefixes."
+    )
+    frozen_gib: float = Field(
+        default=4,
+        ge=0,
+        description="Of what the frozen layers gave, kept on disk at most; more is computed each epoch.",
+    )
     n_components: int = Field(default=100, ge=1, description="Components of the head's projection.")
     penalties: list[float] = Field(default=[0.03, 0.1, 0.3, 1.0, 3.0], description="Tried for the head: L2 a sample.")
-    learning_rates: list[float] = Field(default=[3e-5, 1e-4], description="Tried one by one.")
+    learning_rates: list[float] = Field(
+        default=[], description="Tried one by one; none: 3e-5 and 1e-4, for adapters 3e-4 and 1e-3."
+    )
     weight_decays: list[float] = Field(default=[0.01, 0.1], description="One for each learning rate.")
     n_seeds: int = Field(default=3, ge=1, le=100, description="Trainings with the best settings.")
+    loss: Literal["pointwise", "pairwise", "listwise"] = Field(
+        default="pointwise", description="Only after pointwise training are scores probabilities."
+    )
     max_epochs: int = Field(default=2, ge=0, description="Passes over the samples, at most.")
     patience: int = Field(default=1, ge=1, description="Epochs without a better validation nDCG@10.")
     batch_pairs: int = Field(default=96, ge=2, description="Pairs of a step, about; groups stay whole.")
+    part_pairs: int = Field(default=0, ge=0, description="Pairs whose gradients are computed at once; 0: the step's.")
     warmup_share: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     token_budget: int = Field(default=4096, ge=8, description="Tokens of a batch when scoring.")
+    precision: Precision = Field(default="auto", description="auto: bf16 on GPUs that have it, fp32 elsewhere.")
+    compiled: bool = Field(default=False, description="Whether torch.compile makes one program of the language model.")
+    n_processes: int = Field(default=1, ge=1, description="That train together, one a GPU.")
     seed: int = Field(default=0, ge=0, description="First seed: order of the samples, and dropout.")
 
 
 @dg.asset(
     deps=[importance_weights, training_samples, embeddings],
-    code_version="2",
+    code_version="3",
     group_name="model",
     kinds={"pytorch", "safetensors"},
     pool="gpu",
@@ -58,7 +87,7 @@ def fine_tuned_model(
     inputs = {
         key.to_user_string(): contents[key.to_user_string()] for key in context.assets_def.asset_deps[context.asset_key]
     }
-    manifest = frames.fit(data, settings_of(config), compute.torch_device(), folder, inputs)
+    manifest = frames.fit(data, settings_of(config), compute.torch_device(), folder, home.frozen, inputs, untracked)
     n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
     with warehouse.transaction() as db:
         ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))

@@ -36,6 +36,11 @@ class Home(dg.ConfigurableResource):
         return self.folder / "models"
 
     @property
+    def frozen(self) -> Path:
+        """What frozen layers gave for texts; can be deleted at any time."""
+        return self.folder / "frozen"
+
+    @property
     def report(self) -> Path:
         """The latest report."""
         return self.folder / "reports" / "report.html"

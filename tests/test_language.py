@@ -3,10 +3,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from ecom_pipeline.errors import ModelError
-from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder, model_folder
+from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
 from ecom_pipeline.language.features import PairFeatures, Projection, pair_features, text_overlap
-from ecom_pipeline.language.frozen import freeze, top_layers
+from ecom_pipeline.language.models import find_model
 
 TEXTS = ["red mug", "a dimmable led desk lamp with a usb port", "女士跑鞋", "x " * 200, "mug"]
 
@@ -17,14 +16,14 @@ def encoder():
 
 
 def test_the_packaged_weights_are_the_published_ones():
-    weights = (model_folder(PACKAGED) / "model.safetensors").read_bytes()
+    weights = (find_model(PACKAGED).folder / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest().startswith("53aa5117")
 
 
 def test_embeddings_are_those_of_sentence_transformers(encoder):
     from sentence_transformers import SentenceTransformer
 
-    peer = SentenceTransformer(str(model_folder(PACKAGED)), device="cpu")
+    peer = SentenceTransformer(str(find_model(PACKAGED).folder), device="cpu")
     peer.max_seq_length = 64
     ours = encode(encoder, TEXTS, 2048).embedding
     np.testing.assert_allclose(ours, peer.encode(TEXTS, show_progress_bar=False), atol=1e-6)
@@ -37,32 +36,6 @@ def test_a_text_has_the_same_embedding_in_any_batch(encoder):
 
 def test_no_text_is_no_work(encoder):
     assert encode(encoder, [], 2048).embedding.shape == (0, 384)
-
-
-@pytest.mark.parametrize("n_top", [1, 2, 6])
-def test_frozen_states_and_top_layers_make_the_whole_encoder(encoder, n_top):
-    import torch
-
-    from ecom_pipeline.language.encoder import pool
-
-    states = freeze(encoder, TEXTS, n_top, 2048)
-    hidden, mask = states.batch(np.arange(len(TEXTS)), encoder.device)
-    with torch.inference_mode():
-        for layer in top_layers(encoder, n_top).eval():
-            hidden = layer(hidden, mask[:, None, None, :])
-    whole = encode(encoder, TEXTS, 2048).embedding
-    np.testing.assert_allclose(pool(hidden, mask).numpy(), whole, atol=2e-3)  # states are kept in half precision
-    assert len(encoder.model.encoder.layer) == 6
-
-
-def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"1 file is missing: .*model.safetensors.*Check the path"):
-        load_encoder(str(tmp_path), 64, "cpu")
-
-
-def test_more_layers_than_there_are_is_an_error(encoder):
-    with pytest.raises(ModelError, match=r"7 were asked for.*\[1, 6\]"):
-        top_layers(encoder, 7)
 
 
 def test_texts_without_a_common_word_share_nothing_and_equal_ones_share_all():

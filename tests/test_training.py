@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,12 +7,13 @@ import torch
 
 from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
 from ecom_pipeline.language.features import Projection, pair_features
-from ecom_pipeline.language.frozen import freeze, top_layers
+from ecom_pipeline.language.frozen import freeze
 from ecom_pipeline.ranking import training
-from ecom_pipeline.ranking.model import Pairs, Ranker
-from ecom_pipeline.ranking.training import TrainingSettings, group_batches, train, weighted_loss
+from ecom_pipeline.ranking.design import Design, Learning
+from ecom_pipeline.ranking.model import Pairs, make_ranker
+from ecom_pipeline.ranking.training import TrainingSettings, group_batches, train
 
-SETTINGS = TrainingSettings(1e-4, 0.01, 3, 3, 16, 0.1, 1024, "weighted")
+SETTINGS = TrainingSettings(1e-4, 0.01, max_epochs=3, patience=3, batch_pairs=16, token_budget=1024)
 TEXTS = [
     "mug",
     "lamp",
@@ -26,19 +28,21 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def small():
+def small(tmp_path_factory):
     """Nine texts, 24 groups of one query and six items, and a ranker to start from."""
     encoder = load_encoder(PACKAGED, 16, "cpu")
-    states = freeze(encoder, TEXTS, 1, 1024)
+    states = freeze(encoder, TEXTS, 1, 1024, tmp_path_factory.mktemp("store"))
     context = np.repeat(np.arange(24) % 3, 6)
     item = np.tile(np.arange(3, 9), 24)
     label = (context == (item - 3) % 3).astype(float)
     texts = [[TEXTS[i] for i in rows] for rows in (context, item)]
     vectors = encode(encoder, TEXTS, 1024).embedding
     features = pair_features(vectors[context], vectors[item], texts[0], texts[1], texts[1])
-    pairs = Pairs(context, item, features.match[:, 1:], np.repeat(np.arange(24), 6), label, label)
+    rows = np.column_stack([context, item])
+    pairs = Pairs(rows, features.match[:, 1:], np.repeat(np.arange(24), 6), label, label)
     head = np.zeros(4 + 5 + 1, np.float32)
-    return states, pairs, Ranker(top_layers(encoder, 1), Projection.fit(features, 4), head)
+    design = Design("two_tower", Learning("layers", 1), 4, 1.0)
+    return states, pairs, make_ranker(design, encoder, Projection.fit(features, 4), head, frozen=True)
 
 
 def run(small, checkpoint, weight=None, settings=SETTINGS, seed=0):
@@ -85,37 +89,13 @@ def test_a_killed_training_goes_on_to_the_same_ranker(small, tmp_path, monkeypat
     assert torch.equal(parameters(resumed), parameters(whole))
 
 
-def test_a_weight_of_0_is_the_same_as_not_being_there(small):
-    logit, label = torch.tensor([0.3, -1.0, 2.0]), torch.tensor([1.0, 0.0, 0.0])
-    with_zero = weighted_loss(logit, label, torch.tensor([1.5, 1.5, 0.0]), "weighted") * 3
-    without = weighted_loss(logit[:2], label[:2], torch.tensor([1.5, 1.5]), "weighted") * 2
-    assert with_zero.item() == pytest.approx(without.item())
-
-
-def test_weights_of_1_give_plain_cross_entropy():
-    logit, label = torch.tensor([0.3, -1.0, 2.0]), torch.tensor([1.0, 0.0, 0.5])
-    plain = torch.nn.functional.binary_cross_entropy_with_logits(logit, label)
-    for loss in training.LOSSES:
-        assert weighted_loss(logit, label, torch.ones(3), loss).item() == pytest.approx(plain.item())
-
-
-def test_the_literal_loss_counts_a_weight_twice():
-    logit, label, weight = torch.tensor([0.3]), torch.tensor([1.0]), torch.tensor([3.0])
-    literal, plain = (
-        weighted_loss(logit, label, w, loss).item() for w, loss in ((weight, "literal"), (weight / 3, "weighted"))
-    )
-    assert literal == pytest.approx(9 * plain)
-
-
 def test_weights_move_the_ranker(small, tmp_path):
     weight = np.where(np.arange(len(small[1])) % 2, 2.0, 0.0)
     assert not torch.equal(parameters(run(small, tmp_path / "a", weight)[0]), parameters(run(small, tmp_path / "b")[0]))
 
 
 def test_a_ranker_that_training_does_not_help_stays_as_it_was(small, tmp_path):
-    ranker, trained = run(
-        small, tmp_path / "c", settings=SETTINGS.__class__(1e-4, 0.01, 0, 1, 16, 0.1, 1024, "weighted")
-    )
+    ranker, trained = run(small, tmp_path / "c", settings=replace(SETTINGS, max_epochs=0))
     assert trained.best_epoch == 0
     assert torch.equal(parameters(ranker), parameters(small[2]))
 

