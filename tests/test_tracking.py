@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -72,21 +73,22 @@ def _tensorboard(home, name):
 
 def _wandb(home, name):
     files = sorted((home / "model" / "abc" / "wandb").glob("offline-run-*/*.wandb"))
-    told = [
-        [json.loads(line) for line in _inspect(file).splitlines()] for file in files if f'"{name}"' in _inspect(file)
-    ]
+    told = [records for records in map(_records, files) if records["run"][0]["run"]["display_name"] == name]
     assert len(told) == 1, "a run must have one file"
-    (records,) = told
-    points = [record["history"]["item"] for record in records if record["type"] == "history"]
-    settings = next(record["run"]["config"]["update"] for record in records if record["type"] == "run")
-    ends = [record["exit"]["exit_code"] for record in records if record["type"] == "exit"]
+    points = [record["history"]["item"] for record in told[0]["history"]]
+    settings = told[0]["run"][0]["run"]["config"]["update"]
     settings = {key: value for key, value in settings.items() if not key.startswith("_")}
+    ends = [record["exit"]["exit_code"] for record in told[0].get("exit", [])]
     return [(p["_step"], p["loss"]) for p in points], settings, "finished" if ends == [0] else "stopped"
 
 
-def _inspect(file):
+def _records(file):
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    kinds = {}
+    for record in map(json.loads, lines):
+        kinds.setdefault(record["type"], []).append(record)
+    return kinds
 
 
 def _mlflow(home, name):
@@ -105,8 +107,21 @@ def _tell_and_stop(watch, error):
     raise error
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory) -> Path:
+    """MLflow's empty database: it takes a second to make."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
 def tracking(request, tmp_path) -> Tracking:
+    if request.param == "mlflow":
+        (tmp_path / "curves").mkdir()
+        shutil.copy(request.getfixturevalue("database"), tmp_path / "curves")
     return Tracking(path=str(tmp_path / "curves"), backend=request.param)
 
 
@@ -174,7 +189,7 @@ def test_several_runs_are_open_side_by_side(tracking):
     assert read(tracking, "other")[0] == [(1, 2.0), (2, 2.0)]
 
 
-@keepers
+@pytest.mark.parametrize("tracking", KEEPERS[:2], indirect=True)
 def test_a_killed_training_goes_on_without_a_double_point(tracking):
     command = [sys.executable, "-c", KILLED, tracking.path, tracking.backend]
     alone = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # else it joins ours
