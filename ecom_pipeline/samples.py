@@ -15,7 +15,7 @@ from ecom_pipeline import schema
 from ecom_pipeline.errors import SampleError
 
 NEW_VISITOR = "new visitor"
-_TAKEN = "(action in ('click', 'cart', 'purchase') or action = 'review' and coalesce(rating, 5) > 3)"
+TAKEN = "(action in ('click', 'cart', 'purchase') or action = 'review' and coalesce(rating, 5) > 3)"
 _FEW_GROUPS = 200  # below this, shares of a hash are too uneven: groups are ranked by their hash instead
 
 
@@ -136,7 +136,7 @@ def _acts() -> str:
             case when query is null then 'browse' else 'search' end as origin,
             case when query is null then 'visit:' || md5(concat_ws('|', actor, day))
                 else 'query:' || md5(lower(query)) end as group_id,
-            bool_or({_TAKEN}) as taken, min(propensity) as propensity, min(position) as position,
+            bool_or({TAKEN}) as taken, min(propensity) as propensity, min(position) as position,
             min(min(occurred_at)) over (partition by actor, lower(query), day) as started_at
         from told group by actor, day, query, lower(query), item_id"""
 
@@ -253,7 +253,7 @@ def _history(rules: SampleRules) -> str:
             from (select distinct visit_id, actor, started_at from visits where origin = 'browse') as v
                 join cleaned_interactions as e
                 on coalesce(e.user_id, e.session_id) = v.actor and e.occurred_at < v.started_at
-            where {_TAKEN} group by v.visit_id, e.item_id),
+            where {TAKEN} group by v.visit_id, e.item_id),
         ranked as (
             select *, sum(n) over (partition by visit_id) as n_context_rows,
                 row_number() over (partition by visit_id order by last_at desc, item_id) as nth
@@ -310,7 +310,7 @@ def _require(db: DuckDBPyConnection, counts: dict[str, object]) -> None:
         schema.REJECTED_ROWS.create(db)
         n_events, n_taken, n_judged, n_rejected, rule = db.execute(
             f"""select (select count(*) from cleaned_interactions),
-                (select count(*) from cleaned_interactions where {_TAKEN}), (select count(*) from judgments),
+                (select count(*) from cleaned_interactions where {TAKEN}), (select count(*) from judgments),
                 (select count(*) from rejected_rows where source <> 'items'),
                 (select mode(rule || ': ' || reason) from rejected_rows where source <> 'items')"""
         ).fetchall()[0]
