@@ -3,10 +3,12 @@
 import dagster as dg
 from pydantic import Field
 
+from assets.language import adapted_encoder, encoder_folder
 from assets.model import fine_tuned_model
 from assets.prepare import training_samples
-from assets.publish import column_schema, plain, publish, recipe, settings_of
+from assets.publish import column_schema, plain, publish, recipe
 from ecom_pipeline import ledger, report, schema
+from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.language.embeddings import sample_features
 from resources.compute import Compute
 from resources.home import Home
@@ -18,13 +20,14 @@ TEST = "select * from training_samples where split = 'test' order by sample_id"
 class EvaluationConfig(dg.Config):
     """How figures and their intervals are made."""
 
-    model: str = Field(default="all-MiniLM-L6-v2", description="As for `embeddings`.")
-    max_tokens: int = Field(default=96, ge=8, le=8192, description="As for `embeddings`.")
     seed: int = Field(default=0, ge=0, description="Of the bootstrap.")
 
 
 @dg.asset(
-    deps=[fine_tuned_model, training_samples, "embeddings", "importance_weights", "label_suspicions", "rejected_rows"],
+    deps=[
+        *(fine_tuned_model, training_samples, adapted_encoder, "embeddings", "importance_weights"),
+        *("label_suspicions", "rejected_rows"),
+    ],
     code_version="2",
     group_name="evaluate",
     kinds={"html"},
@@ -39,14 +42,13 @@ def evaluation_report(
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         folder = home.models / ledger.entries(db, "fine_tuned_model")[ledger.WHOLE].content
+        chosen = encoder_folder(db, home)
         samples = db.sql(TEST).df()
         features, popularity, known = sample_features(db, samples), report.popularity(db), report.train_items(db)
     taken = samples.item_id.map(popularity).fillna(0).to_numpy()
-    settings = settings_of(config)
     context.log.info("judging %d test samples", len(samples))
-    figures = frames.judge(
-        samples, features, taken, known, settings, compute.torch_device(), folder, home.frozen, config.seed
-    )
+    encoder = open_encoder(chosen, compute.torch_device())
+    figures = frames.judge(samples, features, taken, known, encoder, folder, home.frozen, config.seed)
     result = publish(context, warehouse, schema.EVALUATION, figures, made, {})
     with warehouse.connect() as db:
         page = report.gather(db, folder)

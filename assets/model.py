@@ -6,11 +6,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets.importance import TRAIN, VALIDATION, importance_weights
-from assets.language import embeddings
+from assets.language import adapted_encoder, embeddings, encoder_folder
 from assets.prepare import training_samples
 from assets.publish import made_from, plain, settings_of
 from ecom_pipeline import ledger
 from ecom_pipeline.curves import untracked
+from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.ranking.design import Architecture, Method, Precision
 from resources.compute import Compute
 from resources.home import Home
@@ -20,8 +21,6 @@ from resources.warehouse import Warehouse
 class ModelConfig(dg.Config):
     """How both twins learn; the search is the same for both."""
 
-    model: str = Field(default="all-MiniLM-L6-v2", description="As for `embeddings`.")
-    max_tokens: int = Field(default=96, ge=8, le=8192, description="As for `embeddings`.")
     estimator: str = Field(
         default="automatic",
         description="Whose weights are used; automatic: as `weighting_trials` chose, which may be none. 'literal_prediction_gap' also scales the labels, as first written.",
@@ -66,7 +65,7 @@ class ModelConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[importance_weights, training_samples, embeddings],
+    deps=[importance_weights, training_samples, embeddings, adapted_encoder],
     code_version="3",
     group_name="model",
     kinds={"pytorch", "safetensors"},
@@ -81,13 +80,14 @@ def fine_tuned_model(
     with warehouse.connect() as db:
         contents = ledger.contents(db)
         made = made_from(context.assets_def, "fine_tuned_model", config, contents)
+        chosen = encoder_folder(db, home)
         data = frames.read_splits(db, TRAIN, VALIDATION, config.estimator)
-    folder = home.models / made
+    encoder, folder = open_encoder(chosen, compute.torch_device()), home.models / made
     context.log.info("training on %d samples in %s", len(data.train), folder)
     inputs = {
         key.to_user_string(): contents[key.to_user_string()] for key in context.assets_def.asset_deps[context.asset_key]
     }
-    manifest = frames.fit(data, settings_of(config), compute.torch_device(), folder, home.frozen, inputs, untracked)
+    manifest = frames.fit(data, encoder, settings_of(config), folder, home.frozen, inputs, untracked)
     n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
     with warehouse.transaction() as db:
         ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))

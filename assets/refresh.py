@@ -18,7 +18,7 @@ from assets.importance import (
     weighting_trials,
 )
 from assets.ingest import outside, raw_events, raw_items, raw_judgments
-from assets.language import embeddings
+from assets.language import adapted_encoder, embeddings
 from assets.model import fine_tuned_model
 from assets.prepare import (
     CleaningConfig,
@@ -37,7 +37,7 @@ from resources.warehouse import Warehouse
 
 CATALOGUE = [raw_items, raw_judgments, raw_events, items, judgments]
 SAMPLES = [
-    *(training_samples, embeddings, fold_predictions, label_suspicions),
+    *(training_samples, adapted_encoder, embeddings, fold_predictions, label_suspicions),
     *(sample_values, weighting_trials, importance_weights),
 ]
 MODELS = [fine_tuned_model, evaluation_report]
@@ -91,7 +91,7 @@ def up_to_embeddings(
 ) -> Iterator[Plan]:
     """The runs that a benchmark takes: whatever is stale up to the embeddings, then the benchmark itself."""
     needed = {asset.to_user_string() for one in [*CATALOGUE, cleaned_interactions] for asset in one.keys}
-    needed |= {"training_samples", "embeddings"}
+    needed |= {"training_samples", "adapted_encoder", "embeddings"}
     config_of(importance_benchmark, run_config)  # a wrong setting is told before the work begins
     while True:
         plan = next_plan(warehouse, home, run_config, made())

@@ -10,6 +10,8 @@ from assets.prepare import SamplesConfig
 from assets.publish import settings_of
 from ecom_pipeline import cleaning, sources
 from ecom_pipeline.language import embeddings
+from ecom_pipeline.language.adapted import Named, as_named, encoder_id
+from ecom_pipeline.language.models import PACKAGED
 from ecom_pipeline.samples import SampleRules, build_samples
 from ecom_pipeline.sources.source import COLUMNS, land
 from resources.warehouse import Warehouse
@@ -28,9 +30,8 @@ def load(folder: str) -> tuple[pd.DataFrame, object]:
         cleaning.clean_items(db)
         cleaning.clean_judgments(db)
         build_samples(db, SampleRules(**settings_of(SamplesConfig())))
-        embeddings.add(
-            db,
-            embeddings.embed(embeddings.missing_texts(db, "all-MiniLM-L6-v2", 96), "all-MiniLM-L6-v2", 96, 2048, "cpu"),
-        )
+        encoder = as_named(Named(PACKAGED, 96), Path(home))
+        texts = embeddings.missing_texts(db, encoder_id(encoder))
+        embeddings.add(db, embeddings.embed(texts, encoder, 2048, "cpu"))
         samples = db.sql("from training_samples order by sample_id").df()
         return samples, embeddings.sample_features(db, samples)

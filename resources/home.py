@@ -36,6 +36,11 @@ class Home(dg.ConfigurableResource):
         return self.folder / "models"
 
     @property
+    def encoders(self) -> Path:
+        """Language models in use, one folder each."""
+        return self.folder / "encoders"
+
+    @property
     def frozen(self) -> Path:
         """What frozen layers gave for texts; can be deleted at any time."""
         return self.folder / "frozen"

@@ -96,4 +96,8 @@ def test_every_relation_and_asset_has_a_blocking_gate():
 
 def test_gpu_work_is_in_a_pool_of_its_own():
     pools = {asset.key.to_user_string(): asset.op.pool for asset in defs.assets if len(asset.keys) == 1}
-    assert {name for name, pool in pools.items() if pool == "gpu"} == {"embeddings", "fine_tuned_model"}
+    assert {name for name, pool in pools.items() if pool == "gpu"} == {
+        "adapted_encoder",
+        "embeddings",
+        "fine_tuned_model",
+    }

@@ -5,6 +5,7 @@ On the floor of `language`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from ecom_pipeline import schema
 from ecom_pipeline.errors import WarehouseError
-from ecom_pipeline.language.encoder import encode, load_encoder
+from ecom_pipeline.language import adapted
+from ecom_pipeline.language.attributes import read_attributes
+from ecom_pipeline.language.encoder import encode
 from ecom_pipeline.language.features import PairFeatures, pair_features
-from ecom_pipeline.language.models import find_model
 
 # rows that the present samples read
 IN_USE = """text_hash in (
@@ -33,23 +35,23 @@ class Embedded:
     throughput: dict[str, float]
 
 
-def missing_texts(db: DuckDBPyConnection, model: str, max_tokens: int) -> list[str]:
+def missing_texts(db: DuckDBPyConnection, encoder_id: str) -> list[str]:
     """Distinct texts of the samples without a row under this encoder."""
     schema.EMBEDDINGS.create(db)
     rows = db.execute(
         """with texts as (select context_text as text from training_samples union select item_text from training_samples)
         select text from texts where md5(text) not in (select text_hash from embeddings where encoder_id = ?)
         order by text""",
-        [find_model(model).encoder_id(max_tokens)],
+        [encoder_id],
     )
     return [text for (text,) in rows.fetchall()]
 
 
-def embed(texts: Sequence[str], model: str, max_tokens: int, token_budget: int, device: str) -> Embedded:
-    """Read texts; the model is not even loaded where there are none."""
+def embed(texts: Sequence[str], folder: Path, token_budget: int, device: str) -> Embedded:
+    """Read texts with the encoder in use; it is not even loaded where there are none."""
     if not texts:
-        return Embedded(find_model(model).encoder_id(max_tokens), [], np.zeros((0, 1), np.float32), {})
-    encoder = load_encoder(model, max_tokens, device)
+        return Embedded(adapted.encoder_id(folder), [], np.zeros((0, 1), np.float32), {})
+    encoder = adapted.open_encoder(folder, device)
     encoded = encode(encoder, texts, token_budget)
     return Embedded(encoder.encoder_id, list(texts), encoded.embedding, encoded.throughput())
 
@@ -71,16 +73,18 @@ def add(db: DuckDBPyConnection, found: Embedded) -> None:
 
 
 def sample_features(db: DuckDBPyConnection, samples: pd.DataFrame) -> PairFeatures:
-    """Frozen features of samples, in their order.
+    """Frozen features of samples, in their order: of their texts, and of what `sample_attributes` tells.
 
     Raises:
-        WarehouseError: if a text has no embedding.
+        WarehouseError: if a text has no embedding, or a sample no attributes while others have.
     """
     rows = db.execute("select text_hash, embedding from embeddings").fetchnumpy()
     place = {name: row for row, name in enumerate(rows["text_hash"])}
     vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
     context, item = (_rows(db, samples[column], place) for column in ("context_text", "item_text"))
-    return pair_features(vectors[context], vectors[item], samples.context_text, samples.title, samples.item_text)
+    pairs = pair_features(vectors[context], vectors[item], samples.context_text, samples.title, samples.item_text)
+    known = read_attributes(db, samples.sample_id)
+    return pairs.beside(known.names, known.value)
 
 
 def _rows(db: DuckDBPyConnection, texts: pd.Series, place: dict[str, int]) -> list[int]:

@@ -16,7 +16,7 @@ from ecom_pipeline.curves import Track
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap
 from ecom_pipeline.language.embeddings import sample_features
-from ecom_pipeline.language.encoder import Encoder, Text, load_encoder
+from ecom_pipeline.language.encoder import Encoder, Text
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import Texts, read_texts
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
@@ -82,15 +82,14 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
 
 def fit(
     data: Splits,
+    encoder: Encoder,
     settings: Mapping,
-    device: str,
     folder: Path,
     store: Path,
     inputs: Mapping[str, str],
     track: Track,
 ) -> dict:
     """Train both twins into a folder; see `twins.fit_twins`. Frozen states are kept in `store`."""
-    encoder = load_encoder(settings["model"], settings["max_tokens"], device)
     learning = Learning(settings["method"], settings["n_top"], settings["rank"])
     design = Design(settings["architecture"], learning, settings["n_components"], settings["frozen_gib"])
     texts, rows = _texts(encoder, design, [data.train, data.validation], settings["token_budget"], store)
@@ -128,8 +127,7 @@ def judge(
     features: PairFeatures,
     popularity: np.ndarray,
     train_items: set[str],
-    settings: Mapping,
-    device: str,
+    encoder: Encoder,
     folder: Path,
     store: Path,
     seed: int,
@@ -141,14 +139,12 @@ def judge(
         features: their frozen features.
         popularity: (n,) how often each sample's item was taken before the test period.
         train_items: items that occur in training; others are cold.
-        settings: of the encoder and of scoring.
-        device: of torch.
+        encoder: the one that the twins began with.
         folder: the twins.
         store: of frozen states.
         seed: of the bootstrap.
     """
     manifest = read_manifest(folder)
-    encoder = load_encoder(settings["model"], settings["max_tokens"], device)
     design = read_design(folder)
     token_budget = manifest["settings"]["token_budget"]
     texts, rows = _texts(encoder, design, [samples], token_budget, store)
