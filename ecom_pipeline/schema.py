@@ -237,6 +237,40 @@ EMBEDDINGS = Relation(
     ),
 )
 
+IMAGE_EMBEDDINGS = Relation(
+    "image_embeddings",
+    "item that names a picture",
+    ("item_id",),
+    (
+        _text("item_id", "in `items`"),
+        _text("image_uri", "where the picture was looked for"),
+        _text("image_hash", "md5 of the file", required=False),
+        _text("encoder_id", "name and hash of the weights of the vision model"),
+        Column("embedding", "FLOAT[]", "unit length; null where the picture cannot be read", False),
+        _text("reason", "why the picture cannot be read; null where it can", required=False),
+    ),
+    may_be_empty=True,
+)
+
+SAMPLE_ATTRIBUTES = Relation(
+    "sample_attributes",
+    "sample, and what was known of its item before its visit; null where nothing was",
+    ("sample_id",),
+    (
+        _text("sample_id", "in `training_samples`"),
+        Column("popularity", "DOUBLE", "log share of the item in all that was taken", False),
+        Column("taken_before", "DOUBLE", "log of 1 + times that this user took the item", False, minimum=0),
+        Column("category_popularity", "DOUBLE", "log share of the category in all that was taken", False),
+        Column("category_taken_before", "DOUBLE", "log of 1 + times that this user took of the category", False, 0),
+        Column("price_listed", "DOUBLE", "1 where the catalogue has a price", False, minimum=0, maximum=1),
+        Column("price", "DOUBLE", "log price less the shop's mean", False),
+        Column("price_in_category", "DOUBLE", "log price less the category's mean", False),
+        Column("price_from_usual", "DOUBLE", "distance of the log price to what this user pays", False, minimum=0),
+        Column("image_similarity", "DOUBLE", "cosine to the mean picture of what this user took", False, -1.001, 1.001),
+        Column("image", "FLOAT[]", "principal components of the picture", False),
+    ),
+)
+
 FOLD_PREDICTIONS = Relation(
     "fold_predictions",
     "training sample, scored in one repeat by a model that saw neither it nor its group",
@@ -353,6 +387,8 @@ RELATIONS = {
         REJECTED_ROWS,
         TRAINING_SAMPLES,
         EMBEDDINGS,
+        IMAGE_EMBEDDINGS,
+        SAMPLE_ATTRIBUTES,
         FOLD_PREDICTIONS,
         LABEL_SUSPICIONS,
         SAMPLE_VALUES,

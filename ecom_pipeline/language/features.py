@@ -1,4 +1,4 @@
-"""What a head sees of a (context, item) pair: how their embeddings meet, and which words they share.
+"""What a head sees of a pair: how its embeddings meet, which words it shares, what else is known of its item.
 
 On the floor of `language`.
 """
@@ -6,6 +6,7 @@ On the floor of `language`.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ MATCH_NAMES = (
     "context_words_in_item_text",
     "shared_letter_triples",
 )
+_COMPONENT = "image_component_"  # of a picture, which has many of these columns
 MATCH_SCALE = 3.0  # matches are few and tell much: a larger scale is a weaker penalty
 
 
@@ -27,15 +29,26 @@ class PairFeatures:
 
     Attributes:
         meeting: (n, 2 d) float32: product and absolute difference of the two embeddings.
-        match: (n, 5) float32: cosine and four shares of what the texts have in common, in the order of `MATCH_NAMES`.
+        match: (n, m) float32: cosine and four shares of what the texts have in common, then what else is known.
+        names: (m,) of the columns of `match`; the first five are `MATCH_NAMES`.
     """
 
     meeting: NDArray[np.float32]
     match: NDArray[np.float32]
+    names: tuple[str, ...] = MATCH_NAMES
 
     def rows(self, rows: NDArray) -> "PairFeatures":
         """Some of the pairs."""
-        return PairFeatures(self.meeting[rows], self.match[rows])
+        return PairFeatures(self.meeting[rows], self.match[rows], self.names)
+
+    def only(self, names: Sequence[str]) -> "PairFeatures":
+        """All pairs with some columns of `match`, in their present order."""
+        kept = [name in names for name in self.names]
+        return PairFeatures(self.meeting, self.match[:, kept], tuple(compress(self.names, kept)))
+
+    def beside(self, names: Sequence[str], values: NDArray[np.float32]) -> "PairFeatures":
+        """The same pairs with more columns of `match`."""
+        return PairFeatures(self.meeting, np.hstack([self.match, values]).astype(np.float32), (*self.names, *names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +58,8 @@ class Projection:
     Attributes:
         centre: (2 d,) mean of `meeting`.
         components: (2 d, c) directions, scaled so that all entries together have variance 1.
-        match_mean: (5,) mean of `match`.
-        match_std: (5,) spread of `match`.
+        match_mean: (m,) mean of `match`.
+        match_std: (m,) spread of `match`.
     """
 
     centre: NDArray[np.float32]
@@ -66,15 +79,16 @@ class Projection:
         kept = slice(-1, -1 - min(n_components, len(variance)), -1)
         scale = np.sqrt(max(variance[kept].mean(), 1e-12))
         spread = pairs.match.std(0)
+        many = np.array([name.startswith(_COMPONENT) for name in pairs.names], bool)
         return cls(
             centre,
             (directions[:, kept] / scale).astype(np.float32),
             pairs.match.mean(0),
-            np.where(spread > 1e-6, spread, 1.0).astype(np.float32) / np.float32(MATCH_SCALE),
+            np.where(spread > 1e-6, spread, 1.0).astype(np.float32) / np.where(many, 1, MATCH_SCALE).astype(np.float32),
         )
 
     def apply(self, pairs: PairFeatures) -> NDArray[np.float32]:
-        """(n, c + 5 + 1): components, matches and a constant 1."""
+        """(n, c + m + 1): components, matches and a constant 1."""
         components = (pairs.meeting - self.centre) @ self.components
         match = (pairs.match - self.match_mean) / self.match_std
         return np.hstack([components, match, np.ones((len(match), 1), np.float32)]).astype(np.float32)
