@@ -92,12 +92,12 @@ def build_samples(db: DuckDBPyConnection, rules: SampleRules) -> dict[str, objec
     for relation in (schema.JUDGMENTS, schema.CLEANED_INTERACTIONS):
         relation.create(db)
     db.execute(f"create or replace temp table judged as {_judged(rules)}")
-    db.execute(f"create or replace temp table acts as {_acts()}")
+    db.execute(f"create or replace temp table acts as {acts()}")
     periods = _periods(db, rules)
     db.execute(f"create or replace temp table grouped as {_grouped(db, periods, rules)}")
     db.execute(f"create or replace temp table visits as {_visits(rules)}")
     db.execute(f"create or replace temp table drawn as {_drawn(rules)}")
-    db.execute(f"create or replace temp table history as {_history(rules)}")
+    db.execute(f"create or replace temp table history as {history(rules.history_items)}")
     db.execute(f"create or replace table training_samples as {_samples(rules)}")
     counts = _counts(db)
     _require(db, counts)
@@ -127,8 +127,8 @@ def _judged(rules: SampleRules) -> str:
         from judgments, (select min(relevance) as low, max(relevance) as high from judgments)"""
 
 
-def _acts() -> str:
-    """One row a visit and item: when the visit began, and whether the item was shown, taken or disliked."""
+def acts() -> str:
+    """A query: one row a visit and item, when the visit began, and whether the item was shown, taken or disliked."""
     return f"""
         with told as (
             select *, coalesce(user_id, session_id) as actor from cleaned_interactions where action <> 'return')
@@ -245,8 +245,8 @@ def _drawn(rules: SampleRules) -> str:
             <= {wanted} * any_value(n_positives)"""
 
 
-def _history(rules: SampleRules) -> str:
-    """What a browsing user took before the visit began: distinct titles, the latest first."""
+def history(n_items: int) -> str:
+    """A query: what the users of the browsing `visits` took before each began, as distinct titles, the latest first."""
     return f"""
         with before as (
             select v.visit_id, e.item_id, max(e.occurred_at) as last_at, count(*) as n
@@ -260,7 +260,7 @@ def _history(rules: SampleRules) -> str:
             from before)
         select visit_id, string_agg(title, '; ' order by nth) as context_text, max(last_at) as context_until,
             any_value(n_context_rows)::bigint as n_context_rows
-        from ranked join items using (item_id) where nth <= {rules.history_items} group by visit_id"""
+        from ranked join items using (item_id) where nth <= {n_items} group by visit_id"""
 
 
 def _samples(rules: SampleRules) -> str:
