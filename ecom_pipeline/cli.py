@@ -6,6 +6,7 @@ anything else.
 
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +67,7 @@ def _fail(error: object, code: int) -> None:
 def run(
     home: HomeOption = DEFAULT_HOME,
     source: Annotated[str, typer.Option(help="A packaged source's name, a folder, or NAME:FOLDER.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 and so on.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="First seed of training and of the bootstrap.", min=0)] = None,
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
@@ -155,7 +156,7 @@ def estimators() -> None:
 def benchmark(
     home: HomeOption = DEFAULT_HOME,
     source: Annotated[str, typer.Option(help="As for `run`: what to fill an empty home with.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 and so on.")] = "auto",
     seeds: Annotated[int | None, typer.Option(help="Runs with labels made wrong anew.", min=1)] = None,
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
@@ -253,8 +254,10 @@ def _source(source: str) -> str:
 
 
 def _device(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device: 1 value is unknown: {device!r}. It must be auto, cpu or cuda: choose one of them.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(
+            f"--device: 1 value is unknown: {device!r}. It must be auto, cpu, cuda, or cuda: and a number: choose one."
+        )
     return device
 
 

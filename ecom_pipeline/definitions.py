@@ -20,6 +20,7 @@ from assets.checks import CHECKS
 from assets.refresh import FLOW, next_plan, up_to_embeddings  # noqa: F401
 from resources.compute import Compute
 from resources.home import Home
+from resources.tracking import Tracking
 from resources.warehouse import Warehouse
 
 _home = Path(os.environ.get("ECOM_HOME") or ".ecom").expanduser().absolute()
@@ -31,7 +32,15 @@ RESOURCES = {
         asked_key=os.environ.get("ECOM_HASH_KEY", ""),
     ),
     "warehouse": Warehouse(path=str(_home / "warehouse.duckdb")),
-    "compute": Compute(device=os.environ.get("ECOM_DEVICE", "auto")),  # type: ignore[arg-type]
+    "compute": Compute(
+        device=os.environ.get("ECOM_DEVICE") or "auto",
+        memory_share=os.environ.get("ECOM_MEMORY_SHARE") or None,  # type: ignore[arg-type]
+    ),
+    "tracking": Tracking(
+        path=str(_home / "curves"),
+        backend=os.environ.get("ECOM_TRACKING") or "tensorboard",
+        wandb_mode=os.environ.get("WANDB_MODE") or "offline",
+    ),
 }
 
 
