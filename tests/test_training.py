@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
 from ecom_pipeline.language.features import Projection, pair_features
@@ -11,9 +12,11 @@ from ecom_pipeline.language.frozen import freeze
 from ecom_pipeline.ranking import training
 from ecom_pipeline.ranking.design import Design, Learning
 from ecom_pipeline.ranking.model import Pairs, make_ranker
+from ecom_pipeline.ranking.team import together
 from ecom_pipeline.ranking.training import TrainingSettings, group_batches, train
 
 SETTINGS = TrainingSettings(1e-4, 0.01, max_epochs=3, patience=3, batch_pairs=16, token_budget=1024)
+ONE_EPOCH = replace(SETTINGS, max_epochs=1)  # of later epochs rounding may choose another as the best
 TEXTS = [
     "mug",
     "lamp",
@@ -105,3 +108,98 @@ def test_batches_hold_every_row_once_and_whole_groups():
     batches = list(group_batches(group, 12, np.random.default_rng(0)))
     assert sorted(np.concatenate(batches).tolist()) == list(range(50))
     assert all(len(np.unique(group[rows])) * 5 == len(rows) for rows in batches)
+
+
+@pytest.mark.parametrize("loss", ["pointwise", "literal", "pairwise", "listwise"])
+def test_a_step_in_parts_is_the_step_in_one(small, tmp_path, loss):
+    whole, parts = (
+        run(without_dropout(small), tmp_path / "c", settings=replace(SETTINGS, loss=loss, part_pairs=size))[0]
+        for size in (0, 6)
+    )
+    torch.testing.assert_close(parameters(whole), parameters(parts), atol=2e-5, rtol=0)
+
+
+def without_dropout(small):
+    states, pairs, ranker = small
+    ranker = copy.deepcopy(ranker)
+    for module in ranker.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for layer in ranker.tower.model.encoder.layer:
+        if hasattr(layer, "attention"):
+            layer.attention.self.dropout_prob = 0.0
+    return states, pairs, ranker
+
+
+def test_short_memory_halves_a_step_and_the_ranker_is_the_same(small, tmp_path, monkeypatch, caplog):
+    whole, _ = run(without_dropout(small), tmp_path / "a")
+    total = training._Run._total
+
+    def refuse_large(self, texts, pairs, weight, rows):
+        if len(rows) > 10:
+            raise torch.OutOfMemoryError("as a GPU says it")
+        return total(self, texts, pairs, weight, rows)
+
+    monkeypatch.setattr(training._Run, "_total", refuse_large)
+    halved, _ = run(without_dropout(small), tmp_path / "b")
+    torch.testing.assert_close(parameters(halved), parameters(whole), atol=2e-5, rtol=0)
+    assert "training: out of memory on cpu with 18 pairs; goes on with at most 9" in caplog.text
+
+
+def test_half_the_work_in_each_of_two_processes_is_the_same_ranker(small, tmp_path):
+    alone, _ = run(without_dropout(small), tmp_path / "a", settings=ONE_EPOCH)
+    states, pairs, ranker = without_dropout(small)
+    together(2, train_in_file, states, pairs, ranker, tmp_path / "b", tmp_path / "found.safetensors")
+    found = load_file(tmp_path / "found.safetensors")
+    for name, value in alone.named_parameters():
+        if value.requires_grad:
+            torch.testing.assert_close(found[name], value.detach(), atol=2e-5, rtol=0)
+
+
+def train_in_file(team, states, pairs, ranker, checkpoint, result):
+    ranker = copy.deepcopy(ranker)  # what comes from another process is shared with it
+    train(ranker, states, pairs, np.ones(len(pairs)), pairs, ONE_EPOCH, 0, checkpoint, team=team)
+    if team.rank == 0:
+        save_file({name: value.detach() for name, value in ranker.named_parameters() if value.requires_grad}, result)
+
+
+def test_curves_tell_the_loss_of_every_step_and_the_figure_of_every_epoch(small, tmp_path):
+    seen = []
+    states, pairs, ranker = small
+    one = np.ones(len(pairs))
+    train(
+        *(copy.deepcopy(ranker), states, pairs, one, pairs, SETTINGS, 0, tmp_path / "c"),
+        watch=lambda step, figures: seen.append((step, *figures)),
+    )
+    n_steps = sum("loss" in names for _, *names in seen)
+    assert [step for step, *names in seen if "loss" in names] == list(range(n_steps))
+    assert sum("validation_ndcg_at_10" in names for _, *names in seen) == SETTINGS.max_epochs + 1
+
+
+@pytest.fixture(scope="module")
+def cross(small, tmp_path_factory):
+    """The same pairs, each as one text."""
+    _, pairs, _ = small
+    encoder = load_encoder(PACKAGED, 16, "cpu")
+    both = [(TEXTS[context], TEXTS[item]) for context, item in pairs.texts]
+    distinct = sorted(set(both))
+    texts = freeze(encoder, distinct, 1, 1024, tmp_path_factory.mktemp("pairs"))
+    rows = np.array([[distinct.index(text)] for text in both])
+    given = np.ones((len(pairs), 1), np.float32)
+    design = Design("cross_encoder", Learning("layers", 1), 4, 1.0)
+    ranker = make_ranker(design, encoder, None, np.zeros(1, np.float32), frozen=True)
+    return texts, replace(pairs, texts=rows, given=given), ranker
+
+
+def test_a_cross_encoder_starts_from_its_head_and_learns(cross, tmp_path):
+    texts, pairs, ranker = cross
+    assert np.ptp(ranker.score(texts, pairs, 1024)) == 0
+    learnt, trained = run(cross, tmp_path / "c", settings=replace(SETTINGS, learning_rate=1e-3))
+    assert trained.best_ndcg > trained.history[0] + 0.05
+    assert np.ptp(learnt.score(texts, pairs, 1024)) > 0.01
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "listwise"])
+def test_losses_over_groups_improve_the_ranking(small, tmp_path, loss):
+    _, trained = run(small, tmp_path / "c", settings=replace(SETTINGS, loss=loss))
+    assert trained.best_ndcg > trained.history[0] + 0.05

@@ -42,11 +42,11 @@ class ModelFiles:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits of the weights' SHA-256."""
-        whole = hashlib.sha256()
+        found = []
         for weights in sorted(self.folder.glob("model*.safetensors")):
             with weights.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
-        return whole.hexdigest()[:8]
+                found.append(hashlib.file_digest(file, "sha256"))
+        return (found[0] if len(found) == 1 else hashlib.sha256(b"".join(one.digest() for one in found))).hexdigest()[:8]
 
     def encoder_id(self, max_tokens: int) -> str:
         """What an embedding depends on: name, weights, pooling and the number of tokens read."""

@@ -36,7 +36,9 @@ class Learning:
     @property
     def usual_rates(self) -> tuple[float, ...]:
         """Learning rates worth trying: what starts from nothing takes larger steps than what was learnt before."""
-        return (3e-5, 1e-4) if self.method in ("layers", "full") else (3e-4, 1e-3)
+        if self.method in ("layers", "full"):
+            return 3e-5, 1e-4
+        return (3e-3, 3e-2) if self.method == "prefix" else (3e-4, 1e-3)
 
     def n_learning(self, encoder: Encoder) -> int:
         """Layers that learn.

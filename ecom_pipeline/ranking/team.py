@@ -57,7 +57,7 @@ def together(n_processes: int, work: Callable[..., None], *args: Any) -> None:
     Args:
         n_processes: at least 2; on GPUs one each.
         work: a function of a module, which leaves its result in a file.
-        args: can be pickled.
+        args: can be pickled. Tensors among them lie in memory that all processes share: what learns must be a copy.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: if one of them fails; the others are stopped.
