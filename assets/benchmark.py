@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.language import embeddings
+from assets.modes import sample_attributes
 from assets.prepare import training_samples
 from assets.publish import column_schema, publish, recipe
 from ecom_pipeline import schema
@@ -38,7 +39,7 @@ class BenchmarkConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[training_samples, embeddings],
+    deps=[training_samples, embeddings, sample_attributes],
     code_version="1",
     group_name="benchmark",
     kinds={"pytorch", "html"},

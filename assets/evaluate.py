@@ -25,8 +25,8 @@ class EvaluationConfig(dg.Config):
 
 @dg.asset(
     deps=[
-        *(fine_tuned_model, training_samples, adapted_encoder, "embeddings", "importance_weights"),
-        *("label_suspicions", "rejected_rows"),
+        *(fine_tuned_model, training_samples, adapted_encoder, "embeddings", "sample_attributes"),
+        *("importance_weights", "label_suspicions", "rejected_rows"),
     ],
     code_version="2",
     group_name="evaluate",

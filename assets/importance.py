@@ -8,6 +8,7 @@ from duckdb import DuckDBPyConnection
 from pydantic import Field
 
 from assets.language import embeddings
+from assets.modes import sample_attributes
 from assets.prepare import training_samples
 from assets.publish import column_schema, publish, recipe, settings_of
 from ecom_pipeline import schema
@@ -36,7 +37,7 @@ class FoldConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[training_samples, embeddings],
+    deps=[training_samples, embeddings, sample_attributes],
     code_version="1",
     group_name="importance",
     kinds={"pytorch"},
@@ -89,7 +90,7 @@ class ValuesConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[fold_predictions, training_samples, embeddings],
+    deps=[fold_predictions, training_samples, embeddings, sample_attributes],
     code_version="2",
     group_name="importance",
     kinds={"pytorch"},
@@ -124,7 +125,7 @@ class TrialsConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[sample_values, training_samples, embeddings],
+    deps=[sample_values, training_samples, embeddings, sample_attributes],
     code_version="2",
     group_name="importance",
     kinds={"optuna"},

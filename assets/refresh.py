@@ -20,6 +20,7 @@ from assets.importance import (
 from assets.ingest import outside, raw_events, raw_items, raw_judgments
 from assets.language import adapted_encoder, embeddings
 from assets.model import fine_tuned_model
+from assets.modes import image_embeddings, sample_attributes
 from assets.prepare import (
     CleaningConfig,
     cleaned_interactions,
@@ -37,7 +38,8 @@ from resources.warehouse import Warehouse
 
 CATALOGUE = [raw_items, raw_judgments, raw_events, items, judgments]
 SAMPLES = [
-    *(training_samples, adapted_encoder, embeddings, fold_predictions, label_suspicions),
+    *(training_samples, adapted_encoder, embeddings, image_embeddings, sample_attributes),
+    *(fold_predictions, label_suspicions),
     *(sample_values, weighting_trials, importance_weights),
 ]
 MODELS = [fine_tuned_model, evaluation_report]
@@ -91,7 +93,7 @@ def up_to_embeddings(
 ) -> Iterator[Plan]:
     """The runs that a benchmark takes: whatever is stale up to the embeddings, then the benchmark itself."""
     needed = {asset.to_user_string() for one in [*CATALOGUE, cleaned_interactions] for asset in one.keys}
-    needed |= {"training_samples", "adapted_encoder", "embeddings"}
+    needed |= {"training_samples", "adapted_encoder", "embeddings", "image_embeddings", "sample_attributes"}
     config_of(importance_benchmark, run_config)  # a wrong setting is told before the work begins
     while True:
         plan = next_plan(warehouse, home, run_config, made())

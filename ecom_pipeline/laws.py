@@ -53,6 +53,13 @@ LAWS = (
            having count(distinct split) > 1 or count(distinct fold) > 1""",
     ),
     Law(
+        "sample_attributes",
+        "one_row_per_sample",
+        "every sample has one row, whatever is known of its item",
+        """select sample_id from training_samples full join sample_attributes using (sample_id)
+           where training_samples.item_id is null or sample_attributes.rowid is null""",
+    ),
+    Law(
         "training_samples",
         "no_context_is_later_than_its_sample",
         "what a context tells of happened before the sample",

@@ -53,11 +53,13 @@ def build_attributes(db: DuckDBPyConnection, modes: Sequence[str]) -> dict[str, 
     shown = {name: f"round({name}, 6)" if name in told else "null" for name in NUMBERS} | {"sample_id": "sample_id"}
     columns = [f"{shown.get(one.name, 'null')}::{one.type} as {one.name}" for one in schema.SAMPLE_ATTRIBUTES.columns]
     db.execute(f"create or replace table sample_attributes as select {', '.join(columns)} from ({_ATTRIBUTES})")
-    _add_images(db) if "image" in told else None
+    if "image" in told:
+        _add_images(db)
     for name in ("asked", "takes", "usual"):
         db.execute(f"drop table {name}")
-    known = ", ".join(f"count({name}) as n_with_{name}" for name in (*NUMBERS, "image"))
-    return dict(db.sql(f"select {known} from sample_attributes").df().iloc[0].astype(int))
+    names = [*NUMBERS, "image"]
+    (counts,) = db.execute(f"select {', '.join(f'count({name})' for name in names)} from sample_attributes").fetchall()
+    return {f"n_with_{name}": n for name, n in zip(names, counts, strict=True)}
 
 
 # one row a sample: whose visit it is, and from when on nothing may be known
