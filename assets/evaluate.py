@@ -3,13 +3,14 @@
 import dagster as dg
 from pydantic import Field
 
+from assets.importance import TRAIN, VALIDATION
 from assets.language import adapted_encoder, encoder_folder
 from assets.model import fine_tuned_model
 from assets.prepare import training_samples
 from assets.publish import column_schema, plain, publish, recipe
 from ecom_pipeline import ledger, report, schema
 from ecom_pipeline.language.adapted import open_encoder
-from ecom_pipeline.language.embeddings import sample_features
+from ecom_pipeline.language.embeddings import item_embeddings, sample_features
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -28,7 +29,7 @@ class EvaluationConfig(dg.Config):
         *(fine_tuned_model, training_samples, adapted_encoder, "embeddings", "sample_attributes"),
         *("importance_weights", "label_suspicions", "rejected_rows"),
     ],
-    code_version="2",
+    code_version="3",
     group_name="evaluate",
     kinds={"html"},
     metadata={"dagster/column_schema": column_schema(schema.EVALUATION)},
@@ -37,19 +38,21 @@ def evaluation_report(
     context: dg.AssetExecutionContext, config: EvaluationConfig, warehouse: Warehouse, compute: Compute, home: Home
 ) -> dg.MaterializeResult:
     """One row per figure of the relation `evaluation`, and the page that tells them."""
-    from ecom_pipeline.ranking import frames
+    from ecom_pipeline.ranking.ablation import Part, Parts
+    from ecom_pipeline.ranking.figures import figures
 
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         folder = home.models / ledger.entries(db, "fine_tuned_model")[ledger.WHOLE].content
-        chosen = encoder_folder(db, home)
-        samples = db.sql(TEST).df()
-        features, popularity, known = sample_features(db, samples), report.popularity(db), report.train_items(db)
-    taken = samples.item_id.map(popularity).fillna(0).to_numpy()
-    context.log.info("judging %d test samples", len(samples))
-    encoder = open_encoder(chosen, compute.torch_device())
-    figures = frames.judge(samples, features, taken, known, encoder, folder, home.frozen, config.seed)
-    result = publish(context, warehouse, schema.EVALUATION, figures, made, {})
+        encoder = open_encoder(encoder_folder(db, home), compute.torch_device())
+        splits = [db.sql(query).df() for query in (TRAIN, VALIDATION, TEST)]
+        parts = Parts(*(Part(samples, sample_features(db, samples)) for samples in splits))
+        test_items, known, popularity = item_embeddings(db, "test"), item_embeddings(db, "train"), report.popularity(db)
+    context.log.info("judging %d test samples", len(parts.test.samples))
+    rows = figures(
+        *(parts, test_items, known, popularity, encoder, folder, home.frozen, compute.torch_device(), config.seed)
+    )
+    result = publish(context, warehouse, schema.EVALUATION, rows, made, {})
     with warehouse.connect() as db:
         page = report.gather(db, folder)
     report.write(page, home.report)

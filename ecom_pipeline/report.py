@@ -94,12 +94,6 @@ def popularity(db: DuckDBPyConnection) -> dict[str, int]:
     return counts
 
 
-def train_items(db: DuckDBPyConnection) -> set[str]:
-    """Items that occur in training; others are cold."""
-    query = "select distinct item_id from training_samples where split = 'train'"
-    return {item for (item,) in db.execute(query).fetchall()}
-
-
 def suspects(db: DuckDBPyConnection, top: int) -> pd.DataFrame:
     """The training samples most likely mislabelled, the most suspicious first, with text, label, score and why."""
     frame = db.execute(

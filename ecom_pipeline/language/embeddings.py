@@ -87,6 +87,24 @@ def sample_features(db: DuckDBPyConnection, samples: pd.DataFrame) -> PairFeatur
     return pairs.beside(known.names, known.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Items of some samples with the embeddings of their texts."""
+
+    item_id: NDArray[np.str_]
+    embedding: NDArray[np.float32]  # (n, d) unit length
+
+
+def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
+    """The items of one split's samples, in the order of their ids."""
+    rows = db.execute(
+        """select item_id, any_value(embedding) as embedding from training_samples
+        join embeddings on text_hash = md5(item_text) where split = ? group by item_id order by item_id""",
+        [split],
+    ).fetchnumpy()
+    return Items(rows["item_id"].astype(str), np.stack(rows["embedding"]))
+
+
 def _rows(db: DuckDBPyConnection, texts: pd.Series, place: dict[str, int]) -> list[int]:
     from hashlib import md5
 

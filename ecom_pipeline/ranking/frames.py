@@ -131,8 +131,10 @@ def judge(
     folder: Path,
     store: Path,
     seed: int,
+    others: Mapping[str, NDArray[np.float64]],
+    more_slices: Mapping[str, NDArray[np.bool_]],
 ) -> pd.DataFrame:
-    """Rows of `evaluation`: both twins and two baselines on the test samples, in slices, with intervals.
+    """Rows of `evaluation`: both twins, baselines and others on the test samples, in slices, with intervals.
 
     Args:
         samples: the test samples.
@@ -143,6 +145,8 @@ def judge(
         folder: the twins.
         store: of frozen states.
         seed: of the bootstrap.
+        others: (s, n) scores of further models.
+        more_slices: (n,) rows of further slices.
     """
     manifest = read_manifest(folder)
     design = read_design(folder)
@@ -161,10 +165,13 @@ def judge(
     scores |= {
         "popularity": popularity[None].astype(float),
         "text_similarity": features.match[None, :, 0].astype(float),
+        **others,
     }
     compared = [(WEIGHTED, UNWEIGHTED), (WEIGHTED, "popularity"), (WEIGHTED, "text_similarity")]
+    compared += [(other, model) for other in others for model in ("popularity", "text_similarity", UNWEIGHTED)]
     judged = Rows(pairs.group, pairs.label, pairs.relevance)
-    return evaluate(judged, scores, _slices(samples, train_items), [WEIGHTED, UNWEIGHTED], compared, "test", seed)
+    slices = _slices(samples, train_items) | dict(more_slices)
+    return evaluate(judged, scores, slices, [WEIGHTED, UNWEIGHTED], compared, "test", seed)
 
 
 def _slices(samples: pd.DataFrame, train_items: set[str], n_categories: int = 4) -> dict[str, np.ndarray]:

@@ -1,0 +1,93 @@
+"""What each mode of an item adds: the linear ranker with the texts alone, then with one mode more at a time.
+
+On the floor of `ranking`. Every step has the same samples and the same search; its penalty is chosen on validation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ecom_pipeline.importance.heads import PENALTIES
+from ecom_pipeline.language.attributes import MODES
+from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, Projection
+from ecom_pipeline.ranking.evaluation import Rows, evaluate
+from ecom_pipeline.ranking.linear import fit_linear
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Samples of one split with their features."""
+
+    samples: pd.DataFrame
+    features: PairFeatures
+
+    @property
+    def rows(self) -> Rows:
+        """Groups, labels and grades."""
+        group = np.unique(self.samples.group_id, return_inverse=True)[1]
+        return Rows(group, self.samples.label.to_numpy(float), self.samples.relevance.to_numpy(float))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The three splits."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+
+def steps(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Which columns of `PairFeatures.match` each step sees, by what the step is called; modes without any are left out.
+
+    >>> list(steps((*MATCH_NAMES, "popularity", "image_known", "image_component_0")))
+    ['linear: text', 'linear: + words in common', 'linear: + popularity', 'linear: + image']
+    """
+    found = {"linear: text": MATCH_NAMES[:1], "linear: + words in common": MATCH_NAMES}
+    seen = MATCH_NAMES
+    for mode, columns in MODES.items():
+        added = tuple(name for name in names if name in columns or (mode == "image" and name.startswith("image_")))
+        if added:
+            seen = (*seen, *added)
+            found[f"linear: + {mode}"] = seen
+    return found
+
+
+def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, NDArray[np.float64]]:
+    """(1, n_test) scores of the linear ranker of each step; the last one sees everything.
+
+    Cost: one `fit_linear` a step. Not random.
+    """
+    return {
+        name: _scores(
+            *(Part(part.samples, part.features.only(seen)) for part in (parts.train, parts.validation, parts.test)),
+            n_components,
+            device,
+        )
+        for name, seen in steps(parts.train.features.names).items()
+    }
+
+
+def _scores(train: Part, validation: Part, test: Part, n_components: int, device: str) -> NDArray[np.float64]:
+    projection = Projection.fit(train.features, n_components)
+    rankers = fit_linear(
+        *(projection.apply(train.features), train.rows.label, np.ones((len(train.samples), 1))),
+        *(projection.apply(validation.features), validation.rows, PENALTIES, device),
+    )
+    return (projection.apply(test.features) @ rankers.tuned[0])[None].astype(np.float64)
+
+
+def ablate(parts: Parts, scores: dict[str, NDArray[np.float64]], seed: int) -> pd.DataFrame:
+    """Rows of `evaluation`: each step on the test samples, and its difference to the step before.
+
+    Args:
+        parts: the three splits.
+        scores: from `score_steps`.
+        seed: of the bootstrap.
+    """
+    names = list(scores)
+    pairs = list(zip(names[1:], names[:-1], strict=True))
+    everything = {"all": np.ones(len(parts.test.samples), bool)}
+    return evaluate(parts.test.rows, scores, everything, [], pairs, "test", seed)

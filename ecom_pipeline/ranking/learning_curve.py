@@ -1,0 +1,84 @@
+"""How good is a ranker that had few labels? The linear ranker on 50, 500 and 5,000 labelled samples, and on all.
+
+On the floor of `ranking`. Labels are drawn by whole groups, several times. What needs no label stays: the components of
+the features are those of all training pairs, and the penalty is chosen on the whole of validation.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ecom_pipeline.importance.heads import PENALTIES
+from ecom_pipeline.language.features import Projection
+from ecom_pipeline.ranking.ablation import Parts
+from ecom_pipeline.ranking.evaluation import N_BOOTSTRAP
+from ecom_pipeline.ranking.linear import fit_linear
+from ecom_pipeline.ranking.metrics import ndcg_at_k
+
+SIZES = (50, 500, 5_000)
+N_DRAWS = 10
+
+
+def called(n_labels: int) -> str:
+    """What the ranker on so many labels is called in `evaluation`."""
+    return f"linear: {n_labels} labels"
+
+
+def learning_curve(parts: Parts, n_components: int, device: str, generator: np.random.Generator) -> pd.DataFrame:
+    """Rows of `evaluation`: test nDCG@10 for each number of labels; numbers that there are not labels for are left out.
+
+    Each interval is over test groups and draws of the labels together; `n_seeds` says how many draws.
+
+    Args:
+        parts: the three splits.
+        n_components: principal components of the features.
+        device: of torch.
+        generator: of the draws and the bootstrap.
+
+    Cost: as one `fit_linear` with 10 weightings a size. Random under the generator.
+    """
+    group = parts.train.rows.group
+    sizes = [size for size in SIZES if size < len(group)]
+    drawn = {
+        called(size): np.column_stack([draw_groups(group, size, generator) for _ in range(N_DRAWS)]) for size in sizes
+    } | {called(len(group)): np.ones((len(group), 1))}
+    projection = Projection.fit(parts.train.features, n_components)
+    heads = fit_linear(
+        *(projection.apply(parts.train.features), parts.train.rows.label, np.hstack(list(drawn.values()))),
+        *(projection.apply(parts.validation.features), parts.validation.rows, PENALTIES, device),
+    ).tuned
+    test, score = parts.test.rows, projection.apply(parts.test.features) @ heads.T
+    ndcg = np.stack([ndcg_at_k(test.group, test.relevance, one.astype(np.float64), 10) for one in score.T])
+    ndcg = ndcg[:, np.isfinite(ndcg).all(0)]
+    found, first = [], 0
+    for name, draws in drawn.items():
+        of_size = ndcg[first : first + draws.shape[1]]
+        low, high = _interval(of_size, generator)
+        found.append((name, "test", "all", "ndcg_at_10", of_size.mean(), low, high, ndcg.shape[1], len(of_size)))
+        first += len(of_size)
+    columns = ["model", "split", "slice", "metric", "value", "ci_low", "ci_high", "n_groups", "n_seeds"]
+    return pd.DataFrame(found if ndcg.size else [], columns=columns)
+
+
+def draw_groups(group: NDArray[np.int64], n_samples: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """(n,) 1 for the samples of whole groups, drawn until there are as nearly as possible the samples asked for, else 0.
+
+    >>> draw_groups(np.array([0, 0, 1, 1, 2, 2]), 4, np.random.default_rng(0)).sum()
+    np.float64(4.0)
+    """
+    order = generator.permutation(group.max() + 1)
+    so_far = np.bincount(group)[order].cumsum()
+    kept = order[: np.abs(so_far - n_samples).argmin() + 1]
+    return np.isin(group, kept).astype(np.float64)
+
+
+def _interval(ndcg: NDArray[np.float64], generator: np.random.Generator) -> Sequence[float]:
+    """95 % of the means when groups and draws are drawn anew; (draws, groups)."""
+    n_draws, n_groups = ndcg.shape
+    if not n_groups:
+        return (np.nan, np.nan)
+    by_draw = generator.multinomial(n_draws, np.full(n_draws, 1 / n_draws), N_BOOTSTRAP) / n_draws
+    by_group = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), N_BOOTSTRAP) / n_groups
+    return np.quantile(np.einsum("bd,dg,bg->b", by_draw, ndcg, by_group, optimize=True), [0.025, 0.975]).tolist()
