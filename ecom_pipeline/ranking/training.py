@@ -125,7 +125,8 @@ def train(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed((seed * 1009 + epoch) * team.size + team.rank)
             for rows in group_batches(pairs.group, settings.batch_pairs, np.random.default_rng([seed, epoch])):
-                watch(run.steps, run.step(texts, pairs, weight, rows))
+                figures = run.step(texts, pairs, weight, rows)
+                watch(run.steps, figures)  # steps done: one that comes after a resumption is beyond all told before
         run.note(epoch, _ndcg(ranker, texts, validation, settings), watch)
         log.info("epoch %d: validation nDCG@10 %.4f, best %.4f", epoch, run.history[-1], max(run.history))
         run.save()
