@@ -82,14 +82,14 @@ def samples_of(source: str) -> pd.DataFrame:
     return load(source)[0]
 
 
-def cut(samples: pd.DataFrame) -> pd.DataFrame:
+def cut(samples: pd.DataFrame, size: float) -> pd.DataFrame:
     """Some groups of each split, drawn once."""
     draw = np.random.default_rng(0)
     kept = []
     for split, n_pairs in N_PAIRS.items():
         part = samples[samples.split == split]
         groups = part.groupby("group_id").size().iloc[draw.permutation(part.group_id.nunique())]
-        kept.append(part[part.group_id.isin(groups.index[groups.cumsum() <= n_pairs])])
+        kept.append(part[part.group_id.isin(groups.index[groups.cumsum() <= size * n_pairs])])
     return pd.concat(kept).reset_index(drop=True)
 
 
@@ -229,6 +229,9 @@ def main() -> None:
     parser.add_argument("sources", nargs="*", help="folders with judgments, or the warehouse that `make run` leaves")
     parser.add_argument("--kept", type=Path, required=True, help="folder of results; runs go on where they were")
     parser.add_argument("--capacities", nargs="*", default=list(CAPACITIES))
+    parser.add_argument(
+        "--size", type=float, default=1.0, help="times 600 training, 400 validation and 1,500 test pairs"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     told = parser.parse_args()
     told.kept.mkdir(parents=True, exist_ok=True)
@@ -239,7 +242,7 @@ def main() -> None:
         name = "complete_journey" if source.endswith(".duckdb") else Path(source).name
         path = told.kept / f"{name}.parquet"
         if not path.is_file():
-            cut(samples_of(source)).to_parquet(path, index=False)
+            cut(samples_of(source), told.size).to_parquet(path, index=False)
         run(shop(name, pd.read_parquet(path), encoder), told.capacities, told.seeds, told.kept)
     return None
 

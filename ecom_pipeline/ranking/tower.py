@@ -47,17 +47,18 @@ class Tower(nn.Module):
             below = [*(_Passed(layer, n_outputs) for layer in layers[: cut - 1]), _Given(layers[cut - 1], n_outputs)]
         model = _copied(encoder, layers[:cut], below, learning.method)
         self._given = below[-1] if frozen else None
-        self._still = _still(model, layer_stack(model)[:cut], learning.method)
         self._adalora = learning.method == "adalora"
         self.model = _LEARNING[learning.method](model, layer_stack(model)[cut:], learning.rank)
+        self._learning = [model] if learning.method == "full" else list(layer_stack(model)[cut:])
         parameters = inspect.signature(encoder.model.forward).parameters
         self._counts_positions = encoder.causal and "position_ids" in parameters
 
     def train(self, mode: bool = True) -> "Tower":
         """Frozen parts have no dropout: what they give for a text is then the same whether it is kept or not."""
         super().train(mode)
-        for module in self._still:
-            module.eval()
+        self.model.eval()
+        for part in self._learning:
+            part.train(mode)
         return self
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -166,14 +167,6 @@ def _copied(encoder: Encoder, layers: nn.ModuleList, below: list[nn.Module], met
     shared = {id(layer): one for layer, one in zip(layers, below, strict=True)}
     embeddings = encoder.model.get_input_embeddings()
     return copy.deepcopy(encoder.model, {**shared, id(embeddings): embeddings})
-
-
-def _still(model: Any, below: nn.ModuleList, method: Method) -> list[nn.Module]:
-    """Parts without dropout: everything but the layers that learn."""
-    if method == "full":
-        return []
-    above = {id(module) for layer in list(layer_stack(model))[len(below) :] for module in layer.modules()}
-    return [module for module in model.modules() if isinstance(module, nn.Dropout) and id(module) not in above]
 
 
 def _layers(model: Any, top: nn.ModuleList, rank: int) -> Any:
