@@ -7,14 +7,15 @@ from pydantic import Field
 
 from assets.importance import TRAIN, VALIDATION, importance_weights
 from assets.language import adapted_encoder, embeddings, encoder_folder
+from assets.modes import sample_attributes
 from assets.prepare import training_samples
 from assets.publish import made_from, plain, settings_of
 from ecom_pipeline import ledger
-from ecom_pipeline.curves import untracked
 from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.ranking.design import Architecture, Method, Precision
 from resources.compute import Compute
 from resources.home import Home
+from resources.tracking import Tracking
 from resources.warehouse import Warehouse
 
 
@@ -65,14 +66,19 @@ class ModelConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[importance_weights, training_samples, embeddings, adapted_encoder],
+    deps=[importance_weights, training_samples, embeddings, sample_attributes, adapted_encoder],
     code_version="3",
     group_name="model",
     kinds={"pytorch", "safetensors"},
     pool="gpu",
 )
 def fine_tuned_model(
-    context: dg.AssetExecutionContext, config: ModelConfig, warehouse: Warehouse, compute: Compute, home: Home
+    context: dg.AssetExecutionContext,
+    config: ModelConfig,
+    warehouse: Warehouse,
+    compute: Compute,
+    home: Home,
+    tracking: Tracking,
 ) -> dg.MaterializeResult:
     """One row per trained ranker: the weighted ones and their unweighted twins, as safetensors with a manifest."""
     from ecom_pipeline.ranking import frames
@@ -80,19 +86,27 @@ def fine_tuned_model(
     with warehouse.connect() as db:
         contents = ledger.contents(db)
         made = made_from(context.assets_def, "fine_tuned_model", config, contents)
-        chosen = encoder_folder(db, home)
         data = frames.read_splits(db, TRAIN, VALIDATION, config.estimator)
-    encoder, folder = open_encoder(chosen, compute.torch_device()), home.models / made
+        reads_with = encoder_folder(db, home)
+    folder = home.models / made
     context.log.info("training on %d samples in %s", len(data.train), folder)
     inputs = {
         key.to_user_string(): contents[key.to_user_string()] for key in context.assets_def.asset_deps[context.asset_key]
     }
-    manifest = frames.fit(data, encoder, settings_of(config), folder, home.frozen, inputs, untracked)
+    curves = tracking.curves("fine_tuned_model", made)
+    with compute.step(context.log) as step:
+        encoder = open_encoder(reads_with, step.device)
+        manifest = frames.fit(data, encoder, settings_of(config), folder, home.frozen, inputs, curves.run)
     n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
     with warehouse.transaction() as db:
         ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))
     figures = {f"{name}_validation_{key}": figure for name, key, figure in frames.figures(manifest)}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made),
-        metadata={"dagster/row_count": n_rankers, "folder": dg.MetadataValue.path(folder), **plain(figures)},
+        metadata={
+            "dagster/row_count": n_rankers,
+            "folder": dg.MetadataValue.path(folder),
+            **plain(figures | step.figures),
+            **curves.link(),
+        },
     )
