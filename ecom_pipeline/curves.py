@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 Watch = Callable[[int, Mapping[str, float]], None]
-"""Takes a step, >= 0, and the figures at that step by name, such as {"loss": 0.31}."""
+"""Takes a step, >= 0, and the figures at that step by name, such as {"loss": 0.31}.
+
+Steps count one thing in a run and never fall. A training that goes on after a kill begins with the first step that it
+had not kept: what was told from there on is replaced.
+"""
 
 Track = Callable[[str, Mapping[str, object]], AbstractContextManager[Watch]]
 """Takes a run's name and its settings; the run's curves are open inside the `with`."""

@@ -79,7 +79,7 @@ class Curves:
         """One training: takes its figures by step, and closes the run however it ends.
 
         A training that goes on after a kill says some steps again, or begins anew: what was written from its first
-        step on is replaced, so that no curve has a step twice.
+        step on is replaced, so that no curve has a step twice. So steps count one thing in a run and never fall.
 
         Args:
             name: of the run; the same name under the same asset and inputs is the same run.
@@ -93,6 +93,8 @@ class Curves:
                 nonlocal write
                 if write is None:  # only now is it known at which step this training begins or goes on
                     plain = {key: _plain(value) for key, value in settings.items()}
+                    if self.tracking.backend != "none":
+                        self.folder.mkdir(parents=True, exist_ok=True)
                     write = stack.enter_context(begin[self.tracking.backend](self, name, plain, int(step)))
                 told = {key: float(value) for key, value in figures.items()}
                 write(int(step), told)
@@ -101,9 +103,12 @@ class Curves:
             yield watch
 
     def link(self) -> dict[str, dg.MetadataValue]:
-        """What leads from an asset to its curves: their folder, the command that shows them, the last figures."""
+        """What leads from an asset to its curves: their folder, the command that shows them, the last figures.
+
+        Nothing where nothing was trained.
+        """
         backend = self.tracking.backend
-        if backend == "none":
+        if backend == "none" or not self.folder.exists():
             return {}
         commands = {"tensorboard": self._tensorboard, "wandb": self._wandb, "mlflow": self._mlflow}[backend]()
         return {
@@ -177,7 +182,6 @@ def _wandb(curves: Curves, name: str, settings: dict, first: int) -> Iterator[Wa
 
     online = curves.tracking.wandb_mode == "online"
     identity = _identity(curves, name)
-    curves.folder.mkdir(parents=True, exist_ok=True)
     points = (
         curves.folder / f"{identity}.jsonl"
     )  # offline files cannot be gone on with: they are written anew from this
@@ -217,10 +221,9 @@ def _mlflow(curves: Curves, name: str, settings: dict, first: int) -> Iterator[W
     from mlflow.entities import Metric, Param
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
-    curves.home.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(curves.database)
     known = client.get_experiment_by_name(curves.asset)
-    artifacts = (curves.home / "mlflow" / curves.asset).as_uri()
+    artifacts = curves.folder.parent.as_uri()
     experiment = known.experiment_id if known else client.create_experiment(curves.asset, artifacts)
     tags = {"identity": _identity(curves, name), "made": curves.made}
     kept = client.search_runs([experiment], f"tags.identity = '{tags['identity']}'")
