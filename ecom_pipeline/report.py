@@ -3,8 +3,10 @@
 On the floor above `ranking`. matplotlib and Jinja2 are imported when a page is written.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ METRICS = {
 DIFFERENCE = "weighted - unweighted"
 MODELS = ("weighted", "unweighted", "text_similarity", "popularity", DIFFERENCE)
 SUSPECT_BELOW = 0.5  # the other label is then the more probable one
+_STEP = re.compile(r"linear: (text|\+ [^-]+)")
+_LABELS = re.compile(r"linear: (\d+) labels")
 _LITERAL = "literal_prediction_gap"
 
 
@@ -245,6 +249,9 @@ def markdown(page: Page) -> str:
 
 def write(page: Page, path: Path) -> None:
     """Write the page, all or nothing."""
+    from ecom_pipeline.ranking.cold import BORROWED, CUTS
+    from ecom_pipeline.ranking.figures import LINEAR
+
     slices = [name for name in dict.fromkeys(page.evaluation.slice) if name != "all"]
     html.write(
         "report.html.j2",
@@ -258,7 +265,54 @@ def write(page: Page, path: Path) -> None:
         difference=DIFFERENCE,
         weights_figure=_weights_figure(page),
         results_figure=_results_figure(page),
-        slices_figure=_slices_figure(page, ["all", *slices]),
+        slices_figure=_slices_figure(page, ["all", *[name for name in slices if name not in CUTS]]),
+        steps_figure=_steps_figure(page) if len(steps(page)) > 1 else "",
+        labels_figure=_labels_figure(page) if len(labels(page)) > 1 else "",
+        labels_told=labels_told(page),
+        cuts=[name for name in CUTS if name in slices],
+        cold_models=[m for m in (*MODELS[:-1], LINEAR, BORROWED) if page.figure(m, slice_=CUTS[0]) is not None],
+        borrowing_told=borrowing_told(page),
+    )
+
+
+def steps(page: Page) -> list[str]:
+    """What each mode adds: the models of the ablation, in order."""
+    models = page.evaluation.model
+    return [name for name in models.unique() if _STEP.fullmatch(name)]
+
+
+def labels(page: Page) -> dict[int, pd.Series]:
+    """The figures of the learning curve by number of labels."""
+    found = {name: _LABELS.fullmatch(name) for name in page.evaluation.model.unique()}
+    curve = {int(match[1]): page.figure(name) for name, match in found.items() if match}
+    return {size: row for size, row in sorted(curve.items()) if row is not None}
+
+
+def labels_told(page: Page) -> str:
+    """One sentence: what one gets with how many labels."""
+    from ecom_pipeline.ranking.learning_curve import SIZES
+
+    curve = labels(page)
+    parts = [f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}] with {size:,}" for size, row in curve.items()]
+    absent = [f"{size:,}" for size in SIZES if size > max(curve, default=0)]
+    short = f" There are not {' or '.join(absent)} labelled samples to tell more." if absent else ""
+    return f"Test nDCG@10 by number of labelled samples: {'; '.join(parts)}, which is all.{short}"
+
+
+def borrowing_told(page: Page) -> str:
+    """One sentence: does the popularity of like items rank items that training never saw?"""
+    from ecom_pipeline.ranking.cold import BORROWED
+
+    told = []
+    for other, words in (("popularity", "their own popularity"), ("text_similarity", "likeness to the context")):
+        row = page.figure(f"{BORROWED} - {other}", slice_="cold items")
+        if row is not None:
+            how = "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else "no differently from"
+            told.append(f"{how} {words} ({row.value:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}] nDCG@10)")
+    return (
+        f"Popularity lent by the ten known items most like them ranks these items {', and '.join(told)}."
+        if told
+        else ""
     )
 
 
@@ -301,4 +355,32 @@ def _slices_figure(page: Page, slices: list[str]) -> str:
     figure, (axes,) = html.axes(1, height=0.9 + 0.3 * len(found))
     html.forest(axes, [f"{name} ({row.n_groups})" for name, row in found], [row for _, row in found], zero=True)
     axes.set(xlabel="weighted minus unweighted, nDCG@10 (number of groups)")
+    return html.svg(figure)
+
+
+def _steps_figure(page: Page) -> str:
+    names = steps(page)
+    figure, (left, right) = html.axes(2, height=0.9 + 0.3 * len(names))
+    html.forest(left, [name.removeprefix("linear: ") for name in names], [page.figure(name) for name in names])
+    left.set(xlabel="nDCG@10 on the test split, each with all above it")
+    pairs = [page.figure(f"{later} - {earlier}") for earlier, later in pairwise(names)]
+    html.forest(right, [name.removeprefix("linear: ") for name in names[1:]], pairs, zero=True)
+    right.set(xlabel="difference to the line before")
+    return html.svg(figure)
+
+
+def _labels_figure(page: Page) -> str:
+    curve = labels(page)
+    figure, (axes,) = html.axes(1)
+    values, low, high = (
+        np.array([getattr(row, end) for row in curve.values()]) for end in ("value", "ci_low", "ci_high")
+    )
+    axes.errorbar(list(curve), values, [values - low, high - values], fmt="o-", color=html.BLUE, capsize=3)
+    unlabelled = page.figure("text_similarity")
+    if unlabelled is not None:
+        axes.axhline(unlabelled.value, color=html.INK, linewidth=1, linestyle=":", label="likeness of texts, no labels")
+        axes.legend(frameon=False, fontsize="small")
+    axes.set(xscale="log", xlabel="labelled samples", ylabel="nDCG@10")
+    axes.set_xticks(list(curve), [f"{size:,}" for size in curve])
+    axes.minorticks_off()
     return html.svg(figure)
