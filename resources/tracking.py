@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
@@ -62,17 +63,35 @@ class Tracking(dg.ConfigurableResource):
                 "tracking: 1 key is missing, 'WANDB_API_KEY'. It must be in the environment when Weights & Biases is "
                 "'online', as nobody is there to be asked: set it, or choose 'offline' and send with `wandb sync`."
             )
-        return Curves(self, asset, made)
+        return Curves(Path(self.path), self.backend, self.wandb_mode, asset, made)
 
 
+@dataclass(frozen=True, slots=True)
 class Curves:
-    """The curves of one asset, made from one set of inputs; `run` is what a training takes as its `track`."""
+    """The curves of one asset, made from one set of inputs; `run` is what a training takes as its `track`.
 
-    def __init__(self, tracking: Tracking, asset: str, made: str) -> None:
-        self.tracking, self.asset, self.made = tracking, asset, made
-        self.home = Path(tracking.path)
-        self.folder = self.home / asset / made
-        self.last: dict[str, tuple[int, dict[str, float]]] = {}
+    Can be pickled: a training in another process writes to the same place.
+
+    Attributes:
+        home: folder of all curves.
+        backend: who keeps them.
+        wandb_mode: offline or online.
+        asset: what is trained.
+        made: what it is made from.
+        last: step and latest figures of each run in this process.
+    """
+
+    home: Path
+    backend: str
+    wandb_mode: str
+    asset: str
+    made: str
+    last: dict[str, tuple[int, dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the curves of these inputs lie."""
+        return self.home / self.asset / self.made
 
     @contextmanager
     def run(self, name: str, settings: Mapping[str, object]) -> Iterator[Watch]:
@@ -93,9 +112,9 @@ class Curves:
                 nonlocal write
                 if write is None:  # only now is it known at which step this training begins or goes on
                     plain = {key: _plain(value) for key, value in settings.items()}
-                    if self.tracking.backend != "none":
+                    if self.backend != "none":
                         self.folder.mkdir(parents=True, exist_ok=True)
-                    write = stack.enter_context(begin[self.tracking.backend](self, name, plain, int(step)))
+                    write = stack.enter_context(begin[self.backend](self, name, plain, int(step)))
                 told = {key: float(value) for key, value in figures.items()}
                 write(int(step), told)
                 self.last[name] = (int(step), self.last.get(name, (0, {}))[1] | told)
@@ -107,12 +126,11 @@ class Curves:
 
         Nothing where nothing was trained.
         """
-        backend = self.tracking.backend
-        if backend == "none" or not self.folder.exists():
+        if self.backend == "none" or not self.folder.exists():
             return {}
-        commands = {"tensorboard": self._tensorboard, "wandb": self._wandb, "mlflow": self._mlflow}[backend]()
+        commands = {"tensorboard": self._tensorboard, "wandb": self._wandb, "mlflow": self._mlflow}[self.backend]()
         return {
-            "curves": dg.MetadataValue.path(self.home / "mlflow.db" if backend == "mlflow" else self.folder),
+            "curves": dg.MetadataValue.path(self.home / "mlflow.db" if self.backend == "mlflow" else self.folder),
             **{key: dg.MetadataValue.md(f"```\n{command}\n```") for key, command in commands.items()},
             "curves_last": dg.MetadataValue.md(self._table()),
         }
@@ -180,7 +198,7 @@ def _wandb(curves: Curves, name: str, settings: dict, first: int) -> Iterator[Wa
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it looks up a host, offline too
     import wandb
 
-    online = curves.tracking.wandb_mode == "online"
+    online = curves.wandb_mode == "online"
     identity = _identity(curves, name)
     points = (
         curves.folder / f"{identity}.jsonl"
@@ -195,7 +213,7 @@ def _wandb(curves: Curves, name: str, settings: dict, first: int) -> Iterator[Wa
         id=identity,
         dir=str(curves.folder),
         config=settings,
-        mode=curves.tracking.wandb_mode,
+        mode=curves.wandb_mode,
         resume="allow" if online else None,  # there, steps that it knows are left out
         reinit="create_new",
         settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_stats=True),

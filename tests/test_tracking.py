@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import pickle
 import re
 import shlex
 import shutil
@@ -225,6 +226,14 @@ def test_where_nothing_was_trained_there_is_nothing_to_link_to(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_training_in_another_process_may_write_the_curves(tmp_path):
+    tracking = Tracking(path=str(tmp_path))
+    run = pickle.loads(pickle.dumps(tracking.curves("model", "abc").run))
+    with run("twin", {}) as watch:
+        watch(1, {"loss": 0.5})
+    assert read(tracking)[0] == [(1, 0.5)]
+
+
 def test_tracking_can_be_switched_off(tmp_path):
     assert train(Tracking(path=str(tmp_path), backend="none"), CURVE) == {}
     assert list(tmp_path.iterdir()) == []
@@ -238,7 +247,7 @@ def test_untracked_takes_figures_and_keeps_none():
 def test_the_table_says_how_many_runs_it_leaves_out(tmp_path):
     curves = Tracking(path=str(tmp_path)).curves("model", "abc")
     curves.folder.mkdir(parents=True)
-    curves.last = {f"run {number}": (1, {"loss": 0.5}) for number in range(53)}
+    curves.last.update({f"run {number}": (1, {"loss": 0.5}) for number in range(53)})
     told = curves.link()["curves_last"].md_str
     assert "and 3 more runs" in told
     assert "run 49" in told
