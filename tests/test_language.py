@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
-from ecom_pipeline.language.features import PairFeatures, Projection, pair_features, text_overlap
 from ecom_pipeline.language.models import find_model
 
 TEXTS = ["red mug", "a dimmable led desk lamp with a usb port", "女士跑鞋", "x " * 200, "mug"]
@@ -36,26 +35,3 @@ def test_a_text_has_the_same_embedding_in_any_batch(encoder):
 
 def test_no_text_is_no_work(encoder):
     assert encode(encoder, [], 2048).embedding.shape == (0, 384)
-
-
-def test_texts_without_a_common_word_share_nothing_and_equal_ones_share_all():
-    assert text_overlap(["abc"], ["xyz"], ["xyz"]).tolist() == [[0, 0, 0, 0]]
-    assert text_overlap(["red mug"], ["red mug"], ["red mug"]).tolist() == [[1, 1, 1, 1]]
-    assert text_overlap(["跑鞋"], ["女士跑鞋"], ["女士跑鞋"])[0, 0] == 1
-
-
-def test_the_projection_of_pairs_has_unit_variance_and_ends_in_a_constant():
-    generator = np.random.default_rng(0)
-    unit = lambda a: (a / np.linalg.norm(a, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
-    context, item = unit(generator.normal(size=(300, 8))), unit(generator.normal(size=(300, 8)))
-    words = [f"word{i % 7}" for i in range(300)]
-    pairs = pair_features(context, item, words, words[::-1], words[::-1])
-    projected = Projection.fit(pairs, 4).apply(pairs)
-    assert projected.shape == (300, 4 + 5 + 1)
-    assert projected[:, :4].var() == pytest.approx(1, rel=0.02)
-    assert (projected[:, -1] == 1).all()
-
-
-def test_features_that_do_not_vary_are_no_obstacle():
-    pairs = PairFeatures(np.zeros((5, 6), np.float32), np.zeros((5, 5), np.float32))
-    assert np.isfinite(Projection.fit(pairs, 3).apply(pairs)).all()

@@ -209,7 +209,7 @@ def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attribu
         return Attributes((), np.zeros((len(sample_id), 0), np.float32))
     place = pd.Index(frame.sample_id).get_indexer(pd.Index(sample_id))
     if (place < 0).any():
-        first = np.asarray(sample_id)[place < 0][0]
+        first = next(name for name, row in zip(sample_id, place, strict=True) if row < 0)
         raise WarehouseError(
             f"sample_attributes: {int((place < 0).sum())} of {len(place)} samples have no row; first: {first!r}. Every "
             "sample must have one: materialise `sample_attributes` after `training_samples`."
