@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.language.memory import Halving
 from ecom_pipeline.language.models import PACKAGED, Pooling, find_model
 
 if TYPE_CHECKING:
@@ -143,18 +144,24 @@ def tokenize(encoder: Encoder, texts: Sequence[Text]) -> list[list[int]]:
 def encode(encoder: Encoder, texts: Sequence[str], token_budget: int) -> Encoded:
     """Embeddings of texts, in their order.
 
-    Cost: one forward pass a text; batches are of like length and at most `token_budget` tokens, padding included.
+    Cost: one forward pass a text; batches are of like length and at most `token_budget` tokens, padding included. A batch
+    for which there is too little memory is halved, and so are all after it.
     """
     import torch
 
     started = time.monotonic()
     ids = tokenize(encoder, texts)
     result = np.zeros((len(texts), encoder.n_dimensions), np.float32)
+    halving = Halving("encoding", encoder.device, unit="texts")
+
+    def read(rows: list[int]) -> NDArray[np.float32]:
+        inputs = padded(encoder, [ids[row] for row in rows])
+        hidden = encoder.model(**inputs).last_hidden_state
+        return pool(hidden, inputs["attention_mask"], encoder.pooling).float().cpu().numpy()
+
     with torch.inference_mode():
         for rows in batches([len(i) for i in ids], token_budget, _progress("encoded")):
-            inputs = padded(encoder, [ids[row] for row in rows])
-            hidden = encoder.model(**inputs).last_hidden_state
-            result[rows] = pool(hidden, inputs["attention_mask"], encoder.pooling).float().cpu().numpy()
+            result[rows] = np.concatenate(halving.run(rows, read))
     return Encoded(result, sum(map(len, ids)), time.monotonic() - started)
 
 

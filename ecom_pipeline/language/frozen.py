@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder, Text, batches, padded, tokenize
+from ecom_pipeline.language.memory import Halving
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +159,7 @@ def read_texts(
         texts: in the order of the rows.
         n_top: layers that learn.
         token_budget: tokens of a batch, padding included.
-        folder: of all stores.
+        folder: of all stores; those of other encoders are deleted.
         max_gib: of the states of these texts; a store that has grown over it by older texts is begun anew.
 
     Cost: as `freeze`; where tokens are given, tokenizing alone.
@@ -169,6 +170,9 @@ def read_texts(
         reason = "every layer learns" if n_top >= encoder.n_layers else f"they would take {gib:.2f} GiB of {max_gib:g}"
         log.info("no frozen states are kept: %s; each epoch computes all layers", reason)
         return TokenTexts(encoder, ids)
+    for other in folder.glob("*-*/"):
+        if not other.name.startswith(_stem(encoder)):
+            shutil.rmtree(other)  # of an encoder that is not in use any more
     place = _place(encoder, n_top, folder) / _STATES
     if place.is_file() and place.stat().st_size / 2**30 + gib > 2 * max_gib:
         log.info("frozen states of older texts fill %s: it is begun anew", place.parent)
@@ -177,7 +181,11 @@ def read_texts(
 
 
 def _place(encoder: Encoder, n_top: int, folder: Path) -> Path:
-    return folder / f"{encoder.encoder_id.replace('/', '--')}-{encoder.n_layers - n_top}"
+    return folder / f"{_stem(encoder)}-{encoder.n_layers - n_top}"
+
+
+def _stem(encoder: Encoder) -> str:
+    return encoder.encoder_id.replace("/", "--")
 
 
 def _append(
@@ -197,18 +205,24 @@ def _append(
     path = place / _STATES
     path.touch()
     os.truncate(path, end * width)  # a killed run may have left states that no index knows
+    halving = Halving("frozen states", encoder.device, unit="texts")
+
+    def read(rows: list[int]) -> NDArray[np.float16]:
+        inputs = padded(encoder, [ids[row] for row in rows])
+        hidden = states_below(encoder, cut, inputs).half().cpu()
+        return hidden[inputs["attention_mask"].cpu().bool()].numpy()  # (tokens of these texts, d), text by text
+
     with path.open("ab") as file, torch.inference_mode():
         for rows in batches([len(text) for text in ids], token_budget):
-            inputs = padded(encoder, [ids[row] for row in rows])
-            hidden = states_below(encoder, cut, inputs).half().cpu()
-            kept = hidden[inputs["attention_mask"].cpu().bool()]  # (tokens of the batch, d), row by row
-            if not torch.isfinite(kept).all():
+            kept = np.concatenate(halving.run(rows, read))
+            finite = np.isfinite(kept).all(1)
+            if not finite.all():
                 raise ModelError(
-                    f"frozen states: {int((~torch.isfinite(kept)).any(1).sum())} of {len(kept)} tokens of a batch leave the"
-                    f" range of half precision under {encoder.encoder_id}. Set `frozen_gib` of `fine_tuned_model` to 0, so"
-                    " that nothing is kept."
+                    f"frozen states: {int((~finite).sum())} of {len(kept)} tokens of a batch leave the range of half "
+                    f"precision under {encoder.encoder_id}. Set `frozen_gib` of `fine_tuned_model` to 0, so that nothing "
+                    "is kept."
                 )
-            file.write(kept.numpy().tobytes())
+            file.write(kept.tobytes())
             for row in rows:
                 result[names[row]] = (end, len(ids[row]))
                 end += len(ids[row])

@@ -36,6 +36,7 @@ from ecom_pipeline.ranking.twins import (
     read_projection,
 )
 
+PROBABLE = ("pointwise", "literal")  # losses after which scores are meant as probabilities
 _TRAINING = (
     *("max_epochs", "patience", "batch_pairs", "part_pairs", "warmup_share", "token_budget"),
     *("precision", "compiled"),
@@ -148,12 +149,29 @@ def judge(
         others: (s, n) scores of further models.
         more_slices: (n,) rows of further slices.
     """
-    manifest = read_manifest(folder)
-    design = read_design(folder)
+    scores = score_twins(samples, features, encoder, folder, store)
+    probabilistic = [*scores] if read_manifest(folder)["settings"]["loss"] in PROBABLE else []
+    scores |= {
+        "popularity": popularity[None].astype(float),
+        "text_similarity": features.match[None, :, 0].astype(float),
+        **others,
+    }
+    compared = [(WEIGHTED, UNWEIGHTED), (WEIGHTED, "popularity"), (WEIGHTED, "text_similarity")]
+    compared += [(other, model) for other in others for model in ("popularity", "text_similarity", UNWEIGHTED)]
+    judged = Rows(_numbered(samples.group_id), samples.label.to_numpy(), samples.relevance.to_numpy())
+    slices = _slices(samples, train_items) | dict(more_slices)
+    return evaluate(judged, scores, slices, probabilistic, compared, "test", seed)
+
+
+def score_twins(
+    samples: pd.DataFrame, features: PairFeatures, encoder: Encoder, folder: Path, store: Path
+) -> dict[str, NDArray[np.float64]]:
+    """(s, n) scores of samples by each twin's rankers, a row a seed; arguments as for `judge`."""
+    manifest, design = read_manifest(folder), read_design(folder)
     token_budget = manifest["settings"]["token_budget"]
     texts, rows = _texts(encoder, design, [samples], token_budget, store)
     pairs, _ = _pairs(samples, features, read_projection(folder), design, rows)
-    scores = {
+    return {
         name: np.stack(
             [
                 load_ranker(encoder, folder, name, told["seed"], texts).score(texts, pairs, token_budget)
@@ -162,16 +180,6 @@ def judge(
         )
         for name in (WEIGHTED, UNWEIGHTED)
     }
-    scores |= {
-        "popularity": popularity[None].astype(float),
-        "text_similarity": features.match[None, :, 0].astype(float),
-        **others,
-    }
-    compared = [(WEIGHTED, UNWEIGHTED), (WEIGHTED, "popularity"), (WEIGHTED, "text_similarity")]
-    compared += [(other, model) for other in others for model in ("popularity", "text_similarity", UNWEIGHTED)]
-    judged = Rows(pairs.group, pairs.label, pairs.relevance)
-    slices = _slices(samples, train_items) | dict(more_slices)
-    return evaluate(judged, scores, slices, [WEIGHTED, UNWEIGHTED], compared, "test", seed)
 
 
 def _slices(samples: pd.DataFrame, train_items: set[str], n_categories: int = 4) -> dict[str, np.ndarray]:
@@ -217,8 +225,12 @@ def _pairs(
         np.column_stack([[rows[text] for text in texts] for texts in _read(samples, design)]).astype(np.int64),
         # a cross-encoder's head takes the frozen features; two towers make theirs anew from what they have learnt
         features.match[:, 1:] if design.architecture == "two_tower" else projected,
-        np.unique(samples.group_id, return_inverse=True)[1],
+        _numbered(samples.group_id),
         samples.label.to_numpy(),
         samples.relevance.to_numpy(),
     )
     return pairs, projected
+
+
+def _numbered(groups: pd.Series) -> NDArray[np.int64]:
+    return np.unique(groups, return_inverse=True)[1]

@@ -26,7 +26,7 @@ from ecom_pipeline.ranking.design import Design, Learning
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.ranking.linear import fit_linear
 from ecom_pipeline.ranking.model import Pairs, Ranker, make_ranker
-from ecom_pipeline.ranking.team import Team, together
+from ecom_pipeline.ranking.team import ALONE, Team, together
 from ecom_pipeline.ranking.training import TrainingSettings, train
 
 log = logging.getLogger(__name__)
@@ -192,35 +192,34 @@ class _Work:
     def train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str, track: Track) -> dict:
         """Train into a file, and say how it went."""
         if self.n_processes > 1:
-            together(self.n_processes, _train, self, head, settings, seed, name)
+            together(self.n_processes, _train, self, head, settings, seed, name, track)
         else:
-            _train(None, self, head, settings, seed, name, track)
+            _train(ALONE, self, head, settings, seed, name, track)
         with safe_open(self.path(name), "pt") as file:
             return json.loads(file.metadata()["trained"])
 
 
 def _train(
-    team: Team | None,
+    team: Team,
     work: _Work,
     head: NDArray[np.float32],
     settings: TrainingSettings,
     seed: int,
     name: str,
-    track: Track = untracked,
+    track: Track,
 ) -> None:
     data, encoder = work.data, work.encoder
-    if team is not None and encoder.device.type == "cuda":
+    if team.size > 1 and encoder.device.type == "cuda":
         encoder = replace(encoder, model=encoder.model.to(f"cuda:{team.rank}"), device=torch.device("cuda", team.rank))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # adapters begin at random
         ranker = make_ranker(work.design, encoder, data.projection, head, isinstance(data.texts, FrozenStates))
     checkpoint = work.folder / f"{name}.checkpoint.safetensors"
-    with track(name, asdict(settings)) as watch:
+    with (untracked if team.rank else track)(name, asdict(settings)) as watch:
         trained = train(
-            *(ranker, data.texts, data.train, work.weight, data.validation, settings, seed, checkpoint, watch),
-            **({} if team is None else {"team": team}),
+            *(ranker, data.texts, data.train, work.weight, data.validation, settings, seed, checkpoint, watch, team)
         )
-    if team is not None and team.rank:
+    if team.rank:
         return
     told = {**asdict(settings), "seed": seed, **asdict(trained)}
     part = work.path(name).with_suffix(".part")
