@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="ECOM_HOME", help="Folder under which everything lives.", show_default=True)
 ]
+_DEVICES = "auto, cpu, cuda, or cuda:1 and so on."
 DEFAULT_HOME = Path(".ecom")
 _PID = "ecom/pid"
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -67,7 +68,7 @@ def _fail(error: object, code: int) -> None:
 def run(
     home: HomeOption = DEFAULT_HOME,
     source: Annotated[str, typer.Option(help="A packaged source's name, a folder, or NAME:FOLDER.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 and so on.")] = "auto",
+    device: Annotated[str, typer.Option(envvar="ECOM_DEVICE", help=_DEVICES)] = "auto",
     seed: Annotated[int | None, typer.Option(help="First seed of training and of the bootstrap.", min=0)] = None,
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
@@ -156,7 +157,7 @@ def estimators() -> None:
 def benchmark(
     home: HomeOption = DEFAULT_HOME,
     source: Annotated[str, typer.Option(help="As for `run`: what to fill an empty home with.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 and so on.")] = "auto",
+    device: Annotated[str, typer.Option(envvar="ECOM_DEVICE", help=_DEVICES)] = "auto",
     seeds: Annotated[int | None, typer.Option(help="Runs with labels made wrong anew.", min=1)] = None,
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:

@@ -1,7 +1,9 @@
 import gc
 import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
@@ -130,6 +132,13 @@ print(compute.device, compute.memory_share, tracking.backend, tracking.wandb_mod
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["cuda:1", "0.5", "none", "offline", "/home/shop/curves"]
+
+
+def test_the_command_line_takes_the_device_from_the_environment_too(tmp_path):
+    command = [str(Path(sys.executable).with_name("ecom")), "run", "--home", str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"ECOM_DEVICE": "tpu"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--device: 1 value is unknown: 'tpu'" in done.stderr
 
 
 @gpu
