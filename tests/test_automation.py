@@ -8,6 +8,7 @@ from assets.automation import daily_refresh_schedule, source_changed
 from ecom_pipeline.definitions import defs
 from resources.compute import Compute
 from resources.home import Home
+from resources.tracking import Tracking
 from resources.warehouse import Warehouse
 
 
@@ -18,6 +19,7 @@ def resources(shop, tmp_path):
         "home": Home(path=str(home), asked_source=str(shop.folder)),
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
         "compute": Compute(device="cpu"),
+        "tracking": Tracking(path=str(home / "curves"), backend="none"),
     }
 
 

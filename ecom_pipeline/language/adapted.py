@@ -14,7 +14,7 @@ from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder, load_encoder
 from ecom_pipeline.language.models import find_model
 
-_MANIFEST = "adaptation.json"
+MANIFEST = "adaptation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ def as_named(named: Named, encoders: Path) -> Path:
 
     Cost: reads the weights once, for their hash.
     """
-    folder = encoders / ledger.fingerprint("named", {"remote_code": named.remote_code}, {"encoder": named.encoder_id})
-    write_manifest(folder, named, named.encoder_id, {"n_steps": 0})
+    encoder_id = named.encoder_id
+    folder = encoders / ledger.fingerprint("named", {"remote_code": named.remote_code}, {"encoder": encoder_id})
+    write_manifest(folder, named, encoder_id, {"adapted": False})
     return folder
 
 
@@ -70,7 +71,7 @@ def open_encoder(folder: Path, device: str) -> Encoder:
         ModelError: if the folder or the model is gone.
     """
     told = read_manifest(folder)
-    if told["n_steps"] == 0:
+    if not told["adapted"]:
         return Named(**told["named"]).load(device)
     own_code = str(folder) if told["named"]["remote_code"] else ""
     return load_encoder(str(folder), told["named"]["max_tokens"], device, own_code)
@@ -87,7 +88,7 @@ def read_manifest(folder: Path) -> dict:
     Raises:
         ModelError: if it is gone.
     """
-    file = folder / _MANIFEST
+    file = folder / MANIFEST
     if not file.is_file():
         raise ModelError(
             f"language model in use: 1 file is missing: {str(file)!r}. `adapted_encoder` writes it, and whatever reads "
@@ -100,6 +101,6 @@ def write_manifest(folder: Path, named: Named, encoder_id: str, adapted: Mapping
     """Publish an encoder: the manifest comes last, and at once, so that a folder with one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = {"model": named.model, "max_tokens": named.max_tokens, "remote_code": named.remote_code}
-    part = folder / f"{_MANIFEST}.part"
+    part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps({"named": asked, "encoder_id": encoder_id, **adapted}, indent=2))
-    os.replace(part, folder / _MANIFEST)
+    os.replace(part, folder / MANIFEST)
