@@ -79,9 +79,9 @@ def test_later_work_begins_at_the_size_that_was_learned():
 
 
 def test_halving_names_the_work_the_size_and_the_new_size(caplog):
-    Halving("reading", "cpu", size=lambda rows: 10 * len(rows), unit="tokens").run([1, 2, 3], Memory(fits=2))
+    Halving("reading", "cpu", unit="texts").run([1, 2, 3], Memory(fits=2))
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("WARNING", "reading: out of memory on cpu with 30 tokens; goes on with at most 20")
+        ("WARNING", "reading: out of memory on cpu with 3 texts; goes on with at most 2")
     ]
 
 

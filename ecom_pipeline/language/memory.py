@@ -5,7 +5,7 @@ On the floor of `language`. torch is imported where it is used.
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ecom_pipeline.errors import DeviceError
@@ -21,7 +21,7 @@ SAYINGS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
 )
-Rows = TypeVar("Rows")
+Rows = TypeVar("Rows", bound=Sized)
 Part = TypeVar("Part")
 log = logging.getLogger(__name__)
 
@@ -70,23 +70,20 @@ class Halving:
     no limit is set, leaves nothing to catch.
 
     Attributes:
-        limit: largest size that is tried, infinite until something has failed.
+        limit: most rows that are tried at once, infinite until something has failed.
         n_failures: how often memory was short.
     """
 
-    def __init__(
-        self, what: str, device: "str | torch.device", size: Callable[[Any], int] = len, unit: str = "rows"
-    ) -> None:
+    def __init__(self, what: str, device: "str | torch.device", unit: str = "rows") -> None:
         """Remember nothing yet.
 
         Args:
             what: the work, for messages, such as "encoding".
             device: where it is done.
-            size: of rows, in `unit`, on which the memory depends; padded tokens, for example.
-            unit: what `size` counts, for messages.
+            unit: what the rows are, for messages.
         """
-        self.what, self.device, self.size, self.unit = what, device, size, unit
-        self.limit = float("inf")
+        self.what, self.device, self.unit = what, device, unit
+        self.limit: float = float("inf")
         self.n_failures = 0
 
     def run(
@@ -110,7 +107,7 @@ class Halving:
         waiting, done = [rows], []
         while waiting:
             part = waiting.pop()
-            smaller = split(part) if self.size(part) > self.limit else ()
+            smaller = split(part) if len(part) > self.limit else ()
             if len(smaller) < 2:
                 # the attempt has ended, and its frames with all their tensors are gone, before anything is tried again
                 fitted, result = _attempt(work, part)
@@ -124,14 +121,14 @@ class Halving:
     def _learn(self, part: Rows, smaller: Sequence[Rows], said: Any) -> Sequence[Rows]:
         self.n_failures += 1
         release(self.device)
-        size = self.size(part)
+        size = len(part)
         if len(smaller) < 2:
             raise DeviceError(
                 f"{self.what}: 1 part of {size} {self.unit} that cannot be cut does not fit into the memory of "
                 f"{str(self.device)!r}: {said!r}. The smallest part must fit: free memory there or raise its share, "
                 "cut texts shorter (max_tokens), or choose a smaller model or another device."
             )
-        self.limit = min(self.limit, max(self.size(one) for one in smaller))
+        self.limit = min(self.limit, max(map(len, smaller)))
         log.warning(
             "%s: out of memory on %s with %d %s; goes on with at most %d",
             *(self.what, self.device, size, self.unit, self.limit),
