@@ -161,10 +161,11 @@ def one(
         settings = TrainingSettings(rate, 0.01, max_epochs=3, patience=1, batch_pairs=64)
         with tempfile.TemporaryDirectory() as folder:
             trained = train(ranker, texts, seen, weight, held, settings, seed, Path(folder) / "c.safetensors")
-        found.append((trained.best_ndcg, rate, tested(ranker.score(texts, data.pairs["test"], 4096), data)))
-    best = max(found, key=lambda trial: trial[0])
+        found.append((trained.best_ndcg, rate, ranker))
+    ndcg, rate, ranker = max(found, key=lambda trial: trial[0])
+    by_group = tested(ranker.score(texts, data.pairs["test"], 4096), data)
     head = tested((data.features["test"] @ linear.tuned[0]).astype(float), data)
-    return best[1], best[0], best[2], head, time.monotonic() - started
+    return rate, ndcg, by_group, head, time.monotonic() - started
 
 
 def tested(score: NDArray[np.float64], data: Shop) -> list[float]:
