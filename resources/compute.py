@@ -118,7 +118,7 @@ class Compute(dg.ConfigurableResource):
     def step(self, log: logging.Logger) -> Iterator[Step]:
         """Hold the device for one step: says which it is, and at the end what was taken, and gives memory back.
 
-        The figures are complete when the step has ended. What the caller still holds is not given back.
+        The figures are complete when the step has ended. What the caller still holds then goes when the next step begins.
 
         Args:
             log: where to say so; an asset's `context.log`.
@@ -128,20 +128,16 @@ class Compute(dg.ConfigurableResource):
         """
         step = Step(self.torch_device(), self.describe())
         log.info("on %s", ", ".join(f"{key} {value}" for key, value in step.figures.items()))
-        started = time.monotonic()
+        _give_back(step.device)  # what the step before this one still held when it ended
         _forget_peak(step.device)
+        started = time.monotonic()
         try:
             yield step
         finally:
-            step.figures |= {"device_seconds": time.monotonic() - started, **_peak(step.device)}
+            seconds, (kind, peak) = time.monotonic() - started, _peak(step.device)
             _give_back(step.device)
-            step.figures |= _kept(step.device)
-            log.info("%.1f s on %s, peak memory %.2f GiB", *_told(step.figures))
-
-
-def _told(figures: dict[str, str | int | float]) -> tuple[float, str, float]:
-    peak = figures.get("device_peak_memory_gib", figures.get("process_peak_memory_gib"))
-    return figures["device_seconds"], figures["device"], peak
+            step.figures |= {"device_seconds": seconds, kind: peak, **_kept(step.device)}
+            log.info("%.1f s on %s, %s %.2f", seconds, step.device, kind, peak)
 
 
 def _forget_peak(device: str) -> None:
@@ -151,14 +147,14 @@ def _forget_peak(device: str) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak(device: str) -> dict[str, float]:
+def _peak(device: str) -> tuple[str, float]:
     import torch
 
     if device != "cpu":
-        return {"device_peak_memory_gib": torch.cuda.max_memory_allocated(device) / GIB}
+        return "device_peak_memory_gib", torch.cuda.max_memory_allocated(device) / GIB
     # of the whole process since it began: the system keeps no other; kibibytes, but bytes on a Mac
     unit = 1 if platform.system() == "Darwin" else 1024
-    return {"process_peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    return "process_peak_memory_gib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
 def _give_back(device: str) -> None:

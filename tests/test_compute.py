@@ -80,7 +80,7 @@ def test_a_step_says_where_it_is_and_what_it_took(caplog):
         assert step.device == "cpu"
     begin, end = (record.getMessage() for record in caplog.records if record.name == "step")
     assert begin.startswith(f"on device cpu, device_name {step.figures['device_name']}, ")
-    assert "s on cpu, peak memory" in end
+    assert "s on cpu, process_peak_memory_gib " in end
     assert step.figures["process_peak_memory_gib"] > 0.05
     assert step.figures["device_seconds"] >= 0
 
