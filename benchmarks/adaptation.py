@@ -42,10 +42,14 @@ VARIANTS = {
     "none": {"n_steps": 0},
     "words": {"language": 1},
     "query": {"query": 1, "from_samples": True},
+    "query, small": {
+        **{"query": 1, "from_samples": True, "n_top": 2, "learning_rate": 2e-4, "n_steps": 20, "batch_pairs": 32}
+    },
     "query, hard": {"query": 1, "from_samples": True, "hard_negatives": 1},
     "history": {"history": 1},
     "history, hard": {"history": 1, "hard_negatives": 1},
     "history, top 2": {"history": 1, "n_top": 2, "learning_rate": 2e-4},
+    "history, small": {"history": 1, "n_top": 2, "learning_rate": 2e-4, "n_steps": 20, "batch_pairs": 32},
     "history, 160 steps": {"history": 1, "n_steps": 160},
     "attribute": {"attribute": 1},
     "mix": {"language": 1, "query": 1, "history": 2, "attribute": 1, "from_samples": True},

@@ -205,8 +205,8 @@ class _Run:
         def back(part: NDArray[np.int64]) -> None:
             add_gradients((self._vectors(texts[part]) * wanted[part]).sum(), self.learning.values())
 
-        half = np.array_split(every, 2) if self.halving.limit == np.inf else [every]
-        for part in half:
+        # the whole did not fit, so halves are tried first; later what has been found to fit
+        for part in np.array_split(every, 2):
             self.halving.run(part, back)
         return total.item()
 
@@ -228,7 +228,7 @@ class _Run:
     def _mine(self, pairs: Pairs, negatives: Negatives) -> None:
         """Hard negatives by the encoder as it is before the objective's first step."""
         with torch.no_grad():
-            items = torch.cat([self._vectors(self.corpus.catalogue)])
+            items = self._vectors(self.corpus.catalogue)
             lefts = np.unique(pairs.left)
             for start in range(0, len(lefts), 256):
                 rows = lefts[start : start + 256]
