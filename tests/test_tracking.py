@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from test_architecture import ROOT
 
@@ -102,10 +103,10 @@ def _mlflow(home, name):
     return points, run.data.params, "finished" if run.info.status == "FINISHED" else "stopped"
 
 
-def _tell_and_stop(watch, error):
+def _tell_and_stop(watch):
     for step, loss in CURVE.items():
         watch(step, {"loss": loss})
-    raise error
+    raise KeyboardInterrupt  # as Ctrl-C does
 
 
 @pytest.fixture(scope="session")
@@ -130,23 +131,13 @@ keepers = pytest.mark.parametrize("tracking", KEEPERS, indirect=True)
 
 
 @keepers
-def test_curves_are_read_back_by_the_librarys_own_reader(tracking):
+def test_curves_and_settings_are_read_back_by_the_librarys_own_reader(tracking):
     train(tracking, CURVE)
-    points, _, state = read(tracking)
+    points, settings, state = read(tracking)
     assert points == list(CURVE.items())
+    told = {key: str(value) for key, value in settings.items()}
+    assert told == {"learning_rate": "0.0001", "method": "lora", "layers": "[1, 2]", "teacher": "null"}
     assert state == "finished"
-
-
-@keepers
-def test_settings_stand_beside_the_curve(tracking):
-    train(tracking, CURVE)
-    told = {key: str(value) for key, value in read(tracking)[1].items()}
-    assert told == {
-        "learning_rate": "0.0001",
-        "method": "lora",
-        "layers": "[1, 2]",
-        "teacher": "null",
-    }
 
 
 @keepers
@@ -170,10 +161,9 @@ def test_a_training_that_begins_anew_leaves_nothing_of_the_old_curve(tracking):
 
 
 @keepers
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_a_training_that_is_stopped_keeps_its_curve(tracking, error):
-    with pytest.raises(error), tracking.curves("model", "abc").run("twin", {"seed": 1}) as watch:
-        _tell_and_stop(watch, error)
+def test_a_training_that_is_stopped_keeps_its_curve(tracking):
+    with pytest.raises(KeyboardInterrupt), tracking.curves("model", "abc").run("twin", {"seed": 1}) as watch:
+        _tell_and_stop(watch)
     points, _, state = read(tracking)
     assert points == list(CURVE.items())
     assert state == "stopped"
@@ -219,6 +209,19 @@ def test_the_link_names_the_folder_a_command_that_is_there_and_the_last_figures(
     assert command[0] == "pipx" or Path(command[0]).is_file()
     assert any(tracking.path in word for word in command)
     assert "| twin | 3 | loss 0.125 |" in told["curves_last"].md_str
+
+
+def test_a_materialisation_leads_to_the_curves_of_its_training(tmp_path):
+    @dg.asset
+    def model(tracking: Tracking) -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata=train(tracking, CURVE))
+
+    tracking = Tracking(path=str(tmp_path))
+    done = dg.materialize([model], resources={"tracking": tracking})
+    told = done.asset_materializations_for_node("model")[0].metadata
+    assert told["curves"].path == str(tmp_path / "model" / "abc")
+    assert f"--logdir {told['curves'].path}" in told["curves_show"].md_str
+    assert read(tracking)[0] == list(CURVE.items())
 
 
 def test_where_nothing_was_trained_there_is_nothing_to_link_to(tmp_path):
