@@ -203,8 +203,8 @@ def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attribu
     Raises:
         WarehouseError: if a sample has no row, and others have.
     """
-    schema.SAMPLE_ATTRIBUTES.create(db)
-    frame = db.sql("from sample_attributes").df()
+    there = db.execute("from duckdb_tables() where table_name = 'sample_attributes'").fetchall()
+    frame = db.sql("from sample_attributes").df() if there else pd.DataFrame()
     if frame.empty:
         return Attributes((), np.zeros((len(sample_id), 0), np.float32))
     place = pd.Index(frame.sample_id).get_indexer(pd.Index(sample_id))
