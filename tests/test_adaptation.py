@@ -194,6 +194,20 @@ def test_words_are_guessed_better_after_learning(family, tmp_path):
     assert np.mean(told.losses[-5:]) < np.mean(told.losses[:5]) - 0.3
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_step_of_words_is_the_same_whatever_its_texts_are_padded_with(family, tmp_path, monkeypatch):
+    words = ("mug", "a much longer lamp", "oil")
+
+    def loss():
+        encoder = masked(tiny(tmp_path, family).load("cpu"))
+        run = loop._Run(encoder, corpus_of(words), replace(SETTINGS, query=0, language=1), tmp_path / "c.safetensors")
+        return run.take()[0]
+
+    together = loss()
+    monkeypatch.setattr(loop, "_PART_TOKENS", 1)  # each text alone
+    assert loss() == pytest.approx(together, abs=1e-4)
+
+
 def test_a_model_without_a_mask_cannot_be_taught_masked_words(tmp_path):
     encoder = tiny(tmp_path).load("cpu")
     with pytest.raises(ModelError, match=r"1 tokenizer has no mask.*`language` to 0"):

@@ -132,11 +132,10 @@ class _Run:
         rows = self.corpus.language[self._batch("language", nth, self.settings.batch_texts)]
         ids = [self.ids[row] for row in rows]
         if self.encoder.causal:
-            hidden, labels = ids, ids
+            hidden, labels = ids, [[IGNORED, *text[1:]] for text in ids]  # nothing comes before a first token
         else:
             hidden, labels = hide(ids, self.encoder.tokenizer, self.settings.mask_share, generator)
-        first = int(self.encoder.causal)  # nothing comes before a decoder's first token
-        n_asked = max(1, sum(label != IGNORED for text in labels for label in text[first:]))
+        n_asked = max(1, sum(label != IGNORED for text in labels for label in text))
 
         def work(part: list[int]) -> float:
             inputs = padded(self.encoder, [hidden[i] for i in part])
