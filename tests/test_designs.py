@@ -1,5 +1,7 @@
 """Every kind of ranker on the small shop: trained as the pipeline trains it, then read back and judged."""
 
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import pytest
@@ -32,10 +34,20 @@ DESIGNS = {
 @pytest.fixture(scope="module")
 def read(finished):
     with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
-        return (
-            frames.read_splits(db, TRAIN, VALIDATION, "oof_confidence"),
-            open_encoder(encoder_folder(db, Home(path=str(finished.home))), "cpu"),
-        )
+        data = frames.read_splits(db, TRAIN, VALIDATION, "oof_confidence")
+        return some(data, 24), open_encoder(encoder_folder(db, Home(path=str(finished.home))), "cpu")
+
+
+def some(data, n_groups):
+    """The samples of a few groups of each split."""
+    few = {}
+    for split in ("train", "validation"):
+        samples = getattr(data, split)
+        kept = samples.group_id.isin(sorted(samples.group_id.unique())[:n_groups]).to_numpy()
+        few |= {split: samples[kept], f"{split}_features": getattr(data, f"{split}_features").rows(kept)}
+        if split == "train":
+            few["weight"] = data.weight[kept]
+    return replace(data, **few)
 
 
 @pytest.mark.parametrize("name", DESIGNS)
