@@ -47,6 +47,9 @@ class EncoderConfig(dg.Config):
     batch_texts: int = Field(default=64, ge=1, description="Texts of a step that guesses words.")
     mask_share: float = Field(default=0.15, gt=0, lt=1, description="Of the tokens, to be guessed.")
     temperature: float = Field(default=0.05, gt=0, description="Cosines are divided by it.")
+    correct_popularity: bool = Field(
+        default=True, description="Whether what is often taken is pushed away less, as it is in more batches."
+    )
     hard_negatives: int = Field(default=0, ge=0, description="Near or refused items, for each pair.")
     pool_items: int = Field(default=5000, ge=0, description="Items that near ones are looked for among, at most.")
     skipped: int = Field(default=5, ge=0, description="Nearest items that are not taken, as they may be right.")

@@ -36,7 +36,15 @@ N_COMPONENTS = 100
 BASE = Adaptation(
     **{"n_steps": 40, "language": 0, "query": 0, "history": 0, "attribute": 0, "from_samples": False},
     **{"history_items": 8, "n_top": 6, "learning_rate": 5e-5, "batch_pairs": 64, "batch_texts": 64, "mask_share": 0.15},
-    **{"temperature": 0.05, "hard_negatives": 0, "pool_items": 5000, "skipped": 5, "warmup_share": 0.1, "seed": 0},
+    **{
+        "temperature": 0.05,
+        "correct_popularity": True,
+        "hard_negatives": 0,
+        "pool_items": 5000,
+        "skipped": 5,
+        "warmup_share": 0.1,
+        "seed": 0,
+    },
 )
 VARIANTS = {
     "none": {"n_steps": 0},

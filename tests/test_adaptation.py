@@ -31,6 +31,7 @@ from resources.warehouse import Warehouse
 SETTINGS = Adaptation(
     **{"n_steps": 8, "language": 0, "query": 1, "history": 0, "attribute": 0, "from_samples": True, "history_items": 3},
     **{"n_top": 2, "learning_rate": 1e-3, "batch_pairs": 6, "batch_texts": 6, "mask_share": 0.15, "temperature": 0.05},
+    **{"correct_popularity": True},
     **{"hard_negatives": 0, "pool_items": 50, "skipped": 1, "warmup_share": 0.1, "seed": 3},
 )
 ANY = Rules(min_new_share=0.2, only_if_better=False)
@@ -156,6 +157,18 @@ def test_contrast_is_the_cross_entropy_over_what_is_no_false_negative():
     one_way = contrast(left, right, negative, 0.5, both_ways=False).item()
     by_hand = np.mean([np.log(1 + n * np.exp(-2)) for n in (2, 2, 3)])
     assert one_way == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_what_is_often_in_the_pairs_is_pushed_away_less():
+    pairs = frame([("a", "loved"), ("b", "loved"), ("c", "loved"), ("d", "lonely")])
+    corpus = gather([], {"query": pairs, "history": frame([]), "attribute": frame([])}, [])
+    loved, lonely = (corpus.texts.index(text) for text in ("loved", "lonely"))
+    known = Negatives.of(corpus.pairs["query"], len(corpus.texts))
+    often = known.often(np.array([loved, lonely, lonely]), 2)
+    assert often.tolist() == pytest.approx([np.log(3) / 2, -np.log(3) / 2, 0])
+    vectors = torch.eye(2)
+    loss = contrast(vectors, vectors, ~np.eye(2, dtype=bool), 1.0, often[:2], both_ways=False).item()
+    assert loss == pytest.approx(np.mean([np.log(1 + np.exp(-1) * 3), np.log(1 + np.exp(-1) / 3)]), abs=1e-6)
 
 
 def test_hard_negatives_are_near_or_refused_and_never_positive():

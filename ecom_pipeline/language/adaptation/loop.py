@@ -160,11 +160,11 @@ class _Run:
         right = np.concatenate([pairs.right[rows], hard])
         texts, place = np.unique(np.concatenate([left, right]), return_inverse=True)
         negative = negatives.mask(left, right)
+        often = negatives.often(right, len(left)) if self.settings.correct_popularity else None
 
         def loss(vectors: Tensor) -> Tensor:
-            return contrast(
-                vectors[place[: len(left)]], vectors[place[len(left) :]], negative, self.settings.temperature
-            )
+            one, other = vectors[place[: len(left)]], vectors[place[len(left) :]]
+            return contrast(one, other, negative, self.settings.temperature, often)
 
         if not self.cached:
             found = self._at_once(texts, loss)

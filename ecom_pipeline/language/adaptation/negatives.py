@@ -21,12 +21,14 @@ class Negatives:
     Attributes:
         positive: (n,) sorted codes of pairs that belong together: left times `n_texts` plus right.
         n_texts: distinct texts.
+        rights: (n,) sorted rights of all pairs.
         refused: left to rights that were judged not to belong to it.
         mined: (m, 1 + N_MINED) a left and its near items, sorted by left; -1 where there are fewer.
     """
 
     positive: Rows
     n_texts: int
+    rights: Rows
     refused: dict[int, Rows]
     mined: Rows
 
@@ -38,11 +40,19 @@ class Negatives:
             refused[left].append(right)
         found = {left: np.array(rights, np.int64) for left, rights in refused.items()}
         positive = np.unique(pairs.left * n_texts + pairs.right)
-        return cls(positive, n_texts, found, np.zeros((0, 1 + N_MINED), np.int64))
+        return cls(positive, n_texts, np.sort(pairs.right), found, np.zeros((0, 1 + N_MINED), np.int64))
 
     def mask(self, left: Rows, right: Rows) -> NDArray[np.bool_]:
         """(b, b + h) whether a right is a negative for a left."""
         return ~np.isin(left[:, None] * self.n_texts + right[None, :], self.positive)
+
+    def often(self, right: Rows, n_pairs: int) -> NDArray[np.float64]:
+        """(b + h,) logarithm of how many pairs each right is in; 0 for hard ones, the mean of the others being 0 too."""
+        counts = np.searchsorted(self.rights, right, "right") - np.searchsorted(self.rights, right)
+        result = np.log(np.maximum(counts, 1))
+        result[:n_pairs] -= result[:n_pairs].mean()
+        result[n_pairs:] = 0
+        return result
 
     def note(self, left: Rows, score: NDArray[np.float32], items: Rows, skipped: int) -> None:
         """Keep the near items of some lefts.

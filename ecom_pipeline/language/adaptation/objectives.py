@@ -15,7 +15,12 @@ IGNORED = -100  # labels of tokens that are not guessed, as torch's cross-entrop
 
 
 def contrast(
-    left: Tensor, right: Tensor, negative: NDArray[np.bool_], temperature: float, both_ways: bool = True
+    left: Tensor,
+    right: Tensor,
+    negative: NDArray[np.bool_],
+    temperature: float,
+    often: NDArray[np.float64] | None = None,
+    both_ways: bool = True,
 ) -> Tensor:
     """How badly each pair is told from those that do not belong together.
 
@@ -24,13 +29,15 @@ def contrast(
         right: (b + h, d) unit vectors: what belongs to each left in the same order, then hard negatives.
         negative: (b, b + h) whether a right is a negative for a left; its own is never one.
         temperature: cosines are divided by it.
+        often: (b + h,) logarithm of how often each right comes into a batch, up to a constant; None: all alike. Without
+            it what is popular is pushed away from everything, only because it is met more often.
         both_ways: whether each right must find its left among the lefts too.
 
     Returns:
         Mean cross-entropy, in nats.
 
     Source: InfoNCE, van den Oord et al. 2018, equation 4; both ways as Radford et al. 2021. Lefts and rights that are
-    known to belong together are no negatives of each other.
+    known to belong together are no negatives of each other. The correction is that of Yi et al. 2019, equation 3.
 
     >>> pair = torch.eye(2)
     >>> round(contrast(pair, pair, ~np.eye(2, dtype=bool), 1.0).item(), 4)  # -log(e / (e + 1))
@@ -41,7 +48,8 @@ def contrast(
     taken = torch.as_tensor(negative, device=left.device).clone()
     taken[own, own] = True
     logits = logits.masked_fill(~taken, -torch.inf)
-    loss = nn.functional.cross_entropy(logits, own)
+    told = logits if often is None else logits - torch.as_tensor(often, dtype=logits.dtype, device=left.device)
+    loss = nn.functional.cross_entropy(told, own)
     if not both_ways:
         return loss
     return (loss + nn.functional.cross_entropy(logits[:, : len(left)].T, own)) / 2

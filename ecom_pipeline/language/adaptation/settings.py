@@ -27,6 +27,7 @@ class Adaptation:
         batch_texts: texts of a step that guesses words.
         mask_share: of the tokens, to be guessed.
         temperature: cosines are divided by it before the softmax.
+        correct_popularity: whether a right that is often in the pairs is pushed away less: it is in more batches.
         hard_negatives: near items that are no positives, for each pair.
         pool_items: items that hard negatives are looked for among, at most.
         skipped: nearest items that are not taken as hard negatives, as they may be right.
@@ -47,6 +48,7 @@ class Adaptation:
     batch_texts: int
     mask_share: float
     temperature: float
+    correct_popularity: bool
     hard_negatives: int
     pool_items: int
     skipped: int
