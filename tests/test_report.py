@@ -10,6 +10,7 @@ import pytest
 from ecom_pipeline import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+MODES_KNOWN = ("words in common", "popularity", "category", "price")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 
 
@@ -31,7 +32,7 @@ def test_a_real_browser_shows_verdict_figures_and_suspects(finished, tmp_path):
     address = (finished.home / "reports" / "report.html").as_uri()
     command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--dump-dom", address]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert shown.count("<svg") == 3
+    assert shown.count("<svg") == 5
     assert "weighted - unweighted" in shown
     assert shown.count('class="why"') == 15
     for word in ("helped", "did harm", "No difference can be told"):
@@ -77,5 +78,27 @@ def test_where_no_weights_are_chosen_the_page_says_so_and_shows_no_slices(page, 
     assert report.verdict(told).startswith("No weights are used: none of 12 weightings")
     report.write(told, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 4
     assert "the differences are 0 by construction" in text
+
+
+def test_the_page_says_what_one_gets_with_how_many_labels_and_what_is_not_there(page):
+    told = report.labels_told(page)
+    assert re.search(r"\[0\.\d+, [01]\.\d+\] with 50; .* with 500; .* with 1,326, which is all\.", told)
+    assert "There are not 5,000 labelled samples to tell more." in told
+
+
+def test_the_page_has_a_step_for_each_mode_that_is_known(page):
+    assert report.steps(page) == [f"linear: {name}" for name in ("text", *(f"+ {m}" for m in MODES_KNOWN))]
+
+
+def test_whether_like_items_lend_their_popularity_follows_the_intervals(page):
+    columns = page.evaluation.columns
+    rows = [
+        (f"popularity of like items - {other}", "test", "cold items", "ndcg_at_10", value, low, high, 9, 1)
+        for other, value, low, high in (("popularity", 0.2, 0.1, 0.3), ("text_similarity", -0.2, -0.3, -0.1))
+    ]
+    told = replace(page, evaluation=pd.concat([page.evaluation, pd.DataFrame(rows, columns=columns)]))
+    assert "better than their own popularity (+0.200" in report.borrowing_told(told)
+    assert "worse than likeness to the context (-0.200" in report.borrowing_told(told)
+    assert report.borrowing_told(page) == ""
