@@ -3,9 +3,9 @@
     python benchmarks/encoding_speed.py speed .ecom/warehouse.duckdb --threads 1 --out speed.json
     python benchmarks/encoding_speed.py loss .ecom/warehouse.duckdb --out loss.json
 
-A source is a run's warehouse, or its `training_samples` as Parquet; give several. `speed`: texts of the samples, drawn
-once; every side reads the same in each round, one after the other in one process, so that a busy machine slows all of
-them. Ratios are taken within a round: median, and least and greatest. Beside wall time stands the processor's time of
+A source is a run's warehouse, or its `training_samples` as Parquet; give several. `speed`: texts of the samples, whole
+batches of like length, so that there is as little padding on every side as there is with all texts; every side reads the
+same in each round, one after the other in one process, so that a busy machine slows all of them. Ratios are taken within a round: median, and least and greatest. Beside wall time stands the processor's time of
 this process, which other processes disturb less. Operations are those of the tokens that are there (padding is time
 lost, not work): linear layers, and attention's two products. The peak is measured in the same rounds: torch.mm (MKL)
 and oneDNN, for a square of 2048 and for the model's own shapes.
@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 MAX_TOKENS, TOKEN_BUDGET = 96, 2048
-PEER_BATCHES = (8, 32, 128)  # 32 is its default
+PEER_BATCHES = (16, 32, 64)  # 32 is its default
 PENALTIES = tuple(np.logspace(-3, 1.5, 10))
 ROWS = 2048
 
@@ -122,7 +122,7 @@ def products(encoder: object) -> dict[str, tuple[float, Callable[[], object]]]:
     ):
         x, weight = torch.randn(ROWS, inner), torch.randn(outer, inner)
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        repeats = max(1, 2 * ROWS**2 // (inner * outer) // 2)
+        repeats = max(1, ROWS**2 // (inner * outer) // 2)
         work = 2.0 * ROWS * inner * outer * repeats
         found[f"MKL, {name}"] = work, lambda x=x, w=weight, n=repeats: [torch.mm(x, w.T) for _ in range(n)]
         found[f"oneDNN, {name}"] = (
@@ -140,15 +140,24 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> list[float]:
     return [round(float(v), 3) for v in (np.median(found), found.min(), found.max())]
 
 
-def speed(source: Path, n_texts: int, n_rounds: int) -> dict[str, object]:
+def drawn(encoder: object, texts: Sequence[str], n_batches: int) -> list[str]:
+    """Texts of some batches of like length, evenly spaced among those of all texts, in random order."""
+    from ecom_pipeline.language.encoder import batches, tokenize
+
+    whole = list(batches([len(ids) for ids in tokenize(encoder, texts)], TOKEN_BUDGET))
+    chosen = [whole[int((place + 0.5) * len(whole) / n_batches)] for place in range(n_batches)]
+    rows = np.random.default_rng(0).permutation([row for batch in chosen for row in batch])
+    return [texts[row] for row in rows]
+
+
+def speed(source: Path, n_batches: int, n_rounds: int) -> dict[str, object]:
     """All sides on texts of one source."""
     import torch
 
     from ecom_pipeline.language.encoder import PACKAGED, load_encoder
 
     encoder = load_encoder(PACKAGED, MAX_TOKENS, "cpu")
-    texts = texts_of(samples_of(source))
-    texts = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[:n_texts]]
+    texts = drawn(encoder, texts_of(samples_of(source)), n_batches)
     ways, peaks = sides(encoder, texts), products(encoder)
     time_of = {name: Timed([], []) for name in (*ways, *peaks)}
     vectors = {name: way() for name, way in ways.items()}  # warm
@@ -239,7 +248,7 @@ def main() -> None:
     parser.add_argument("what", choices=["speed", "loss"])
     parser.add_argument("sources", nargs="+", type=Path)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--texts", type=int, default=300)
+    parser.add_argument("--batches", type=int, default=3, help="of 2048 tokens")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args()
@@ -250,7 +259,7 @@ def main() -> None:
     torch.set_num_threads(told.threads)
     found = []
     for source in told.sources:
-        found += loss(source) if told.what == "loss" else [speed(source, told.texts, told.rounds)]
+        found += loss(source) if told.what == "loss" else [speed(source, told.batches, told.rounds)]
         told.out.write_text(json.dumps({"threads": told.threads, "found": found}, indent=2))
     print(told.out.read_text())
 
