@@ -1,17 +1,19 @@
-"""What popularity, category and price add to the texts, on validation and on test, for a linear ranker.
+"""What popularity, category and price add to the texts; what few labels give; how items fare that training never saw.
 
     ecom run --source DIR --home HOME        # or any run that reached `embeddings`
     python benchmarks/modes.py HOME/warehouse.duckdb ... --out rows.parquet
 
-Each mode is added alone to the texts, and then all; penalties are chosen on validation, intervals are a paired bootstrap
+All with the linear ranker, on validation and test. Each mode is added alone to the texts, and then all; penalties are chosen on validation, intervals are a paired bootstrap
 over groups. `taken before` are the samples whose item somebody took before the visit: drawn negatives always are, so only
-there is it sure that a ranker has not learnt how negatives were drawn. The warehouses stay as they are.
+there is it sure that a ranker has not learnt how negatives were drawn. Few labels and cold items are as in the report.
+The warehouses stay as they are.
 """
 
 import argparse
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,15 @@ import pandas as pd
 import torch
 from search_data import N_COMPONENTS
 
+from ecom_pipeline import report
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.language.attributes import MODES, build_attributes
-from ecom_pipeline.language.embeddings import sample_features
+from ecom_pipeline.language.embeddings import Items, item_embeddings, sample_features
 from ecom_pipeline.language.features import MATCH_NAMES, Projection
-from ecom_pipeline.ranking.ablation import Part
+from ecom_pipeline.ranking.ablation import Part, Parts, score_steps
+from ecom_pipeline.ranking.cold import BORROWED, look_at_cold
 from ecom_pipeline.ranking.evaluation import evaluate
+from ecom_pipeline.ranking.learning_curve import learning_curve
 from ecom_pipeline.ranking.linear import fit_linear
 from ecom_pipeline.samples import TAKEN
 from resources.warehouse import Warehouse
@@ -36,8 +41,19 @@ TAKEN_BEFORE = f"""
     where first_at < occurred_at"""
 
 
-def read(path: Path) -> tuple[dict[str, Part], set[str]]:
-    """The three splits with everything that is known of them, and the samples whose item was taken before."""
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The three splits with all that is known of them, the samples whose item was taken before, and the items."""
+
+    parts: dict[str, Part]
+    taken_before: set[str]
+    test_items: Items
+    known: Items
+    popularity: dict[str, int]
+
+
+def read(path: Path) -> Shop:
+    """What a warehouse holds."""
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(path, folder)
         with Warehouse(path=str(copy)).connect() as db:
@@ -46,7 +62,9 @@ def read(path: Path) -> tuple[dict[str, Part], set[str]]:
             for split in ("train", "validation", "test"):
                 samples = db.sql(f"from training_samples where split = '{split}' order by sample_id").df()
                 parts[split] = Part(samples, sample_features(db, samples))
-            return parts, {name for (name,) in db.execute(TAKEN_BEFORE).fetchall()}
+            taken_before = {name for (name,) in db.execute(TAKEN_BEFORE).fetchall()}
+            items = (item_embeddings(db, split) for split in ("test", "train"))
+            return Shop(parts, taken_before, *items, report.popularity(db))
 
 
 def variants(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -84,6 +102,25 @@ def judge(parts: dict[str, Part], taken_before: set[str]) -> pd.DataFrame:
     return pd.concat(found)
 
 
+def few_and_cold(shop: Shop) -> pd.DataFrame:
+    """Rows of `evaluation` for the learning curve, and for items that training never saw."""
+    parts = Parts(shop.parts["train"], shop.parts["validation"], shop.parts["test"])
+    curve = learning_curve(parts, N_COMPONENTS, "cpu", np.random.default_rng(0))
+    samples = parts.test.samples
+    cold = look_at_cold(samples.item_id, shop.test_items, shop.known, shop.popularity)
+    if cold is None or not cold.slices:
+        return curve
+    scores = {
+        "linear": list(score_steps(parts, N_COMPONENTS, "cpu").values())[-1],
+        "text_similarity": parts.test.features.match[None, :, 0].astype(float),
+        "popularity": samples.item_id.map(shop.popularity).fillna(0).to_numpy(float)[None],
+        BORROWED: cold.borrowed[None],
+    }
+    slices = cold.slices | {"cold items": np.logical_or.reduce(list(cold.slices.values()))}
+    pairs = [(BORROWED, "popularity"), (BORROWED, "text_similarity")]
+    return pd.concat([curve, evaluate(parts.test.rows, scores, slices, [], pairs, "test", 0)])
+
+
 def main() -> None:
     """Judge each warehouse, print nDCG@10 and write all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -93,15 +130,15 @@ def main() -> None:
     torch.set_num_threads(1)
     found = []
     for path in told.warehouses:
-        parts, taken_before = read(path)
-        sizes = ", ".join(f"{len(part.samples):,} {split}" for split, part in parts.items())
+        shop = read(path)
+        sizes = ", ".join(f"{len(part.samples):,} {split}" for split, part in shop.parts.items())
         print(f"{path}: {sizes}", flush=True)
-        rows = judge(parts, taken_before).assign(warehouse=str(path))
+        rows = pd.concat([judge(shop.parts, shop.taken_before), few_and_cold(shop)]).assign(warehouse=str(path))
         found.append(rows)
         shown = rows[rows.metric == "ndcg_at_10"]
         for row in shown.itertuples():
             figure = f"{row.value:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}] {row.n_groups} groups"
-            print(f"  {row.split:<11}{row.slice:<13}{row.model:<52}{figure}", flush=True)
+            print(f"  {row.split:<11}{row.slice:<40}{row.model:<52}{figure}", flush=True)
     if told.out:
         pd.concat(found).to_parquet(told.out, index=False)
 
