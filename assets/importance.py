@@ -57,7 +57,7 @@ def fold_predictions(
 
 @dg.asset(
     deps=[fold_predictions, training_samples],
-    code_version="2",
+    code_version="3",
     group_name="importance",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.LABEL_SUSPICIONS)},

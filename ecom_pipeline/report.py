@@ -99,13 +99,13 @@ def popularity(db: DuckDBPyConnection) -> dict[str, int]:
 
 
 def suspects(db: DuckDBPyConnection, top: int) -> pd.DataFrame:
-    """The training samples most likely mislabelled, the most suspicious first, with text, label, score and why."""
+    """The training samples most likely mislabelled, flagged ones first, with text, label, score and why."""
     frame = db.execute(
         """with scored as (
             select sample_id, avg(oof_score) as oof_score from fold_predictions group by sample_id)
         select sample_id, item_id, context_text, title, label, oof_score, wrong_probability, flagged
         from label_suspicions join scored using (sample_id) join training_samples using (sample_id)
-        order by wrong_probability desc, sample_id limit ?""",
+        order by flagged desc, wrong_probability desc, sample_id limit ?""",
         [top],
     ).df()
     frame["why"] = [

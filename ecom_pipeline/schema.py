@@ -293,12 +293,12 @@ LABEL_SUSPICIONS = Relation(
         Column(
             "wrong_probability",
             "DOUBLE",
-            "that the label is wrong; where noise cannot be told from taste, that of the other label",
+            "of a judgment: that it is wrong; of behaviour, and where noise cannot be told from taste: of the other label",
             True,
             0,
             1,
         ),
-        Column("flagged", "BOOLEAN", "whether to say so: the cut with the highest expected F1"),
+        Column("flagged", "BOOLEAN", "whether to say so, of judgments alone: the cut with the highest expected F1"),
     ),
 )
 

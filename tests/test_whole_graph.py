@@ -117,3 +117,14 @@ def test_a_new_day_cleans_that_day_alone(finished, shop, tmp_path):
         file.write("new,2024-05-12T10:00:00Z,person-1,z,click,i0-0-0,,,,,\n")
     result = ecom("run", "--source", folder, "--config", config, home=home, check=True)
     assert "cleaning 2024-05-12 to 2024-05-12" in result.stderr
+
+
+def test_what_people_did_is_not_called_a_wrong_label(db):
+    """It happened; only what raters judged is flagged."""
+    rows = db.execute(
+        """select origin = 'judgment', sum(flagged::int), count(*) from label_suspicions
+        join training_samples using (sample_id) group by 1 order by 1"""
+    ).fetchall()
+    (_, flagged_behaviour, n_behaviour), (_, flagged_judgments, _) = rows
+    assert n_behaviour > 100
+    assert flagged_behaviour == 0 < flagged_judgments

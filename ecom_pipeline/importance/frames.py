@@ -54,26 +54,27 @@ def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_compo
 def suspect(samples: pd.DataFrame, predictions: pd.DataFrame) -> Result:
     """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold.
 
-    Where noise cannot be told from taste, as in purchases that nobody can predict, no label is flagged, and the
-    probability is that of the other label by models that did not see the sample.
+    Only what a rater judged is flagged. What a user did is a fact: models that did not see a purchase find it unlikely as
+    often because it is new as because it is an accident, and drawn negatives are guesses. There, and where noise among
+    judgments cannot be told from taste, the probability is that of the other label.
     """
     score, _ = _wide(samples, predictions)
     label = one_hot(samples.label)
-    found = find_wrong_labels(label, score)
-    other = 1 - Evidence(label=label, oof_score=score).confidence.mean(1)
+    probability = (1 - Evidence(label=label, oof_score=score).confidence.mean(1)).clip(0, 1)
+    flagged = np.zeros(len(samples), bool)
+    judged = (samples.origin == "judgment").to_numpy()
+    figures: dict[str, float | str] = {"n_judged": int(judged.sum())}
+    if judged.any():
+        found = find_wrong_labels(label[judged], score[judged])
+        if found.told_apart:
+            probability[judged], flagged[judged] = found.probability, found.wrong
+            figures |= {"expected_precision": found.precision, "expected_recall": found.recall}
+        else:
+            figures["note"] = "noise cannot be told from taste: a label would be found mostly wrong; none is flagged"
     frame = pd.DataFrame(
-        {
-            "sample_id": samples.sample_id.to_numpy(),
-            "wrong_probability": (found.probability if found.told_apart else other).clip(0, 1),
-            "flagged": found.wrong & found.told_apart,
-        }
+        {"sample_id": samples.sample_id.to_numpy(), "wrong_probability": probability, "flagged": flagged}
     )
-    figures: dict[str, float | str] = {"flagged_share": float(frame.flagged.mean())}
-    if found.told_apart:
-        figures |= {"expected_precision": found.precision, "expected_recall": found.recall}
-    else:
-        figures["note"] = "noise cannot be told from taste: a label would be found mostly wrong; none is flagged"
-    return Result(frame, figures)
+    return Result(frame, figures | {"flagged_share": float(flagged.mean())})
 
 
 def value(
