@@ -85,6 +85,8 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "rejected_rows",
         "training_samples",
         "embeddings",
+        "image_embeddings",
+        "sample_attributes",
         "fold_predictions",
         "label_suspicions",
         "sample_values",
@@ -101,5 +103,6 @@ def test_gpu_work_is_in_a_pool_of_its_own():
     assert {name for name, pool in pools.items() if pool == "gpu"} == {
         "adapted_encoder",
         "embeddings",
+        "image_embeddings",
         "fine_tuned_model",
     }
