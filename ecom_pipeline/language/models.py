@@ -46,7 +46,9 @@ class ModelFiles:
         for weights in sorted(self.folder.glob("model*.safetensors")):
             with weights.open("rb") as file:
                 found.append(hashlib.file_digest(file, "sha256"))
-        return (found[0] if len(found) == 1 else hashlib.sha256(b"".join(one.digest() for one in found))).hexdigest()[:8]
+        return (found[0] if len(found) == 1 else hashlib.sha256(b"".join(one.digest() for one in found))).hexdigest()[
+            :8
+        ]
 
     def encoder_id(self, max_tokens: int) -> str:
         """What an embedding depends on: name, weights, pooling and the number of tokens read."""
