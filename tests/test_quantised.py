@@ -28,10 +28,14 @@ def fewer_bits(encoder) -> Encoder:
         pytest.skip(str(error))
 
 
-def test_fast_products_give_the_same_vectors(encoder):
+def test_fast_products_give_the_same_vectors(encoder, monkeypatch):
+    import torch
+
     with fast_products():
         fast = encode(encoder, TEXTS, 2048).embedding
-    np.testing.assert_allclose(fast, encode(encoder, TEXTS, 2048).embedding, atol=1e-6)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    plain = encode(encoder, TEXTS, 2048).embedding
+    assert 0 < np.abs(fast - plain).max() < 1e-6
 
 
 def test_fast_products_leave_alone_what_learns(encoder):

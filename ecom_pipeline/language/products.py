@@ -14,14 +14,16 @@ def fast_products() -> Iterator[None]:
 
     Torch takes Intel's MKL for products in fp32, which keeps its AVX-512 kernels for Intel's processors; oneDNN, which
     torch brings too, has them for all. The sums are the same in another order. Whatever learns, lies elsewhere or is
-    of another type is left as it is, and so is every operation on other machines.
+    of another type is left as it is, and so is every operation on other machines, or where oneDNN is turned off
+    (`torch.backends.mkldnn.enabled = False`).
 
     Cost: a second copy of the linear layers' weights while it is open.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
-    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")):
+    onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    if not (onednn and torch.backends.cpu.get_cpu_capability().startswith("AVX")):
         yield
         return
     packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the weight too, so that its id stays its own
