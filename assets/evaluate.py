@@ -44,15 +44,15 @@ def evaluation_report(
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         folder = home.models / ledger.entries(db, "fine_tuned_model")[ledger.WHOLE].content
-        encoder = open_encoder(encoder_folder(db, home), compute.torch_device())
+        reads_with = encoder_folder(db, home)
         splits = [db.sql(query).df() for query in (TRAIN, VALIDATION, TEST)]
         parts = Parts(*(Part(samples, sample_features(db, samples)) for samples in splits))
         test_items, known, popularity = item_embeddings(db, "test"), item_embeddings(db, "train"), report.popularity(db)
     context.log.info("judging %d test samples", len(parts.test.samples))
-    rows = figures(
-        *(parts, test_items, known, popularity, encoder, folder, home.frozen, compute.torch_device(), config.seed)
-    )
-    result = publish(context, warehouse, schema.EVALUATION, rows, made, {})
+    with compute.step(context.log) as step:
+        encoder = open_encoder(reads_with, step.device)
+        rows = figures(*(parts, test_items, known, popularity, encoder, folder, home.frozen, step.device, config.seed))
+    result = publish(context, warehouse, schema.EVALUATION, rows, made, step.figures)
     with warehouse.connect() as db:
         page = report.gather(db, folder)
     report.write(page, home.report)

@@ -126,10 +126,10 @@ def embeddings(
         folder = encoder_folder(db, home)
         texts = store.missing_texts(db, adapted.encoder_id(folder))
     context.log.info("%d texts are not embedded yet", len(texts))
-    found = store.embed(texts, folder, config.token_budget, compute.torch_device())
+    with compute.step(context.log) as step:
+        found = store.embed(texts, folder, config.token_budget, step.device)
     with warehouse.transaction() as db:
         store.add(db, found)
         remember(db, "embeddings", made, store.IN_USE)  # texts of old samples change nothing below
-    return told(
-        warehouse, "embeddings", {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id}
-    )
+    figures = {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id, **step.figures}
+    return told(warehouse, "embeddings", figures)

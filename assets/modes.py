@@ -41,11 +41,12 @@ def image_embeddings(
     context.log.info("%d items name a picture; vision model: %s", len(wanted), config.model or "none is configured")
     folder = sources.find(home.source(sources.DEFAULT)).folder
     looked_at = wanted if config.model else {}
-    rows = vision.embed_pictures(looked_at, folder, known, config.model, compute.torch_device())
+    with compute.step(context.log) as step:
+        rows = vision.embed_pictures(looked_at, folder, known, config.model, step.device)
     with warehouse.transaction() as db:
         counts = vision.replace_pictures(db, rows)
         remember(db, "image_embeddings", made)
-    return told(warehouse, "image_embeddings", {**counts, "n_items_that_name_one": len(wanted)})
+    return told(warehouse, "image_embeddings", {**counts, "n_items_that_name_one": len(wanted), **step.figures})
 
 
 class AttributesConfig(dg.Config):
