@@ -32,6 +32,6 @@ def load(folder: str) -> tuple[pd.DataFrame, object]:
         build_samples(db, SampleRules(**settings_of(SamplesConfig())))
         encoder = as_named(Named(PACKAGED, 96), Path(home))
         texts = embeddings.missing_texts(db, encoder_id(encoder))
-        embeddings.add(db, embeddings.embed(texts, encoder, 2048, "cpu"))
+        embeddings.add(db, embeddings.embed(texts, encoder, 2048, "cpu", "fp32"))
         samples = db.sql("from training_samples order by sample_id").df()
         return samples, embeddings.sample_features(db, samples)

@@ -6,6 +6,7 @@ On the floor of `language`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,9 @@ from ecom_pipeline.language import adapted
 from ecom_pipeline.language.attributes import read_attributes
 from ecom_pipeline.language.encoder import encode
 from ecom_pipeline.language.features import PairFeatures, pair_features
+from ecom_pipeline.language.quantised import quantised
 
+Precision = Literal["fp32", "bf16"]
 # rows that the present samples read
 IN_USE = """text_hash in (
     select md5(context_text) from training_samples union select md5(item_text) from training_samples)"""
@@ -47,11 +50,29 @@ def missing_texts(db: DuckDBPyConnection, encoder_id: str) -> list[str]:
     return [text for (text,) in rows.fetchall()]
 
 
-def embed(texts: Sequence[str], folder: Path, token_budget: int, device: str) -> Embedded:
-    """Read texts with the encoder in use; it is not even loaded where there are none."""
+def reader_id(folder: Path, precision: Precision) -> str:
+    """What the embeddings of a precision depend on; no weight is read."""
+    return adapted.encoder_id(folder) + ("" if precision == "fp32" else f"-{precision}")
+
+
+def embed(texts: Sequence[str], folder: Path, token_budget: int, device: str, precision: Precision) -> Embedded:
+    """Read texts with the encoder in use; it is not even loaded where there are none.
+
+    Args:
+        texts: what is read.
+        folder: of the encoder in use.
+        token_budget: tokens of a batch, padding included.
+        device: of torch.
+        precision: "bf16": with OpenVINO on a CPU that has such products, see `quantised`.
+
+    Raises:
+        ModelError, DeviceError: as `open_encoder` and `quantised`.
+    """
     if not texts:
-        return Embedded(adapted.encoder_id(folder), [], np.zeros((0, 1), np.float32), {})
+        return Embedded(reader_id(folder, precision), [], np.zeros((0, 1), np.float32), {})
     encoder = adapted.open_encoder(folder, device)
+    if precision == "bf16":
+        encoder = quantised(encoder)
     encoded = encode(encoder, texts, token_budget)
     return Embedded(encoder.encoder_id, list(texts), encoded.embedding, encoded.throughput())
 

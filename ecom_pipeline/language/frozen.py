@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder, Text, batches, padded, tokenize
 from ecom_pipeline.language.memory import Halving
+from ecom_pipeline.language.products import fast_products
 
 if TYPE_CHECKING:
     import torch
@@ -212,7 +213,7 @@ def _append(
         hidden = states_below(encoder, cut, inputs).half().cpu()
         return hidden[inputs["attention_mask"].cpu().bool()].numpy()  # (tokens of these texts, d), text by text
 
-    with path.open("ab") as file, torch.inference_mode():
+    with path.open("ab") as file, torch.inference_mode(), fast_products():
         for rows in batches([len(text) for text in ids], token_budget):
             kept = np.concatenate(halving.run(rows, read))
             finite = np.isfinite(kept).all(1)

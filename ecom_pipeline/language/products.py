@@ -29,7 +29,12 @@ def fast_products() -> Iterator[None]:
     packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the weight too, so that its id stays its own
 
     def linear(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        still = not torch.is_grad_enabled() and values.numel() and type(weight) in (torch.Tensor, torch.nn.Parameter)
+        still = (
+            not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and values.numel()
+            and type(weight) in (torch.Tensor, torch.nn.Parameter)
+        )
         if not (still and {values.dtype, weight.dtype} == {torch.float32} and values.device.type == "cpu"):
             return torch.nn.functional.linear(values, weight, bias)
         if id(weight) not in packed:

@@ -16,6 +16,7 @@ from ecom_pipeline.language.encoder import Encoder, batches
 from ecom_pipeline.language.features import Projection
 from ecom_pipeline.language.frozen import Texts
 from ecom_pipeline.language.memory import Halving
+from ecom_pipeline.language.products import fast_products
 from ecom_pipeline.ranking.design import Design
 from ecom_pipeline.ranking.tower import Tower
 
@@ -66,7 +67,7 @@ class Ranker(nn.Module):
         self.eval()
         halving = Halving("scoring", self.head.device, unit="texts")
         found = []
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_products():
             parts = list(batches(texts.length(rows).tolist(), token_budget))
             for part in parts:
                 found += halving.run(rows[part], lambda few: self.tower(texts.batch(few, self.head.device)))
