@@ -116,7 +116,7 @@ def test_a_step_in_parts_is_the_step_in_one(small, tmp_path, loss):
         run(without_dropout(small), tmp_path / "c", settings=replace(SETTINGS, loss=loss, part_pairs=size))[0]
         for size in (0, 6)
     )
-    torch.testing.assert_close(parameters(whole), parameters(parts), atol=2e-5, rtol=0)
+    torch.testing.assert_close(parameters(whole), parameters(parts), atol=5e-5, rtol=0)
 
 
 def without_dropout(small):
@@ -142,7 +142,7 @@ def test_short_memory_halves_a_step_and_the_ranker_is_the_same(small, tmp_path, 
 
     monkeypatch.setattr(training._Run, "_total", refuse_large)
     halved, _ = run(without_dropout(small), tmp_path / "b")
-    torch.testing.assert_close(parameters(halved), parameters(whole), atol=2e-5, rtol=0)
+    torch.testing.assert_close(parameters(halved), parameters(whole), atol=5e-5, rtol=0)
     assert "training: out of memory on cpu with 18 pairs; goes on with at most 9" in caplog.text
 
 
@@ -153,7 +153,7 @@ def test_half_the_work_in_each_of_two_processes_is_the_same_ranker(small, tmp_pa
     found = load_file(tmp_path / "found.safetensors")
     for name, value in alone.named_parameters():
         if value.requires_grad:
-            torch.testing.assert_close(found[name], value.detach(), atol=2e-5, rtol=0)
+            torch.testing.assert_close(found[name], value.detach(), atol=5e-5, rtol=0)
 
 
 def train_in_file(team, states, pairs, ranker, checkpoint, result):
@@ -172,7 +172,7 @@ def test_curves_tell_the_loss_of_every_step_and_the_figure_of_every_epoch(small,
         watch=lambda step, figures: seen.append((step, *figures)),
     )
     n_steps = sum("loss" in names for _, *names in seen)
-    assert [step for step, *names in seen if "loss" in names] == list(range(n_steps))
+    assert [step for step, *names in seen if "loss" in names] == list(range(1, n_steps + 1))
     assert sum("validation_ndcg_at_10" in names for _, *names in seen) == SETTINGS.max_epochs + 1
 
 
