@@ -161,9 +161,10 @@ def test_a_setting_that_cannot_be_taken_ends_with_2(finished, tmp_path):
 def test_a_dataset_of_a_home_has_its_splits_and_its_disputed_labels(finished):
     with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
         samples = told_samples(db)
-        dataset = from_samples("shop", samples, sample_features(db, samples), 10, 2)
+        features = sample_features(db, samples)
+        dataset = from_samples("shop", samples, features, 10, 2)
     assert len(dataset.train.features) == (samples.split == "train").sum()
-    assert dataset.train.features.shape[1] == dataset.test.features.shape[1] == 10 + 5 + 1
+    assert dataset.train.features.shape[1] == dataset.test.features.shape[1] == 10 + features.match.shape[1] + 1
     assert samples.returned.sum() <= 1
 
 

@@ -4,6 +4,7 @@ On the floor of `ranking`. The head starts as the best head on frozen features, 
 those features already tell instead of throwing it away.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,15 +44,15 @@ class Pairs:
         return len(self.texts)
 
 
-class Ranker(nn.Module):
+class Ranker(nn.Module, ABC):
     """What both kinds of ranker have in common: a tower that reads texts, and a head that judges pairs of them."""
 
     tower: Tower
     head: nn.Parameter
 
+    @abstractmethod
     def judge(self, vectors: Sequence[Tensor], given: Tensor) -> Tensor:
         """(n,) logits of pairs from the (n, d) vectors of their texts and the (n, g) numbers."""
-        raise NotImplementedError
 
     def logits(self, texts: Texts, pairs: Pairs, rows: NDArray[np.int64]) -> Tensor:
         """(b,) of some pairs; a text that stands in several of them is read once."""

@@ -3,9 +3,7 @@
 On the floor of `ranking`.
 """
 
-import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -15,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ecom_pipeline.curves import Watch
+from ecom_pipeline.language import checkpoint
 from ecom_pipeline.language.frozen import Texts
 from ecom_pipeline.language.memory import Halving, add_gradients, in_two
 from ecom_pipeline.ranking.design import LossName, Precision
@@ -81,14 +78,14 @@ def train(
     validation: Pairs,
     settings: TrainingSettings,
     seed: int,
-    checkpoint: Path,
+    resumed_from: Path,
     watch: Watch = lambda step, figures: None,
     team: Team = ALONE,
 ) -> Trained:
     """Train a ranker in place and leave the best epoch's parameters in it.
 
     Epoch 0 is the ranker as given; if no epoch beats it on validation, it stays. After each epoch everything that is
-    needed to go on is written to `checkpoint` at once, so a killed training goes on after its last whole epoch; under
+    needed to go on is written to `resumed_from` at once, so a killed training goes on after its last whole epoch; under
     AdaLoRA it begins anew, as what that method has seen of its ranks is not kept.
 
     Args:
@@ -99,7 +96,7 @@ def train(
         validation: pairs that decide when to stop; never the test split.
         settings: how.
         seed: order of the groups, and dropout.
-        checkpoint: a safetensors file, removed when training is done.
+        resumed_from: the checkpoint, removed when training is done.
         watch: is told the loss and the rate of each step, and validation nDCG@10 of each epoch.
         team: the processes that train together; each does its share of every step.
 
@@ -112,7 +109,7 @@ def train(
     ranker.
     """
     started = time.monotonic()
-    run = _Run(ranker, settings, len(pairs), checkpoint, team)
+    run = _Run(ranker, settings, len(pairs), resumed_from, team)
     run.resume()
     if settings.compiled:
         ranker.tower.compile(dynamic=True)
@@ -131,7 +128,7 @@ def train(
         log.info("epoch %d: validation nDCG@10 %.4f, best %.4f", epoch, run.history[-1], max(run.history))
         run.save()
     run.restore_best()
-    checkpoint.unlink(missing_ok=True)
+    resumed_from.unlink(missing_ok=True)
     return Trained(run.best_epoch, max(run.history), run.history, time.monotonic() - started)
 
 
@@ -179,8 +176,8 @@ def _autocast(ranker: Ranker, settings: TrainingSettings) -> AbstractContextMana
 class _Run:
     """The moving parts of a training, and how they are kept."""
 
-    def __init__(self, ranker: Ranker, settings: TrainingSettings, n_pairs: int, checkpoint: Path, team: Team) -> None:
-        self.ranker, self.settings, self.checkpoint, self.team = ranker, settings, checkpoint, team
+    def __init__(self, ranker: Ranker, settings: TrainingSettings, n_pairs: int, file: Path, team: Team) -> None:
+        self.ranker, self.settings, self.checkpoint, self.team = ranker, settings, file, team
         self.learning = {name: value for name, value in ranker.named_parameters() if value.requires_grad}
         self.halving = Halving("training", ranker.head.device, unit="pairs")
         self.optimizer = torch.optim.AdamW(_parameter_groups(ranker, settings), lr=settings.learning_rate)
@@ -250,11 +247,6 @@ class _Run:
     def save(self) -> None:
         if self.team.rank or not self.ranker.tower.resumable:
             return
-        tensors = {f"best.{name}": value for name, value in self.best.items()}
-        for name, value in self.learning.items():
-            tensors[f"now.{name}"] = value.detach()
-            moments = self.optimizer.state[value]
-            tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
         told = {
             "settings": asdict(self.settings),
             "steps": self.steps,
@@ -262,26 +254,15 @@ class _Run:
             "best_epoch": self.best_epoch,
             "history": self.history,
         }
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        part = self.checkpoint.with_suffix(".part")
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, part, {"run": json.dumps(told)})
-        os.replace(part, self.checkpoint)
+        checkpoint.save(self.checkpoint, self.learning, self.optimizer, self.best, told)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if it is of the same settings."""
-        if not self.checkpoint.is_file():
+        told = checkpoint.told(self.checkpoint)
+        if told.get("settings") != asdict(self.settings):
             return
-        with safe_open(self.checkpoint, "pt") as file:
-            told = json.loads(file.metadata()["run"])
-            if told.pop("settings") != asdict(self.settings):
-                return
-            for name, value in self.learning.items():
-                self.best[name] = file.get_tensor(f"best.{name}").to(value.device)
-                value.data.copy_(file.get_tensor(f"now.{name}"))
-                self.optimizer.state[value] = {
-                    key: file.get_tensor(f"{key}.{name}").to("cpu" if key == "step" else value.device)
-                    for key in ("exp_avg", "exp_avg_sq", "step")
-                }
+        best = checkpoint.restore(self.checkpoint, self.learning, self.optimizer)
+        self.best = {name: best[name].to(value.device) for name, value in self.learning.items()}
         self.steps, self.epoch, self.best_epoch = told["steps"], told["epoch"], told["best_epoch"]
         self.history = told["history"]
         log.info("training goes on after epoch %d of %s", self.epoch, self.checkpoint.name)

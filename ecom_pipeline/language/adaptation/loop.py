@@ -3,9 +3,7 @@
 On the floor of `language`; torch is imported with this file, so import it where a training begins.
 """
 
-import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ecom_pipeline.curves import Watch
+from ecom_pipeline.language import checkpoint
 from ecom_pipeline.language.adaptation.corpus import Corpus, Pairs
 from ecom_pipeline.language.adaptation.negatives import Negatives
 from ecom_pipeline.language.adaptation.objectives import IGNORED, WordHead, contrast, hide
@@ -30,7 +27,6 @@ from ecom_pipeline.language.memory import Halving, add_gradients, is_out_of_memo
 CHECKPOINT_STEPS = 50
 HEAD_RATE = 10.0  # a head that begins from nothing learns faster than what was trained for weeks
 _PART_TOKENS = 2048  # of a forward pass: texts of like length together, so that little is padded
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +44,7 @@ class Adapted:
         return float(np.mean(own[-max(1, len(own) // 10) :]))
 
 
-def adapt(encoder: Encoder, corpus: Corpus, settings: Adaptation, checkpoint: Path, watch: Watch) -> Adapted:
+def adapt(encoder: Encoder, corpus: Corpus, settings: Adaptation, resumed_from: Path, watch: Watch) -> Adapted:
     """Teach an encoder in place.
 
     There is no dropout: a text has the same vector in every pass, so that large batches can be cut into parts without
@@ -59,14 +55,14 @@ def adapt(encoder: Encoder, corpus: Corpus, settings: Adaptation, checkpoint: Pa
         encoder: to be taught; its device is used.
         corpus: what is read.
         settings: how.
-        checkpoint: a safetensors file, written anew every 50 steps; removed by whoever keeps the encoder.
+        resumed_from: the checkpoint, a safetensors file, written anew every 50 steps; removed by whoever keeps the encoder.
         watch: is told the loss of each step by objective, and the rate.
 
     Cost: forward and backward of each step's texts; backward through the layers that learn alone. Random: the seed
     decides, and equal runs on one CPU are equal.
     """
     started = time.monotonic()
-    run = _Run(encoder, corpus, settings, checkpoint)
+    run = _Run(encoder, corpus, settings, resumed_from)
     run.resume()
     while run.step < len(run.plan):
         loss, rate = run.take()
@@ -81,8 +77,8 @@ def adapt(encoder: Encoder, corpus: Corpus, settings: Adaptation, checkpoint: Pa
 class _Run:
     """The moving parts of an adaptation, and how they are kept."""
 
-    def __init__(self, encoder: Encoder, corpus: Corpus, settings: Adaptation, checkpoint: Path) -> None:
-        self.encoder, self.corpus, self.settings, self.checkpoint = encoder, corpus, settings, checkpoint
+    def __init__(self, encoder: Encoder, corpus: Corpus, settings: Adaptation, file: Path) -> None:
+        self.encoder, self.corpus, self.settings, self.checkpoint = encoder, corpus, settings, file
         shares = corpus.shares(settings)
         self.plan = schedule(shares, settings.n_steps)
         self.ids = tokenize(encoder, corpus.texts)
@@ -236,32 +232,18 @@ class _Run:
 
     def save(self) -> None:
         """Everything that is needed to go on, replaced at once."""
-        tensors = {f"mined.{name}": torch.from_numpy(one.mined) for name, one in self.negatives.items()}
-        for name, value in self.learning.items():
-            tensors[f"now.{name}"] = value.detach()
-            if value in self.optimizer.state:
-                tensors |= {f"{key}.{name}": self.optimizer.state[value][key] for key in _MOMENTS}
+        mined = {name: torch.from_numpy(one.mined) for name, one in self.negatives.items()}
         told = {"settings": self.settings.as_dict(), "step": self.step, "losses": self.losses}
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        part = self.checkpoint.with_suffix(".part")
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, part, {"run": json.dumps(told)})
-        os.replace(part, self.checkpoint)
+        checkpoint.save(self.checkpoint, self.learning, self.optimizer, mined, told)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one; it lies in the folder of these inputs and no others."""
-        if not self.checkpoint.is_file():
+        told = checkpoint.told(self.checkpoint)
+        if not told:
             return
-        with safe_open(self.checkpoint, "pt") as file:
-            told = json.loads(file.metadata()["run"])
-            for name, one in self.negatives.items():
-                one.mined = file.get_tensor(f"mined.{name}").numpy()
-            for name, value in self.learning.items():
-                value.data.copy_(file.get_tensor(f"now.{name}"))
-                if f"step.{name}" in file.keys():  # noqa: SIM118 - no mapping
-                    self.optimizer.state[value] = {
-                        key: file.get_tensor(f"{key}.{name}").to("cpu" if key == "step" else value.device)
-                        for key in _MOMENTS
-                    }
+        mined = checkpoint.restore(self.checkpoint, self.learning, self.optimizer)
+        for name, one in self.negatives.items():
+            one.mined = mined[name].numpy()
         self.step, self.losses = told["step"], told["losses"]
         log.info("adaptation goes on after step %d", self.step)
 
