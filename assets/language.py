@@ -41,8 +41,8 @@ class EncoderConfig(dg.Config):
         description="Whether training samples are learnt from too; their out-of-fold scores have then seen their labels.",
     )
     history_items: int = Field(default=8, ge=1, description="Earlier items that a history tells of.")
-    n_top: int = Field(default=2, ge=1, description="Layers that are adapted, from the top.")
-    learning_rate: float = Field(default=1e-5, gt=0, description="Peak of the schedule.")
+    n_top: int = Field(default=6, ge=1, description="Layers that are adapted, from the top; more than there are: all.")
+    learning_rate: float = Field(default=5e-5, gt=0, description="Peak of the schedule.")
     batch_pairs: int = Field(default=64, ge=2, description="Pairs of a step; each is a negative for the others.")
     batch_texts: int = Field(default=64, ge=1, description="Texts of a step that guesses words.")
     mask_share: float = Field(default=0.15, gt=0, lt=1, description="Of the tokens, to be guessed.")
