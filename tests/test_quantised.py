@@ -128,7 +128,7 @@ def test_without_openvino_the_error_names_the_extra(encoder, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ModelError, match=r"1 package is missing: 'openvino'.*pip install 'ecom-pipeline\[fast\]'"):
+    with pytest.raises(ModelError, match=r"1 package is missing: 'openvino'.*--editable '.\[fast\]'"):
         quantised(encoder)
 
 

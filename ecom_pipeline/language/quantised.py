@@ -104,7 +104,7 @@ def _openvino() -> Any:
     except ImportError as error:
         raise ModelError(
             f"precision: 1 package is missing: 'openvino'. {PRECISION} is computed by it: install the extra with pip "
-            "install 'ecom-pipeline[fast]', or read in fp32."
+            "install --constraint constraints.txt --editable '.[fast]', or read in fp32."
         ) from error
     return openvino
 

@@ -80,7 +80,7 @@ def load_vision(name: str, device: str) -> VisionEncoder:
     if find_spec("PIL") is None:
         raise ModelError(
             "pictures: 1 package is missing: 'Pillow'. A vision model was asked for, and pictures are opened with it: "
-            "pip install 'ecom-pipeline[image]', or leave `model` of `image_embeddings` empty."
+            "pip install --constraint constraints.txt --editable '.[image]', or leave `model` of `image_embeddings` empty."
         )
     import torch
     import transformers
