@@ -6,6 +6,7 @@ those features already tell instead of throwing it away.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,7 @@ class Ranker(nn.Module, ABC):
         self.eval()
         halving = Halving("scoring", self.head.device, unit="texts")
         found = []
-        with torch.inference_mode(), fast_products():
+        with torch.inference_mode(), nullcontext() if self.tower.compiled else fast_products():
             parts = list(batches(texts.length(rows).tolist(), token_budget))
             for part in parts:
                 found += halving.run(rows[part], lambda few: self.tower(texts.batch(few, self.head.device)))

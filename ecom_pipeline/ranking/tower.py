@@ -41,6 +41,7 @@ class Tower(nn.Module):
                 " for its states to be kept: lower `n_top`, or set `frozen_gib` to 0."
             )
         self.pooling, self.causal = encoder.pooling, encoder.causal
+        self.compiled = False
         below = list(layers[:cut])
         if frozen:
             n_outputs = _n_outputs(encoder.model)
@@ -52,6 +53,11 @@ class Tower(nn.Module):
         self._learning = [model] if learning.method == "full" else list(layer_stack(model)[cut:])
         parameters = inspect.signature(encoder.model.forward).parameters
         self._counts_positions = encoder.causal and "position_ids" in parameters
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Make one program of the model, as torch does; what replaces its products one by one must then stay away."""
+        self.compiled = True
+        super().compile(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "Tower":
         """Frozen parts have no dropout: what they give for a text is then the same whether it is kept or not."""
