@@ -202,14 +202,19 @@ def padded(encoder: Encoder, ids: Sequence[Sequence[int]]) -> dict[str, "torch.T
         tokens[row, part] = torch.tensor(text)
         mask[row, part] = 1
     inputs = {"input_ids": tokens.to(encoder.device), "attention_mask": mask.to(encoder.device)}
-    return inputs | positions(encoder, inputs["attention_mask"])
+    if counts_positions(encoder):
+        inputs["position_ids"] = positions(inputs["attention_mask"])
+    return inputs
 
 
-def positions(encoder: Encoder, mask: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-    """Places of tokens in their own texts, for decoders that count them."""
-    if encoder.causal and "position_ids" in inspect.signature(encoder.model.forward).parameters:
-        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    return {}
+def counts_positions(encoder: Encoder) -> bool:
+    """Whether the model is a decoder that is told the places of tokens."""
+    return encoder.causal and "position_ids" in inspect.signature(encoder.model.forward).parameters
+
+
+def positions(mask: "torch.Tensor") -> "torch.Tensor":
+    """(b, l) places of tokens in their own texts, wherever the padding lies."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
 
 
 def batches(

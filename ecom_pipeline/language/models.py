@@ -50,9 +50,14 @@ class ModelFiles:
             :8
         ]
 
+    @property
+    def label(self) -> str:
+        """What the model is called in ids: a folder by its last name, any other as it was asked for."""
+        return self.folder.name if self.folder == Path(self.name) else self.name
+
     def encoder_id(self, max_tokens: int) -> str:
         """What an embedding depends on: name, weights, pooling and the number of tokens read."""
-        return f"{self.folder.name if self.folder == Path(self.name) else self.name}-{self.digest}-{self.pooling}-{max_tokens}"
+        return f"{self.label}-{self.digest}-{self.pooling}-{max_tokens}"
 
 
 def find_model(name: str, remote_code: str = "") -> ModelFiles:

@@ -63,7 +63,7 @@ def vision_id(name: str) -> str:
         ModelError: if the model is absent, has no safetensors or brings its own code.
     """
     found = find_model(name)
-    return f"{found.folder.name if found.folder == Path(name) else name}-{found.digest}"
+    return f"{found.label}-{found.digest}"
 
 
 def load_vision(name: str, device: str) -> VisionEncoder:

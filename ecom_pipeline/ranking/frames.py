@@ -19,9 +19,9 @@ from ecom_pipeline.language.embeddings import sample_features
 from ecom_pipeline.language.encoder import Encoder, Text
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import Texts, read_texts
+from ecom_pipeline.ranking.design import Learning
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.model import Pairs
-from ecom_pipeline.ranking.tower import Learning
 from ecom_pipeline.ranking.training import TrainingSettings
 from ecom_pipeline.ranking.twins import (
     UNWEIGHTED,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ecom_pipeline.errors import ModelError
-from ecom_pipeline.language.encoder import Encoder, pool
+from ecom_pipeline.language.encoder import Encoder, counts_positions, pool, positions
 from ecom_pipeline.language.frozen import layer_stack
 from ecom_pipeline.ranking.design import Learning, Method
 
@@ -51,8 +51,7 @@ class Tower(nn.Module):
         self._adalora = learning.method == "adalora"
         self.model = _LEARNING[learning.method](model, layer_stack(model)[cut:], learning.rank)
         self._learning = [model] if learning.method == "full" else list(layer_stack(model)[cut:])
-        parameters = inspect.signature(encoder.model.forward).parameters
-        self._counts_positions = encoder.causal and "position_ids" in parameters
+        self._counts_positions = counts_positions(encoder)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Make one program of the model, as torch does; what replaces its products one by one must then stay away."""
@@ -74,7 +73,7 @@ class Tower(nn.Module):
         if self._given is not None:
             self._given.state = taken["inputs_embeds"] = inputs["states"]
             if self._counts_positions:
-                taken["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+                taken["position_ids"] = positions(mask)
         return pool(self.model(**taken).last_hidden_state, mask, self.pooling)
 
     def begin(self, n_steps: int) -> None:
