@@ -1,0 +1,172 @@
+"""What a recommender must beat: simple lists of the whole catalogue, each without weights unless its name says so.
+
+On the floor above `retrieval`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+
+from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.metrics import hits, ndcg
+from ecom_pipeline.recommend.retrieval import Neighbours, history_value, item_item, popularity
+from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
+
+Floats = NDArray[np.float32]
+CELLS = 20_000_000  # visits x items at a time
+POPULAR, OWN, OWN_BY_AGE = "popularity", "own frequency", "own frequency by age"
+ITEM_KNN, EASE, TIFU, IALS = "item-kNN", "EASE", "TIFU-KNN", "iALS"
+MOST_USERS = 20_000  # whose distances to each other TIFU-KNN needs
+_TIFU_GRID = tuple((within, group, alpha) for within in (0.9, 1.0) for group in (0.7, 0.9) for alpha in (0.7, 0.9))
+_HALF_LIVES = (20.0, 40.0, 60.0, 90.0, 180.0)
+
+
+def baseline_scores(
+    acts: Interactions, visits: Visits, day: int, *, settings: Mapping[str, object], names: Sequence[str]
+) -> Iterator[tuple[slice, dict[str, Floats]]]:
+    """(v, items) scores of some visits at a time, by baseline.
+
+    Args:
+        acts: all interactions; only those before `day` are looked at, and for popularity those before each visit.
+        visits: the first of their users after `day`.
+        day: when the lists are made.
+        settings: what `tuned` chose.
+        names: which baselines.
+
+    Cost: O(v items) a baseline; for TIFU-KNN O(users squared) once.
+    """
+    known = acts.before(day)
+    counts = weighted_matrix(known, UNWEIGHTED, day)
+    aged = weighted_matrix(known, Weighting("exponential", float(settings.get("half_life", 60.0))), day)
+    binary = counts.copy()
+    binary.data[:] = 1
+    value = counts.copy()
+    value.data = history_value(value.data)
+    models = {
+        ITEM_KNN: Neighbours.fit(binary, 200) if ITEM_KNN in names else None,
+        EASE: item_item(value) if EASE in names else None,
+    }
+    tifu = _tifu(known, *settings.get("tifu", _TIFU_GRID[0])) if TIFU in names and acts.n_users <= MOST_USERS else None
+    factors = _ials(counts, int(settings.get("factors", 64))) if IALS in names else None
+    recent = popularity(acts, visits, days=28)
+    for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
+        user = visits.user[rows]
+        found = {
+            POPULAR: np.stack([recent[int(one)] for one in visits.day[rows]]),
+            OWN: counts[user].toarray(),
+            OWN_BY_AGE: aged[user].toarray(),
+        }
+        for name, model in models.items():
+            if model is not None:
+                found[name] = model.scores(binary[user] if name == ITEM_KNN else value[user])
+        if tifu is not None:
+            found[TIFU] = tifu[user].toarray() if sparse.issparse(tifu) else tifu[user]
+        if factors is not None:
+            found[IALS] = factors[0][user] @ factors[1].T
+        yield rows, {name: table.astype(np.float32) for name, table in found.items() if name in names}
+
+
+def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
+    """Settings of the baselines that have any, by nDCG@10 on validation visits.
+
+    Args:
+        acts: all interactions.
+        visits: of validation.
+        day: when their lists are made.
+    """
+    known, at = acts.before(day), acts.taken(visits)
+    n_taken = np.bincount(at[0], minlength=len(visits))
+
+    def quality(scores: Floats | sparse.csr_matrix) -> float:
+        total = []
+        for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
+            table = scores[visits.user[rows]]
+            top = best_columns(table.toarray() if sparse.issparse(table) else table, 10)
+            inside = (at[0] >= rows.start) & (at[0] < rows.stop)
+            hit = hits(top, at[0][inside] - rows.start, at[1][inside], acts.n_items)
+            total.append(ndcg(hit, n_taken[rows]))
+        return float(np.nanmean(np.concatenate(total))) if total else 0.0
+
+    by_half_life = {one: quality(weighted_matrix(known, Weighting("exponential", one), day)) for one in _HALF_LIVES}
+    found: dict[str, object] = {"half_life": max(by_half_life, key=by_half_life.get)}
+    if acts.n_users <= MOST_USERS:
+        by_tifu = {one: quality(_tifu(known, *one)) for one in _TIFU_GRID}
+        found["tifu"] = max(by_tifu, key=by_tifu.get)
+    return found
+
+
+def weighted_matrix(known: Interactions, weighting: Weighting, day: int) -> sparse.csr_matrix:
+    """(users, items) summed weights as of a day."""
+    weight = weighting.as_of(known, day)
+    matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=(known.n_users, known.n_items))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def best_columns(table: Floats, k: int) -> Ints:
+    """(v, k) columns of the highest values of each row, the highest first; of equals the first column."""
+    k = min(k, table.shape[1])
+    if k == table.shape[1]:
+        return np.argsort(-table, axis=1, kind="stable")
+    near = np.sort(np.argpartition(-table, k - 1, axis=1)[:, :k], axis=1)
+    order = np.argsort(-np.take_along_axis(table, near, 1), axis=1, kind="stable")
+    return np.take_along_axis(near, order, 1)
+
+
+def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -> Floats:
+    """(n,) weight of each basket of a user, the earliest first.
+
+    Baskets lie in `n_groups` groups of equal size, the first the smaller one. Inside a group of size s the i-th of them
+    weighs within ** (s - i); a group's vector is their mean; the j-th of m groups weighs group ** (m - j); the user's
+    vector is the mean over groups.
+
+    Source: Hu et al. 2020, Modeling Personalized Item Frequency Information for Next-basket Recommendation, equations
+    1 to 3.
+
+    >>> basket_weights(4, 0.5, 0.5, 2).tolist()
+    [0.0625, 0.125, 0.125, 0.25]
+    """
+    n_groups = min(n_groups, n_baskets)
+    size = -(-n_baskets // n_groups)
+    place = np.arange(n_baskets) + (size * n_groups - n_baskets)
+    of_group, inside = place // size, place % size
+    sizes = np.bincount(of_group, minlength=n_groups)
+    last = size - 1 - inside
+    return (within**last / sizes[of_group] * group ** (n_groups - 1 - of_group) / n_groups).astype(np.float32)
+
+
+def _tifu(known: Interactions, within: float, group: float, alpha: float, k: int = 300, n_groups: int = 7) -> Floats:
+    """(users, items) alpha times the user's own vector and 1 - alpha times the mean of his k nearest users'."""
+    own = tifu_vectors(known, within, group, n_groups)
+    squares = np.asarray(own.multiply(own).sum(1)).ravel()
+    near = (squares[:, None] + squares[None] - 2 * (own @ own.T).toarray()).astype(np.float32)
+    np.fill_diagonal(near, np.inf)
+    k = min(k, known.n_users - 1)
+    if k < 1:
+        return own.toarray()
+    nearest = np.argpartition(near, k - 1, axis=1)[:, :k]
+    mean = sparse.csr_matrix(
+        (np.full(nearest.size, 1 / k, np.float32), nearest.ravel(), np.arange(0, nearest.size + 1, k)), shape=near.shape
+    )
+    return (alpha * own + (1 - alpha) * (mean @ own)).tocsr()
+
+
+def tifu_vectors(known: Interactions, within: float, group: float, n_groups: int) -> sparse.csr_matrix:
+    """(users, items) temporal item frequencies; a basket is what a user took on a day, each item once."""
+    basket, of_row = np.unique(known.user * (1 << 20) + known.day, return_inverse=True)
+    user = basket >> 20
+    n_baskets = np.bincount(user, minlength=known.n_users)
+    weight = np.concatenate([basket_weights(n, within, group, n_groups) for n in n_baskets if n] or [np.empty(0)])
+    shape = (known.n_users, known.n_items)
+    return sparse.csr_matrix((weight[of_row].astype(np.float32), (known.user, known.item)), shape=shape)
+
+
+def _ials(counts: sparse.csr_matrix, factors: int) -> tuple[Floats, Floats]:
+    """Factors of users and items by `implicit`, which is asked for by name (extra `ials`)."""
+    from implicit.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(factors=factors, regularization=0.05, alpha=2.0, iterations=15, random_state=0)
+    model.fit(counts.astype(np.float32), show_progress=False)
+    return np.asarray(model.user_factors), np.asarray(model.item_factors)

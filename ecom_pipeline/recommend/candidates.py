@@ -1,0 +1,292 @@
+"""What is retrieved for a visit, and what is known of each (visit, candidate) when the visit begins.
+
+On the floor above `retrieval`. A candidate's columns are for a ranker; retrieved candidates are its only negatives.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+
+from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.retrieval import Index, history_value, popularity
+
+Floats = NDArray[np.float32]
+CHANNELS = ("own", "together", "popular", "text")
+CELLS = 6_000_000  # visits x items at a time: about 0.3 GB in all
+RECENT, SEASON = 28, 84  # days
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How many candidates each channel brings to a visit.
+
+    Attributes:
+        n_own: items that the user took before, the weightiest first.
+        n_together: new items for which his history speaks most.
+        n_popular: new items taken most often in the last 28 days.
+        n_text: new items whose texts are most like his history.
+    """
+
+    n_own: int = 400
+    n_together: int = 150
+    n_popular: int = 100
+    n_text: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What is known of the items themselves.
+
+    Attributes:
+        classes: (items,) codes by the name of a division, such as each level of the category.
+        text: (items, d) unit vectors, or None.
+    """
+
+    classes: Mapping[str, Ints]
+    text: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """n retrieved pairs of some visits, by visit.
+
+    Attributes:
+        visit: (n,) place among the visits.
+        item: (n,) codes.
+        known: (n, c) what is known, named by `names`; NaN where it cannot be known.
+        taken: (n,) whether the item was taken on the visit.
+        channels: (n, 4) which of `CHANNELS` brought it.
+        names: of the columns.
+    """
+
+    visit: Ints
+    item: Ints
+    known: Floats
+    taken: NDArray[np.bool_]
+    channels: NDArray[np.bool_]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.visit)
+
+    def column(self, name: str) -> Floats:
+        """(n,) one column."""
+        return self.known[:, self.names.index(name)]
+
+
+def retrieve(
+    acts: Interactions, index: Index, catalogue: Catalogue, visits: Visits, retrieval: Retrieval
+) -> Iterator[tuple[slice, Candidates]]:
+    """Candidates of visits, some visits at a time; `visit` counts from the start of each part.
+
+    Args:
+        acts: all interactions; of each visit only earlier ones are looked at.
+        index: made no later than the first visit.
+        catalogue: of the items.
+        visits: what is asked.
+        retrieval: how many candidates.
+
+    Cost: for v visits O(v items) for the channels, and the length of the histories; 0.5 GB.
+    """
+    recent, week = (popularity(acts, visits, days=days) for days in (RECENT, 7))
+    prices = _item_prices(acts.before(index.day))
+    for rows in visits.blocks(max(8, min(512, CELLS // max(acts.n_items, 1)))):
+        yield rows, _Part(acts, index, catalogue, visits.only(np.arange(len(visits))[rows]), recent, week, prices).candidates(retrieval)
+
+
+class _Part:
+    """Some visits, their histories, and dense (visits, items) tables of them."""
+
+    def __init__(
+        self,
+        acts: Interactions,
+        index: Index,
+        catalogue: Catalogue,
+        visits: Visits,
+        recent: Mapping[int, Floats],
+        week: Mapping[int, Floats],
+        prices: Floats,
+    ):
+        self.acts, self.index, self.catalogue, self.visits, self.prices = acts, index, catalogue, visits, prices
+        self.recent = np.stack([recent[int(day)] for day in visits.day])
+        self.week = np.stack([week[int(day)] for day in visits.day])
+        self.visit, row = acts.histories(visits)
+        past = acts.only(row)
+        self.past, self.age = past, (visits.day[self.visit] - past.day).astype(np.float32)
+        self.weight = index.weights(past, visits.day[self.visit])
+        key = self.visit * acts.n_items + past.item
+        self.start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]]) if len(key) else np.empty(0, np.int64)
+        self.of, self.item = self.visit[self.start], past.item[self.start]  # of each distinct (visit, item)
+        self.pair_weight = self._sum(self.weight)
+        shape = (len(visits), acts.n_items)
+        self.history = sparse.csr_matrix((history_value(self.pair_weight), (self.of, self.item)), shape=shape)
+        self.together = index.together.scores(self.history)
+        self.alike = self._alike()
+        self.place = np.full(shape, -1, np.int32)
+        self.place[self.of, self.item] = np.arange(len(self.of))
+
+    def _sum(self, value: NDArray) -> Floats:
+        return np.add.reduceat(value, self.start).astype(np.float32) if len(self.start) else np.empty(0, np.float32)
+
+    def _alike(self) -> Floats | None:
+        """(v, items) cosine of each text to the weighted mean of the history's texts."""
+        text = self.catalogue.text
+        if text is None:
+            return None
+        mean = np.asarray(self.history @ text, np.float32)
+        return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)) @ text.T
+
+    def candidates(self, retrieval: Retrieval) -> Candidates:
+        """What the channels bring, with what is known of it."""
+        channel = np.zeros((4, *self.place.shape), bool)
+        channel[0] = self._own(retrieval.n_own)
+        had = self.place >= 0
+        for place, (table, n) in enumerate(
+            (
+                (self.together, retrieval.n_together),
+                (self.recent, retrieval.n_popular),
+                (self.alike, retrieval.n_text),
+            ),
+            1,
+        ):
+            if table is not None and n:
+                top = _top(np.where(had, -np.inf, table), n)
+                channel[place][np.arange(len(self.visits))[:, None], top] = True
+                channel[place] &= ~had
+        visit, item = np.nonzero(channel.any(0))
+        known = self._known(visit, item)
+        at, taken_item = self.acts.taken(self.visits)
+        taken = np.zeros(self.place.shape, bool)
+        taken[at, taken_item] = True
+        columns = np.column_stack(list(known.values())).astype(np.float32)
+        return Candidates(visit, item, columns, taken[visit, item], channel[:, visit, item].T, tuple(known))
+
+    def _own(self, n_own: int) -> NDArray[np.bool_]:
+        order = np.lexsort((self.item, -self.pair_weight, self.of))
+        rank = np.arange(len(order)) - np.searchsorted(self.of[order], self.of[order])
+        kept = order[rank < n_own]
+        table = np.zeros(self.place.shape, bool)
+        table[self.of[kept], self.item[kept]] = True
+        return table
+
+    def _known(self, visit: Ints, item: Ints) -> dict[str, NDArray]:
+        own = self._own_columns(visit, item)
+        known = {**own, **self._item_columns(visit, item, own), **self._user_columns(visit)}
+        for name, code in self.catalogue.classes.items():
+            known |= self._class_columns(name, code, visit, item, own["own_weight"])
+        return known
+
+    def _own_columns(self, visit: Ints, item: Ints) -> dict[str, NDArray]:
+        """Of the user and the item: how often, how heavily, how long ago, and how regularly."""
+        place = self.place[visit, item]
+        had = place >= 0
+
+        def of_pair(value: NDArray, absent: float) -> NDArray:
+            return np.where(had, np.append(value, absent)[place], absent)
+
+        ones = np.ones(len(self.age), np.float32)
+        n_days = of_pair(self._sum(ones), 0)
+        last = of_pair(np.minimum.reduceat(self.age, self.start) if len(self.start) else self.age, np.nan)
+        first = of_pair(np.maximum.reduceat(self.age, self.start) if len(self.start) else self.age, np.nan)
+        between = (first - last) / np.maximum(n_days - 1, 1)
+        usual = self.index.usual_gap[item]
+        expected = np.where(n_days > 1, (between * (n_days - 1) + usual) / np.maximum(n_days, 1), usual)
+        visits, total = self._n_visits(), np.maximum(np.bincount(self.visit, self.weight, len(self.visits)), 1e-9)
+        weight = of_pair(self.pair_weight, 0)
+        return {
+            "own_days": n_days,
+            "own_acts": of_pair(self._sum(self.past.n_acts.sum(1)), 0),
+            "own_weight": weight,
+            "own_weight_share": weight / total[visit],
+            "own_visit_share": n_days / np.maximum(visits, 1)[visit],
+            "own_recent": of_pair(self._sum((self.age <= RECENT).astype(np.float32)), 0),
+            "own_season": of_pair(self._sum((self.age <= SEASON).astype(np.float32)), 0),
+            "own_age": last,
+            "own_first_age": first,
+            "own_gap": np.where(n_days > 1, between, np.nan),
+            "due": last / np.maximum(expected, 1e-3),
+        }
+
+    def _item_columns(self, visit: Ints, item: Ints, own: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Of the item alone, and of what the channels say."""
+        recent, week = self.recent[visit, item], self.week[visit, item]
+        price = np.log(self.prices[item])
+        bought = np.isfinite(self.past.price) & (self.past.price > 0)
+        paid = np.where(bought, np.log(np.where(bought, self.past.price, 1)), 0) * self.weight
+        usual = np.bincount(self.visit, paid, len(self.visits)) / np.maximum(
+            np.bincount(self.visit, self.weight * bought, len(self.visits)), 1e-9
+        )
+        return {
+            "together": self.together[visit, item],
+            "text": self.alike[visit, item] if self.alike is not None else np.zeros(len(item), np.float32),
+            "popular_recent": np.log1p(recent),
+            "popular_week": np.log1p(week),
+            "trend": np.log((week + 0.5) / (recent / 4 + 0.5)),
+            "item_users": np.log1p(self.index.n_users[item]),
+            "repeat_share": self.index.repeat_share[item],
+            "usual_gap": self.index.usual_gap[item],
+            "price": price,
+            "price_from_usual": price - usual[visit],
+        }
+
+    def _n_visits(self) -> NDArray:
+        days = np.unique(self.visit * (1 << 20) + self.past.day)
+        return np.bincount(days >> 20, minlength=len(self.visits)).astype(np.float32)
+
+    def _user_columns(self, visit: Ints) -> dict[str, NDArray]:
+        """Of the user: size, rhythm, and taste for the new."""
+        n_rows = np.bincount(self.visit, minlength=len(self.visits)).astype(np.float32)
+        n_pairs = np.bincount(self.of, minlength=len(self.visits)).astype(np.float32)
+        n_visits = np.maximum(self._n_visits(), 1)
+        last, first = np.full(len(self.visits), np.inf), np.zeros(len(self.visits))
+        np.minimum.at(last, self.visit, self.age)
+        np.maximum.at(first, self.visit, self.age)
+        columns = {
+            "user_visits": n_visits,
+            "user_visit_age": np.where(np.isfinite(last), last, np.nan),
+            "user_visit_gap": np.where(np.isfinite(last), (first - last) / np.maximum(n_visits - 1, 1), np.nan),
+            "user_basket": n_rows / n_visits,
+            "user_items": n_pairs,
+            "user_new_share": n_pairs / np.maximum(n_rows, 1),
+            "weekday": (self.visits.day + 3) % 7.0,
+        }
+        return {name: value[visit] for name, value in columns.items()}
+
+    def _class_columns(self, name: str, code: Ints, visit: Ints, item: Ints, own: NDArray) -> dict[str, NDArray]:
+        """Of the user and a class of items: its share of the weight, what lately fell on it, and the item's place in it."""
+        n, shape = int(code.max()) + 1, (len(self.visits), -1)
+        cell = self.visit * n + code[self.past.item]
+        size = len(self.visits) * n
+        weight = np.bincount(cell, self.weight, size).reshape(shape)
+        recent = np.bincount(cell[self.age <= RECENT], minlength=size).reshape(shape)
+        total = np.maximum(weight.sum(1), 1e-9)
+        sold = {int(day): np.bincount(code, self.recent[row], n) for row, day in enumerate(self.visits.day)}
+        in_class = np.stack([sold[int(day)] for day in self.visits.day])
+        own_code = code[item]
+        share = weight[visit, own_code] / total[visit]
+        within = self.recent[visit, item] / (in_class[visit, own_code] + 1)
+        return {
+            f"{name}_share": share,
+            f"{name}_rest": weight[visit, own_code] - own,
+            f"{name}_recent": recent[visit, own_code],
+            f"{name}_popular": within,
+            f"{name}_affinity": share * within,
+        }
+
+
+def _item_prices(known: Interactions) -> Floats:
+    """(items,) price of a piece: the geometric mean of what was paid, drawn by one purchase to the mean of the shop."""
+    paid = np.isfinite(known.price) & (known.price > 0)
+    log = np.log(known.price[paid])
+    n = np.bincount(known.item[paid], minlength=known.n_items)
+    of_all = log.mean() if len(log) else 0.0
+    return np.exp((np.bincount(known.item[paid], log, known.n_items) + of_all) / (n + 1)).astype(np.float32)
+
+
+def _top(table: NDArray, n: int) -> Ints:
+    """(v, n) the highest columns of each row; those that are -inf may be among them where there are not n others."""
+    n = min(n, table.shape[1] - 1)
+    return np.argpartition(-table, n, axis=1)[:, : max(n, 1)]

@@ -1,0 +1,186 @@
+"""How good are lists of the whole catalogue? Over several test periods, with intervals over users, all pairs paired.
+
+On the floor above `learning`. A user's visits of several periods are drawn together: they are not independent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall
+
+Floats = NDArray[np.float64]
+N_BOOTSTRAP = 2000
+DEPTH = 300  # of the lists that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What was taken on the next visits after a day, and what their users had before.
+
+    Attributes:
+        visits: v of them.
+        at: (k,) visit of each thing taken.
+        item: (k,) its code.
+        new: (k,) whether the user had never taken it before the day.
+        had: sorted user * items + item of everything taken before the day.
+        popular: (items,) whether the item is of the few that make up half of all takings before the day.
+        shown_share: (items,) share of the takings before the day.
+        n_before: (v,) rows of the user's history.
+    """
+
+    visits: Visits
+    at: Ints
+    item: Ints
+    new: NDArray[np.bool_]
+    had: Ints
+    popular: NDArray[np.bool_]
+    shown_share: Floats
+    n_before: Ints
+
+    @classmethod
+    def of(cls, acts: Interactions, visits: Visits, day: int) -> "Truth":
+        """Of visits after a day."""
+        known = acts.before(day)
+        had = np.unique(known.user * acts.n_items + known.item)
+        at, item = acts.taken(visits)
+        new = ~_among(visits.user[at] * acts.n_items + item, had)
+        takings = np.bincount(known.item, minlength=acts.n_items)
+        order = np.argsort(-takings, kind="stable")
+        popular = np.zeros(acts.n_items, bool)
+        popular[order[np.cumsum(takings[order]) <= takings.sum() / 2]] = True
+        n_before = np.bincount(known.user, minlength=acts.n_users)[visits.user]
+        return cls(visits, at, item, new, had, popular, takings / max(takings.sum(), 1), n_before)
+
+
+def split_lists(top: Ints, truth: Truth, n_items: int, k: int) -> tuple[Ints, Ints]:
+    """(v, k) what of a long list the user had before, and what is new to him, each in the list's order; -1 fills up."""
+    owned = _among(truth.visits.user[:, None] * n_items + np.maximum(top, 0), truth.had) & (top >= 0)
+    return _packed(top, owned, k), _packed(top, ~owned & (top >= 0), k)
+
+
+def figures_by_visit(top: Ints, repeat: Ints, explore: Ints, truth: Truth, n_items: int) -> dict[tuple[str, str], Floats]:
+    """(v,) figures by (slice, metric).
+
+    Args:
+        top: (v, >= 300) the list.
+        repeat: (v, >= 10) of items that the user had.
+        explore: (v, >= 100) of items that are new to him.
+        truth: what was taken.
+        n_items: of the catalogue.
+    """
+    found = _figures("all", top, truth, np.ones(len(truth.at), bool), n_items, deep=True)
+    found |= _figures("repeat", repeat, truth, ~truth.new, n_items)
+    found |= _figures("explore", explore, truth, truth.new, n_items, deep=True)
+    for name, popular in (("popular items", True), ("rare items", False)):
+        inside = truth.popular[truth.item] == popular
+        found |= _figures(name, _packed(top, (truth.popular[np.maximum(top, 0)] == popular) & (top >= 0), 10), truth, inside, n_items)
+    of_all, middle = found["all", "ndcg_at_10"], np.median(truth.n_before) if len(truth.n_before) else 0
+    found["long histories", "ndcg_at_10"] = np.where(truth.n_before > middle, of_all, np.nan)
+    found["short histories", "ndcg_at_10"] = np.where(truth.n_before <= middle, of_all, np.nan)
+    share = truth.shown_share[np.maximum(top[:, :10], 0)]
+    listed = top[:, :10] >= 0
+    bits = np.where(listed, -np.log2(np.maximum(share, 1e-9)), 0).sum(1) / np.maximum(listed.sum(1), 1)
+    found["all", "novelty_at_10_bits"] = bits
+    return found
+
+
+def _figures(
+    name: str, top: Ints, truth: Truth, inside: NDArray[np.bool_], n_items: int, deep: bool = False
+) -> dict[tuple[str, str], Floats]:
+    n_taken = np.bincount(truth.at[inside], minlength=len(truth.visits))
+    hit = hits(top, truth.at[inside], truth.item[inside], n_items)
+    found = {
+        (name, "ndcg_at_10"): ndcg(hit[:, :10], n_taken),
+        (name, "recall_at_10"): recall(hit[:, :10], n_taken),
+    }
+    if deep:
+        found[name, "hit_rate_at_10"] = hit_rate(hit[:, :10], n_taken)
+        found[name, "recall_at_100"] = recall(hit[:, :100], n_taken)
+        if top.shape[1] >= DEPTH:
+            found[name, "recall_at_300"] = recall(hit[:, :DEPTH], n_taken)
+    return found
+
+
+def dense_lists(table: NDArray[np.float32], truth: Truth, rows: slice, n_items: int) -> tuple[Ints, Ints, Ints]:
+    """The list, its repeats and its new items, from scores of the whole catalogue for some of the visits."""
+    own = np.zeros(table.shape, bool)
+    for place, user in enumerate(truth.visits.user[rows]):
+        mine = slice(*np.searchsorted(truth.had, [user * n_items, (user + 1) * n_items]))
+        own[place, truth.had[mine] - user * n_items] = True
+    repeat = best_columns(np.where(own, table, -np.inf).astype(np.float32), 10)
+    repeat[np.take_along_axis(~own, repeat, 1)] = -1
+    explore = best_columns(np.where(own, -np.inf, table).astype(np.float32), DEPTH)
+    return best_columns(table, DEPTH), repeat, explore
+
+
+def compare(
+    by_model: Mapping[str, Mapping[tuple[str, str], Floats]],
+    user: Ints,
+    period: Ints,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """Rows of `evaluation`: every figure of every model, and differences, over all periods and in each.
+
+    Args:
+        by_model: (v,) figures by (slice, metric); NaN where a visit has none.
+        user: (v,) of each visit: what is drawn.
+        period: (v,) number of its test period, from 0.
+        pairs: models whose difference is asked for, first minus second.
+        seed: of the bootstrap.
+
+    Cost: 2000 draws of the users.
+    """
+    _, place = np.unique(user, return_inverse=True)
+    n = int(place.max(initial=-1)) + 1
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / max(n, 1)), N_BOOTSTRAP).astype(np.float32)
+    figures: dict[tuple[str, str, str], Floats] = {
+        (model, *key): value for model, of_model in by_model.items() for key, value in of_model.items()
+    }
+    for first, second in pairs:
+        for key in by_model.get(first, {}):
+            if second in by_model and key in by_model[second]:
+                figures[f"{first} - {second}", *key] = by_model[first][key] - by_model[second][key]
+    periods = {"": np.ones(len(user), bool)}
+    if len(np.unique(period)) > 1:
+        periods |= {f", test period {one + 1}": period == one for one in np.unique(period)}
+    found = []
+    for (model, slice_, metric), value in figures.items():
+        for suffix, inside in periods.items():
+            if suffix and (slice_, metric) not in (("all", "ndcg_at_10"), ("explore", "ndcg_at_10")):
+                continue
+            used = inside & np.isfinite(value)
+            if used.any():
+                mean, low, high = _interval(value[used], place[used], draws)
+                n_users = len(np.unique(place[used]))
+                found.append((model, "test", f"next visit: {slice_}{suffix}", metric, mean, low, high, n_users, 1))
+    columns = ["model", "split", "slice", "metric", "value", "ci_low", "ci_high", "n_groups", "n_seeds"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _interval(value: Floats, place: Ints, draws: NDArray[np.float32]) -> tuple[float, float, float]:
+    n = draws.shape[1]
+    total, count = np.bincount(place, value, n), np.bincount(place, minlength=n)
+    means = (draws @ total) / np.maximum(draws @ count, 1e-9)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(value.mean()), float(min(low, value.mean())), float(max(high, value.mean()))
+
+
+def _among(key: NDArray, ordered: Ints) -> NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(np.shape(key), bool)
+    place = np.minimum(np.searchsorted(ordered, key), len(ordered) - 1)
+    return ordered[place] == key
+
+
+def _packed(top: Ints, kept: NDArray[np.bool_], k: int) -> Ints:
+    """The kept entries of each row moved to its front."""
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(top, order, 1), -1)

@@ -1,0 +1,58 @@
+"""How good is a list of the whole catalogue? One figure a visit, for the whole list and for repeats and new items apart.
+
+On the floor above `candidates`. Gain is linear, the ideal list is cut where the list is, and what was taken but not
+retrieved counts as missed. A visit on which nothing of the kind was taken has no figure (NaN).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_pipeline.recommend.interactions import Ints
+
+Floats = NDArray[np.float64]
+
+
+def top_items(visit: Ints, item: Ints, score: Floats, *, n_visits: int, k: int) -> Ints:
+    """(v, k) codes of the highest scores of each visit, the highest first; -1 where there are not k. Ties: lower code first.
+
+    >>> top_items(np.array([0, 0, 1]), np.array([7, 8, 9]), np.array([0.1, 0.2, 0.3]), n_visits=2, k=2).tolist()
+    [[8, 7], [9, -1]]
+    """
+    order = np.lexsort((item, -score, visit))
+    ordered = visit[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    kept = rank < k
+    found = np.full((n_visits, k), -1, np.int64)
+    found[ordered[kept], rank[kept]] = item[order][kept]
+    return found
+
+
+def hits(top: Ints, visit: Ints, item: Ints, n_items: int) -> NDArray[np.bool_]:
+    """(v, k) whether each listed item is among the (visit, item) pairs that were taken."""
+    taken = np.sort(visit * n_items + item)
+    key = np.arange(len(top))[:, None] * n_items + top
+    if not len(taken):
+        return np.zeros(top.shape, bool)
+    place = np.minimum(np.searchsorted(taken, key), len(taken) - 1)
+    return (taken[place] == key) & (top >= 0)
+
+
+def ndcg(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
+    """(v,) nDCG at the width of `hit`.
+
+    >>> ndcg(np.array([[False, True]]), np.array([1])).round(4).tolist()
+    [0.6309]
+    """
+    discount = 1 / np.log2(np.arange(hit.shape[1]) + 2)
+    best = np.r_[0, np.cumsum(discount)][np.minimum(n_taken, hit.shape[1])]
+    return np.where(n_taken > 0, hit @ discount / np.where(n_taken > 0, best, 1), np.nan)
+
+
+def recall(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
+    """(v,) share of what was taken that is listed."""
+    return np.where(n_taken > 0, hit.sum(1) / np.maximum(n_taken, 1), np.nan)
+
+
+def hit_rate(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
+    """(v,) 1 where anything that was taken is listed."""
+    return np.where(n_taken > 0, hit.any(1).astype(float), np.nan)

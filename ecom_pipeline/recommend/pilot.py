@@ -1,0 +1,192 @@
+"""A cheap model that scores every candidate once, and the rows that it says teach most.
+
+On the floor above `candidates`. Rows are judged by a pilot that did not see their user.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_pipeline.importance.sample_choice import PROBABILITY_FLOOR, Acceptance, LabelNoise, pilot_rows
+from ecom_pipeline.recommend.candidates import Candidates
+from ecom_pipeline.recommend.interactions import Ints
+
+Floats = NDArray[np.float64]
+_BENT = ("own_weight", "own_visit_share", "own_recent", "together", "popular_week", "due")  # whose squares matter too
+N_FOLDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A logistic model for each fold of users, fitted on the others.
+
+    Attributes:
+        names: columns that it reads.
+        mean: (d,) of the design's columns.
+        scale: (d,) of the design's columns.
+        coefficients: (folds, d + 1), the last the constant; a single one serves all users.
+        penalty: chosen out of fold.
+    """
+
+    names: tuple[str, ...]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    coefficients: Floats
+    penalty: float
+
+    @classmethod
+    def fit(cls, rows: Candidates, fold: Ints, *, penalties: Sequence[float] = (1.0, 10.0, 100.0)) -> "Linear":
+        """Fit by folds, and take the penalty with the lowest loss out of fold.
+
+        Args:
+            rows: candidates with labels.
+            fold: (n,) of each row's user.
+            penalties: L2, on coefficients of standardised columns.
+
+        Cost: folds x penalties fits of scikit-learn's L-BFGS. Not random.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        x, label = design(rows.known, rows.names), rows.taken
+        mean, scale = x.mean(0), x.std(0) + 1e-6
+        x = (x - mean) / scale
+        losses, fits = np.zeros(len(penalties)), []
+        for place, penalty in enumerate(penalties):
+            by_fold = []
+            for one in range(N_FOLDS):
+                seen = fold != one
+                if len(np.unique(label[seen])) < 2:
+                    by_fold.append(np.r_[np.zeros(x.shape[1]), _logit(label.mean())])
+                    continue
+                model = LogisticRegression(C=1 / penalty, max_iter=300, tol=1e-3).fit(x[seen], label[seen])
+                by_fold.append(np.r_[model.coef_[0], model.intercept_])
+                logit = x[~seen] @ model.coef_[0] + model.intercept_[0]
+                losses[place] += np.logaddexp(0, np.where(label[~seen], -logit, logit)).sum()
+            fits.append(np.stack(by_fold))
+        best = int(losses.argmin())
+        return cls(rows.names, mean, scale, fits[best], float(penalties[best]))
+
+    def probability(self, rows: Candidates, fold: Ints) -> Floats:
+        """(n,) that each candidate is taken, by the model that did not see the fold of its user."""
+        x = (design(rows.known, self.names) - self.mean) / self.scale
+        logit = np.empty(len(rows))
+        for one in range(N_FOLDS):
+            own = fold == one
+            logit[own] = x[own] @ self.coefficients[one, :-1] + self.coefficients[one, -1]
+        return np.clip(1 / (1 + np.exp(-logit)), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return {
+            "names": list(self.names),
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+            "coefficients": self.coefficients.tolist(),
+            "penalty": self.penalty,
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict) -> "Linear":
+        """From `to_json`."""
+        mean, scale = (np.array(plain[name], np.float32) for name in ("mean", "scale"))
+        return cls(tuple(plain["names"]), mean, scale, np.array(plain["coefficients"]), plain["penalty"])
+
+
+def design(known: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+    """(n, d) what a linear model reads: logs, squares of a few, and whether a value is known at all."""
+    bent = [names.index(name) for name in _BENT]
+    absent = np.isnan(known[:, [names.index("own_age"), names.index("own_gap")]])
+    logs = np.nan_to_num(np.sign(known) * np.log1p(np.abs(known)))
+    basket = logs[:, [names.index("user_basket")]]
+    return np.hstack([logs, absent, logs[:, bent] ** 2, logs[:, bent] * absent[:, :1], logs[:, bent] * basket]).astype(
+        np.float32
+    )
+
+
+def user_folds(user_ids: NDArray) -> Ints:
+    """(users,) the fold of each user: a hash of the id, so that a new user moves nobody."""
+    from zlib import crc32
+
+    return np.array([crc32(str(user).encode()) % N_FOLDS for user in user_ids], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RowChoice:
+    """How rows to learn from are chosen.
+
+    Attributes:
+        method: of `Acceptance`: gap, random, balanced, all.
+        n_rows: budget of a training, all its periods together.
+        pilot_rows: drawn at random for the pilot.
+        noise: what one believes of wrong labels.
+        seed: of all draws.
+    """
+
+    method: str = "gap"
+    n_rows: int = 200_000
+    pilot_rows: int = 150_000
+    noise: LabelNoise = LabelNoise()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """A pilot, and the acceptance that it was given: the same for every period, so that one offset corrects them all."""
+
+    pilot: Linear
+    acceptance: Acceptance
+
+    @classmethod
+    def fit(cls, rows: Candidates, fold: Ints, choice: RowChoice, *, n_rows_in_all: int) -> "Chooser":
+        """From candidates of visits drawn at random.
+
+        Args:
+            rows: candidates.
+            fold: (n,) of their users.
+            choice: how rows are chosen.
+            n_rows_in_all: candidates of all training visits of one training, about.
+        """
+        drawn = pilot_rows(rows.taken.astype(float), choice.pilot_rows, np.random.default_rng(choice.seed))
+        pilot = Linear.fit(some(rows, drawn), fold[drawn])
+        probability = pilot.probability(rows, fold)
+        share = min(1.0, choice.n_rows / max(n_rows_in_all, 1))
+        acceptance = Acceptance.fit(
+            choice.method,
+            probability,
+            rows.taken.astype(float),
+            n_rows=max(1, round(share * len(rows))),
+            noise=choice.noise,
+        )
+        return cls(pilot, acceptance)
+
+    def choose(self, rows: Candidates, fold: Ints, generator: np.random.Generator) -> tuple[Ints, Floats, Floats]:
+        """Places of the rows kept, and for all rows the pilot's probability and the chance to be kept."""
+        probability = self.pilot.probability(rows, fold)
+        label = rows.taken.astype(float)
+        return self.acceptance.draw(probability, label, generator), probability, self.acceptance.chance(probability, label)
+
+    def offset(self, rows: Candidates, fold: Ints) -> Floats:
+        """(n,) what comes back to the answer of a model of the kept rows."""
+        return self.acceptance.offset(self.pilot.probability(rows, fold))
+
+
+def some(rows: Candidates, places: NDArray) -> Candidates:
+    """Some rows."""
+    arrays = (rows.visit, rows.item, rows.known, rows.taken, rows.channels)
+    return Candidates(*(array[places] for array in arrays), rows.names)
+
+
+def joined(parts: Sequence[Candidates] | Iterator[Candidates]) -> Candidates:
+    """Rows one after the other; visits are those of each part."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    arrays = zip(*((p.visit, p.item, p.known, p.taken, p.channels) for p in parts), strict=True)
+    return replace(parts[0], **dict(zip(("visit", "item", "known", "taken", "channels"), map(np.concatenate, arrays), strict=True)))
+
+
+def _logit(probability: float) -> float:
+    clipped = min(max(float(probability), PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)
+    return float(np.log(clipped) - np.log(1 - clipped))

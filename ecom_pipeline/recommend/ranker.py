@@ -1,0 +1,184 @@
+"""The ranker of candidates: boosted trees over the rows that were chosen, or the linear pilot where that does as well.
+
+On the floor above `pilot`. Everything is chosen on validation visits; a weighted ranker and its twin get the same search.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_pipeline.importance.sample_choice import Acceptance, LabelNoise
+from ecom_pipeline.recommend.candidates import Candidates
+from ecom_pipeline.recommend.interactions import Ints
+from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
+from ecom_pipeline.recommend.pilot import Chooser, Floats, Linear
+
+log = logging.getLogger(__name__)
+K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSearch:
+    """What is tried for the boosted trees.
+
+    Attributes:
+        leaves: sizes of the trees; one fit each.
+        rounds: numbers of trees, of every fit.
+        learning_rate: of all.
+        min_rows: of a leaf.
+        n_threads: 0: all cores.
+    """
+
+    leaves: tuple[int, ...] = (31, 63)
+    rounds: tuple[int, ...] = (100, 200, 300, 400)
+    learning_rate: float = 0.05
+    min_rows: int = 100
+    n_threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Visits with their candidates, and all that was taken on them, retrieved or not.
+
+    Attributes:
+        rows: candidates; `visit` counts through all visits.
+        fold: (n,) of each row's user.
+        n_visits: how many.
+        taken: (k,) visit and (k,) item of everything taken.
+        n_items: of the catalogue.
+    """
+
+    rows: Candidates
+    fold: Ints
+    n_visits: int
+    taken: tuple[Ints, Ints]
+    n_items: int
+
+    def lists(self, score: Floats, k: int, only: NDArray[np.bool_] | None = None) -> Ints:
+        """(v, k) the best of the candidates, or of some of them."""
+        kept = slice(None) if only is None else only
+        return top_items(self.rows.visit[kept], self.rows.item[kept], score[kept], n_visits=self.n_visits, k=k)
+
+    def ndcg(self, score: Floats, k: int = K) -> Floats:
+        """(v,) nDCG@k of the whole list."""
+        n_taken = np.bincount(self.taken[0], minlength=self.n_visits)
+        return ndcg(hits(self.lists(score, k), *self.taken, self.n_items), n_taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranker:
+    """A ranker of candidates.
+
+    Attributes:
+        chooser: the pilot, and how rows were kept.
+        trees: LightGBM's text form; empty where the pilot alone ranks.
+        trials: what was tried, with validation nDCG@10.
+        n_rows: rows that the trees learnt from.
+        seconds: of the fits.
+    """
+
+    chooser: Chooser
+    trees: str
+    trials: tuple[Mapping[str, float | str], ...]
+    n_rows: int
+    seconds: float
+
+    def score(self, rows: Candidates, fold: Ints) -> Floats:
+        """(n,) logits that a candidate is taken, as of all rows: what the trees say and the offset."""
+        if not self.trees:
+            probability = self.chooser.pilot.probability(rows, fold)
+            return np.log(probability) - np.log1p(-probability)
+        import lightgbm
+
+        booster = lightgbm.Booster(model_str=self.trees)
+        return booster.predict(rows.known, raw_score=True) + self.chooser.offset(rows, fold)
+
+    def to_json(self) -> dict:
+        """Plain values; the trees are kept beside them."""
+        acceptance = self.chooser.acceptance
+        return {
+            "pilot": self.chooser.pilot.to_json(),
+            "acceptance": {
+                "method": acceptance.method,
+                "scale": list(acceptance.scale),
+                "missed": acceptance.noise.missed,
+                "invented": acceptance.noise.invented,
+            },
+            "trials": [dict(trial) for trial in self.trials],
+            "n_rows": self.n_rows,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict, trees: str) -> "Ranker":
+        """From `to_json` and the trees."""
+        told = plain["acceptance"]
+        acceptance = Acceptance(told["method"], tuple(told["scale"]), LabelNoise(told["missed"], told["invented"]))
+        chooser = Chooser(Linear.from_json(plain["pilot"]), acceptance)
+        return cls(chooser, trees, tuple(plain["trials"]), plain["n_rows"], plain["seconds"])
+
+
+def fit_ranker(
+    known: NDArray[np.float32],
+    label: NDArray[np.bool_],
+    chooser: Chooser,
+    validation: Asked,
+    *,
+    search: TreeSearch,
+    weight: Floats | None = None,
+) -> Ranker:
+    """Trees of every size that is tried, each cut where validation says; or the pilot, where no trees do better.
+
+    Args:
+        known: (n, c) of the rows kept.
+        label: (n,) whether they were taken.
+        chooser: that kept them.
+        validation: visits to choose on.
+        search: what is tried.
+        weight: (n,) of the rows in the loss; None: all alike.
+
+    Cost: one LightGBM fit a size; deterministic for one number of threads and kind of processor.
+    """
+    from time import monotonic
+
+    offset = chooser.offset(validation.rows, validation.fold)
+    pilot = chooser.pilot.probability(validation.rows, validation.fold)
+    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(pilot))}]
+    best, trees, started = trials[0]["ndcg"], "", monotonic()
+    for leaves in search.leaves if 0 < label.sum() < len(label) else ():
+        booster = _boost(known, label, weight, leaves, search)
+        for rounds in search.rounds:
+            score = booster.predict(validation.rows.known, raw_score=True, num_iteration=rounds) + offset
+            trials.append({"kind": "trees", "leaves": leaves, "rounds": rounds, "ndcg": _mean(validation.ndcg(score))})
+            if trials[-1]["ndcg"] > best:
+                best, trees = trials[-1]["ndcg"], booster.model_to_string(num_iteration=rounds)
+    log.info("%d rows; validation nDCG@10 %.4f (linear %.4f)", len(label), best, trials[0]["ndcg"])
+    return Ranker(chooser, trees, tuple(trials), len(label), monotonic() - started)
+
+
+def _boost(known: NDArray, label: NDArray, weight: Floats | None, leaves: int, search: TreeSearch):
+    import lightgbm
+
+    settings = {
+        "objective": "binary",
+        "learning_rate": search.learning_rate,
+        "num_leaves": leaves,
+        "min_data_in_leaf": min(search.min_rows, max(1, len(label) // 50)),
+        "feature_fraction": 0.7,
+        "lambda_l2": 1.0,
+        "num_threads": search.n_threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "seed": 0,
+        "verbose": -1,
+    }
+    data = lightgbm.Dataset(known, label.astype(np.float32), weight=weight, params={"verbose": -1})
+    return lightgbm.train(settings, data, max(search.rounds))
+
+
+def _mean(by_visit: Sequence[float] | Floats) -> float:
+    values = np.asarray(by_visit)
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else 0.0

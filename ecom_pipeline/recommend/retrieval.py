@@ -1,0 +1,253 @@
+"""What was known of the catalogue on one day: which items go together, what is popular, what is like what in text.
+
+On the floor above `weighting`. Everything here is of interactions before one day, so nothing later leaks into a list.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+
+from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.weighting import Weighting, rank_share
+
+Floats = NDArray[np.float32]
+SOLVED = 6000  # users or items up to which the ridge model is solved exactly: 6,000 squared is 0.14 GB
+DENSE = 150_000_000  # cells of a users x items matrix that is kept: 0.6 GB
+NEIGHBOURS = 200  # kept of each item, where the ridge model is too large
+SHRINKAGE = 10.0  # users that are added to a co-occurrence before it is believed
+RIDGE = 300.0  # of the item-item model
+SMOOTHING = 5.0  # pairs of the whole shop that are added to an item's own rate of repetition
+
+
+class ItemItem(Protocol):
+    """How strongly a weighted history speaks for every item."""
+
+    def scores(self, history: sparse.csr_matrix) -> Floats:
+        """(v, items) from (v, items); an item's own presence in the history does not speak for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeByUsers:
+    """EASE where users are fewer than items: the same numbers from a users x users inverse.
+
+    With X (users, items) and P = (X'X + r I)^-1, EASE is B = I - P / diag(P). By Woodbury's identity
+    P = (I - X' M X) / r with M = (X X' + r I)^-1, so neither P nor B need ever be made.
+
+    Source: Steck 2019, Embarrassingly Shallow Autoencoders, equation 8; in this form our own.
+    """
+
+    back: sparse.csr_matrix  # (items, users) X'
+    solved: Floats  # (users, items) M X
+    own: Floats  # (items,) r diag(P)
+
+    @classmethod
+    def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
+        """From (users, items) weights. Cost: O(users^3 + users nnz)."""
+        gram = (matrix @ matrix.T).toarray().astype(np.float64)
+        gram[np.diag_indices_from(gram)] += ridge
+        dense = matrix.toarray().astype(np.float32)
+        solved = np.linalg.inv(gram).astype(np.float32) @ dense
+        return cls(matrix.T.tocsr(), solved, 1 - np.einsum("ui,ui->i", dense, solved))
+
+    def scores(self, history: sparse.csr_matrix) -> Floats:
+        """(v, items)."""
+        through = np.asarray((history @ self.back).todense(), np.float32) @ self.solved
+        through /= self.own
+        rows, columns = history.nonzero()
+        through[rows, columns] += np.asarray(history[rows, columns]).ravel() * (1 - 1 / self.own[columns])
+        return through
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeByItems:
+    """EASE where items are fewer than users.
+
+    Source: Steck 2019, equation 8.
+    """
+
+    between: Floats  # (items, items), diagonal 0
+
+    @classmethod
+    def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByItems":
+        """From (users, items) weights. Cost: O(items^3 + nnz)."""
+        gram = (matrix.T @ matrix).toarray().astype(np.float64)
+        gram[np.diag_indices_from(gram)] += ridge
+        inverse = np.linalg.inv(gram)
+        between = -inverse / np.diag(inverse)
+        np.fill_diagonal(between, 0)
+        return cls(between.astype(np.float32))
+
+    def scores(self, history: sparse.csr_matrix) -> Floats:
+        """(v, items)."""
+        return np.asarray(history @ self.between, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Item-kNN by weighted cosine, for catalogues and crowds that are too large for the ridge model.
+
+    Source: Sarwar et al. 2001; shrinkage as Koren 2008.
+    """
+
+    between: sparse.csr_matrix  # (items, items), the nearest of each row's item
+
+    @classmethod
+    def fit(cls, matrix: sparse.csr_matrix, k: int) -> "Neighbours":
+        """From (users, items) weights. Cost: one sparse product, by blocks of items; O(items k) memory."""
+        norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(0)).ravel())
+        n_users = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        columns, parts = matrix.tocsc(), []
+        for start in range(0, matrix.shape[1], 1000):
+            block = (columns[:, start : start + 1000].T @ matrix).tocoo()
+            item = block.row + start
+            kept = item != block.col
+            item, other, together = item[kept], block.col[kept], block.data[kept]
+            believed = np.minimum(n_users[item], n_users[other])
+            cosine = together / (norm[item] * norm[other]) * believed / (believed + SHRINKAGE)
+            order = np.lexsort((other, -cosine, item))
+            item, other, cosine = item[order], other[order], cosine[order]
+            first = np.searchsorted(item, item)
+            near = np.arange(len(item)) - first < k
+            parts.append((item[near], other[near], cosine[near]))
+        item, other, cosine = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        shape = (matrix.shape[1], matrix.shape[1])
+        return cls(sparse.csr_matrix((cosine.astype(np.float32), (item, other)), shape=shape))
+
+    def scores(self, history: sparse.csr_matrix) -> Floats:
+        """(v, items)."""
+        return np.asarray((history @ self.between).todense(), np.float32)
+
+
+def item_item(matrix: sparse.csr_matrix, ridge: float = RIDGE) -> ItemItem:
+    """The item-item model that fits: the ridge model where it can be solved, else the nearest neighbours.
+
+    Args:
+        matrix: (users, items) weights.
+        ridge: of the ridge model.
+    """
+    n_users, n_items = matrix.shape
+    if n_users <= min(SOLVED, n_items) and n_users * n_items <= DENSE:
+        return RidgeByUsers.fit(matrix, ridge)
+    return RidgeByItems.fit(matrix, ridge) if n_items <= SOLVED else Neighbours.fit(matrix, NEIGHBOURS)
+
+
+def history_value(weight: NDArray) -> Floats:
+    """What a pair's weight adds to a history: a tenth purchase says less than the second."""
+    return np.log1p(3 * weight).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The catalogue as it was known when a day began.
+
+    Attributes:
+        day: the day.
+        weighting: of the interactions.
+        together: the item-item model.
+        opinion: (k,) rank share of the evidence for each pair of `pairs`; None where the weighting asks for none.
+        pairs: (k,) user * items + item, sorted.
+        n_users: (items,) how many users took it.
+        repeat_share: (items,) of them, who took it again; drawn to the shop's share where there are few.
+        usual_gap: (items,) days between two takings by one user, on average; drawn likewise.
+        text: (items, d) unit vectors of the titles, or None.
+    """
+
+    day: int
+    weighting: Weighting
+    together: ItemItem
+    opinion: Floats | None
+    pairs: Ints
+    n_users: Ints
+    repeat_share: Floats
+    usual_gap: Floats
+    text: Floats | None
+
+    @classmethod
+    def fit(cls, acts: Interactions, day: int, *, weighting: Weighting, text: Floats | None = None) -> "Index":
+        """Everything from interactions before a day.
+
+        Args:
+            acts: interactions; later ones are not looked at.
+            day: when the index was made.
+            weighting: of the interactions.
+            text: (items, d) unit vectors.
+
+        Cost: as `item_item`, and a few passes over the interactions.
+        """
+        known = acts.before(day)
+        key = known.user * acts.n_items + known.item
+        pairs, pair = np.unique(key, return_inverse=True)
+        plain = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day)), acts)
+        opinion = _opinion(plain, pairs, weighting.evidence, text)
+        if opinion is not None:
+            plain = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day, opinion[pair])), acts)
+        n_users, share, gap = _repetition(known, pairs, pair, acts.n_items)
+        return cls(day, weighting, item_item(plain), opinion, pairs, n_users, share, gap, text)
+
+    def weights(self, acts: Interactions, day: NDArray) -> Floats:
+        """(n,) weights of rows of interactions as of some days; a pair that the index does not know has the mean opinion."""
+        if self.opinion is None:
+            return self.weighting.as_of(acts, day)
+        key = acts.user * acts.n_items + acts.item
+        place = np.minimum(np.searchsorted(self.pairs, key), len(self.pairs) - 1)
+        opinion = np.where(self.pairs[place] == key, self.opinion[place], np.float32(0.5))
+        return self.weighting.as_of(acts, day, opinion)
+
+
+def _matrix(pairs: Ints, weight: NDArray, acts: Interactions) -> sparse.csr_matrix:
+    shape = (acts.n_users, acts.n_items)
+    return sparse.csr_matrix((history_value(weight), (pairs // acts.n_items, pairs % acts.n_items)), shape=shape)
+
+
+def _opinion(matrix: sparse.csr_matrix, pairs: Ints, evidence: str, text: Floats | None) -> Floats | None:
+    """(k,) what the rest of each user's history says of each pair: leave-one-out, in closed form."""
+    if evidence == "none" or (evidence == "text" and text is None):
+        return None
+    user, item = np.divmod(pairs, matrix.shape[1])
+    found = np.empty(len(pairs), np.float32)
+    model = item_item(matrix) if evidence == "behaviour" else None
+    for start in range(0, matrix.shape[0], 256):
+        rows = slice(*np.searchsorted(user, [start, start + 256]))
+        history, place = matrix[start : start + 256], user[rows] - start
+        if model:  # its diagonal is 0: the item itself does not speak
+            found[rows] = model.scores(history)[place, item[rows]]
+        else:
+            own = np.asarray(history[place, item[rows]]).ravel()
+            rest = (history @ text)[place] - own[:, None] * text[item[rows]]
+            length = np.maximum(np.linalg.norm(rest, axis=1), 1e-9)
+            found[rows] = np.einsum("nd,nd->n", rest, text[item[rows]]) / length
+    return rank_share(found)
+
+
+def _repetition(known: Interactions, pairs: Ints, pair: Ints, n_items: int) -> tuple[Ints, Floats, Floats]:
+    """How many took each item, who of them took it again, and after how many days."""
+    item = pairs % n_items
+    n_days = np.bincount(pair, minlength=len(pairs))
+    first, last = np.full(len(pairs), np.iinfo(np.int64).max), np.zeros(len(pairs), np.int64)
+    np.minimum.at(first, pair, known.day)
+    np.maximum.at(last, pair, known.day)
+    again = n_days > 1
+    n_users, n_again = np.bincount(item, minlength=n_items), np.bincount(item[again], minlength=n_items)
+    gaps = np.bincount(item[again], ((last - first) / np.maximum(n_days - 1, 1))[again], minlength=n_items)
+    share_of_all = again.sum() / max(len(pairs), 1)
+    gap_of_all = gaps.sum() / max(again.sum(), 1)
+    share = (n_again + SMOOTHING * share_of_all) / (n_users + SMOOTHING)
+    return n_users, share.astype(np.float32), ((gaps + SMOOTHING * gap_of_all) / (n_again + SMOOTHING)).astype(np.float32)
+
+
+def popularity(acts: Interactions, visits: Visits, *, days: int) -> dict[int, Floats]:
+    """(items,) takings of each item in the days before each day on which there is a visit.
+
+    Cost: one sort of the interactions' days, and the rows of the window for each day.
+    """
+    order = np.argsort(acts.day, kind="stable")
+    by_day, item = acts.day[order], acts.item[order]
+    found = {}
+    for day in np.unique(visits.day):
+        rows = slice(*np.searchsorted(by_day, [day - days, day]))
+        found[int(day)] = np.bincount(item[rows], minlength=acts.n_items).astype(np.float32)
+    return found

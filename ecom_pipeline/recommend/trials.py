@@ -1,0 +1,176 @@
+"""Which weighting of interactions makes lists better? Tried on validation visits; none is chosen unless one gains for certain.
+
+On the floor above `baselines`.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+
+from ecom_pipeline.importance.selection import Search, most_certain
+from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
+from ecom_pipeline.recommend.metrics import hits, ndcg
+from ecom_pipeline.recommend.retrieval import Index, ItemItem, Neighbours, history_value
+from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
+
+log = logging.getLogger(__name__)
+BLENDS = (0.0, 0.03, 0.3, 3.0)  # of the item-item channel beside the own history: each weighting has its best, the twin too
+MOST_VISITS = 1200  # of one period that weightings are tried on
+_HALF_LIVES = (4.0, 720.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightingChoice:
+    """What was chosen.
+
+    Attributes:
+        weighting: the one to use; `UNWEIGHTED` where none gains for certain.
+        gain_low: what the most certain one gains at least, in nDCG@10.
+        trials: rows of `interaction_trials`.
+    """
+
+    weighting: Weighting
+    gain_low: float
+    trials: pd.DataFrame
+
+
+def lay_out(acts: Interactions, *, n_trials: int, has_text: bool, draw: np.random.Generator) -> list[Weighting]:
+    """Weightings that these interactions can tell apart, spread evenly over what each setting may be.
+
+    Half of them vary age alone, which is what helped wherever anything did; a quarter vary the rest alone.
+
+    Args:
+        acts: says which kinds of act, pieces and returns there are.
+        n_trials: how many.
+        has_text: whether titles have vectors.
+        draw: of the places.
+
+    Source: Latin hypercube, McKay, Beckman and Conover 1979.
+    """
+    place = np.column_stack([(draw.permutation(n_trials) + draw.random(n_trials)) / n_trials for _ in range(6)])
+    kinds = np.array([name == "purchase" for name in KINDS])
+    n_acts = acts.n_acts.sum(0)
+    mixed = n_acts[kinds].sum() > 0 and n_acts[~kinds].sum() > 0
+    pieces = bool((acts.quantity > 1).any())
+    returns = bool((acts.returned < NEVER).any())
+    opinions = ("behaviour", "text") if has_text else ("behaviour",)
+    found = []
+    low, high = _HALF_LIVES
+    for number, (form, age, kind, quantity, opinion, strength) in enumerate(place):
+        aged, rest = number % 4 != 3, number % 2 == 1
+        found.append(
+            Weighting(
+                age_form=("exponential", "hyperbolic", "square_root")[int(form * 3)] if aged else "none",
+                half_life=round(low * (high / low) ** age, 1) if aged else 60.0,
+                light_act=round(0.1 + 0.9 * kind, 2) if mixed and rest else 1.0,
+                quantity=round(quantity, 2) if pieces and rest else 0.0,
+                returned=float(kind > 0.5) if returns and rest else 1.0,
+                evidence=opinions[int(opinion * len(opinions))] if rest else "none",
+                evidence_strength=round(0.25 + 1.75 * strength, 2) if rest else 0.0,
+            )
+        )
+    return [one for one in dict.fromkeys(found) if not one.plain]
+
+
+def choose_weighting(
+    acts: Interactions,
+    periods: Sequence[tuple[int, int]],
+    *,
+    n_trials: int,
+    confidence: float,
+    text: NDArray[np.float32] | None,
+    seed: int,
+) -> WeightingChoice:
+    """Try weightings on next visits of some periods, and take the one whose gain is most certain.
+
+    A list is the own history's weights plus a share of what an item-item model says of the weighted history; the share
+    is each weighting's best of a few, the unweighted twin's too. The rule is that of `importance.selection`: the bound
+    looks at all trials together, drawing whole users.
+
+    Args:
+        acts: interactions.
+        periods: first day and end of each.
+        n_trials: weightings beside none.
+        confidence: how sure one must be.
+        text: (items, d) unit vectors, or None.
+        seed: of the lay-out, the visits and the bootstrap.
+
+    Cost: for each trial and period, an item-item product and sort of at most 1200 visits x items.
+    """
+    draw = np.random.default_rng(seed)
+    tried = [UNWEIGHTED, *lay_out(acts, n_trials=n_trials, has_text=text is not None, draw=draw)]
+    figures, users = [], []
+    for first, end in periods:
+        visits = acts.next_visits(first, end)
+        if len(visits) > MOST_VISITS:
+            visits = visits.only(np.sort(draw.permutation(len(visits))[:MOST_VISITS]))
+        figures.append(_figures(acts, visits, first, tried, text))
+        users.append(visits.user)
+    table, whose = np.concatenate(figures, axis=2), np.concatenate(users)
+    valid = np.isfinite(table).all((0, 1))
+    best, gain_low = 0, 0.0
+    if valid.sum() > 1 and len(tried) > 1:
+        (trial, _), gain_low = most_certain(
+            table[:, :, valid], np.unique(whose[valid], return_inverse=True)[1], confidence=confidence, draw=draw
+        )
+        best = int(trial) if gain_low > 0 else 0
+    utility = table[:, :, valid].mean(2).max(1) if valid.any() else np.zeros(len(tried))
+    rows = [
+        {"trial": number, **one.settings(), "utility": utility[number], "chosen": number == best}
+        for number, one in enumerate(tried)
+    ]
+    log.info("weighting %s of %d trials; gain at least %.4f", tried[best], len(tried) - 1, gain_low)
+    return WeightingChoice(tried[best], gain_low, pd.DataFrame(rows))
+
+
+def _figures(
+    acts: Interactions, visits: Visits, day: int, tried: Sequence[Weighting], text: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """(t, blends, v) nDCG@10."""
+    known = acts.before(day)
+    shape = (acts.n_users, acts.n_items)
+    counts = sparse.csr_matrix((known.n_acts.sum(1), (known.user, known.item)), shape=shape)
+    counts.sum_duplicates()
+    counts.data = np.ones(len(counts.data), np.float32)
+    together = Neighbours.fit(counts, 100)
+    at, item = acts.taken(visits)
+    n_taken = np.bincount(at, minlength=len(visits))
+    found = np.empty((len(tried), len(BLENDS), len(visits)))
+    opinions = {
+        kind: Index.fit(acts, day, weighting=Weighting(evidence=kind, evidence_strength=1.0), text=text)
+        for kind in {one.evidence for one in tried} - {"none"}
+    }
+    for number, weighting in enumerate(tried):
+        index = opinions.get(weighting.evidence)
+        opinion = None if index is None else index.opinion[np.searchsorted(index.pairs, known.user * acts.n_items + known.item)]
+        weight = weighting.as_of(known, day, opinion)
+        matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=shape)
+        found[number] = _blended(matrix, together, visits, (at, item, n_taken))
+    return found
+
+
+def _blended(
+    matrix: sparse.csr_matrix, together: ItemItem, visits: Visits, truth: tuple[NDArray, NDArray, NDArray]
+) -> NDArray[np.float64]:
+    """(blends, v) nDCG@10 of lists from weights of every user's items."""
+    at, item, n_taken = truth
+    found = np.empty((len(BLENDS), len(visits)))
+    for rows in visits.blocks(max(8, 10_000_000 // matrix.shape[1])):
+        own = matrix[visits.user[rows]]
+        value = own.copy()
+        value.data = history_value(value.data)
+        own_share = own.toarray() / np.maximum(np.asarray(own.sum(1)), 1e-9)
+        others = together.scores(value)
+        others /= np.maximum(others.sum(1, keepdims=True), 1e-9)
+        inside = (at >= rows.start) & (at < rows.stop)
+        for place, blend in enumerate(BLENDS):
+            top = best_columns((own_share + blend * others).astype(np.float32), 10)
+            hit = hits(top, at[inside] - rows.start, item[inside], matrix.shape[1])
+            found[place, rows] = ndcg(hit, n_taken[rows])
+    return found
