@@ -117,18 +117,22 @@ class TrialsConfig(dg.Config):
     n_trials: int = Field(default=48, ge=0, description="Combinations tried beside none; 0: none is chosen.")
     clip_quantile: float = Field(default=0.99, gt=0, le=1, description="Weights above this quantile come down to it.")
     confidence: float = Field(
-        default=0.9, gt=0, lt=1, description="How sure one must be that choosing gains anything; else none is chosen."
+        default=0.95,
+        gt=0,
+        lt=1,
+        description="How sure one must be that weights gain anything; else none are chosen. Where none gains anything, "
+        "some are chosen by mistake in at most 1 - confidence of the runs.",
     )
-    n_parts: int = Field(default=5, ge=2, description="Parts of the validation groups, for the gain of the choice.")
+    n_parts: int = Field(default=5, ge=2, description="Parts of the validation groups, for the estimate of the gain.")
     n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
-    seed: int = Field(default=0, ge=0, description="Of the sampler, the parts and the bootstrap.")
+    seed: int = Field(default=0, ge=0, description="Of the combinations, the parts and the bootstrap.")
 
 
 @dg.asset(
     deps=[sample_values, training_samples, embeddings, sample_attributes],
-    code_version="2",
+    code_version="3",
     group_name="importance",
-    kinds={"optuna"},
+    kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.WEIGHTING_TRIALS)},
 )
 def weighting_trials(

@@ -67,7 +67,7 @@ class ModelConfig(dg.Config):
 
 @dg.asset(
     deps=[importance_weights, training_samples, embeddings, sample_attributes, adapted_encoder],
-    code_version="3",
+    code_version="4",
     group_name="model",
     kinds={"pytorch", "safetensors"},
     pool="gpu",

@@ -126,21 +126,17 @@ def weights(
     export: Annotated[Path, typer.Option(help="Parquet file to write.")],
     home: HomeOption = DEFAULT_HOME,
     estimator: Annotated[
-        str, typer.Option(help="Whose weights; automatic: what was chosen on validation.")
-    ] = "oof_confidence",
+        str, typer.Option(help="Whose weights; not said: those that the model in use was trained with.")
+    ] = "",
 ) -> None:
     """Write the training weights to a Parquet file, with the ids of the pairs."""
-    from ecom_pipeline import report
+    from ecom_pipeline.export import weights_in_use, weights_of, weights_told
 
     with _finished(home, "importance_weights") as db:
-        known = [name for (name,) in db.execute("select distinct estimator from importance_weights").fetchall()]
-        if estimator not in known:
-            raise InputError(
-                f"--estimator: 1 name is unknown: {estimator!r}. It must be one of {', '.join(sorted(known))}: choose one."
-            )
-        found = db.sql(report.exported_weights(db, estimator)).df()
+        name = estimator or weights_in_use(db, home.expanduser() / "models")
+        found, told = weights_of(db, name), weights_told(db, name)
     _writing(export, lambda: found.to_parquet(export, index=False))
-    print(f"{len(found)} weights: {export}")
+    print(f"{len(found)} weights {told}: {export}")
 
 
 @app.command()

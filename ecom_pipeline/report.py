@@ -14,10 +14,12 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
+from ecom_pipeline.comparison import baseline_told, seeds_told, strongest_baseline
 from ecom_pipeline.importance.estimators.prediction_gap import NEAR_ZERO
 from ecom_pipeline.importance.frames import AUTOMATIC
 from ecom_pipeline.importance.selection import NONE
 from ecom_pipeline.importance.weights import ess_share
+from ecom_pipeline.ranking.baselines import SIMPLE
 
 METRICS = {
     "ndcg_at_10": "nDCG@10",
@@ -28,7 +30,8 @@ METRICS = {
     "calibration_error": "calibration error (lower is better)",
 }
 DIFFERENCE = "weighted - unweighted"
-MODELS = ("weighted", "unweighted", "text_similarity", "popularity", DIFFERENCE)
+MODELS = ("weighted", "unweighted", *SIMPLE, DIFFERENCE, "weighted - bm25")
+_ALONE = tuple(model for model in MODELS if " - " not in model)
 SUSPECT_BELOW = 0.5  # the other label is then the more probable one
 _STEP = re.compile(r"linear: (text|\+ [^-]+)")
 _LABELS = re.compile(r"linear: (\d+) labels")
@@ -115,14 +118,6 @@ def suspects(db: DuckDBPyConnection, top: int) -> pd.DataFrame:
     return frame
 
 
-def exported_weights(db: DuckDBPyConnection, estimator: str) -> str:
-    """A query: one estimator's weights, with the ids of the pairs."""
-    return f"""
-        select sample_id, sample_weight, origin, group_id, context_text, item_id, label
-        from importance_weights join training_samples using (sample_id)
-        where estimator = '{estimator}' order by sample_id"""
-
-
 def gather(db: DuckDBPyConnection, model_folder: Path) -> Page:
     """Read what the page tells."""
     import json
@@ -173,6 +168,11 @@ def _estimators(db: DuckDBPyConnection, weights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def compared(page: Page) -> list[str]:
+    """The models and differences of the first table, the one to the strongest ranking without learning among them."""
+    return list(dict.fromkeys([*MODELS, f"weighted - {strongest_baseline(page)}"]))
+
+
 def headline(page: Page) -> dict[str, float]:
     """The figures one would ask for first."""
     found = {model: page.figure(model) for model in MODELS}
@@ -217,15 +217,14 @@ def lines(page: Page) -> list[str]:
         )
     splits = ", ".join(f"{page.counts.get(f'{s} samples', 0):,} {s}" for s in ("train", "validation", "test"))
     shown += [f"{'samples':<18}{splits}; {page.counts['suspects']:,} of train flagged as mislabelled", ""]
-    shown.append(f"{'test split':<24}{'nDCG@10':>24}{'MRR':>24}{'AUC':>24}")
-    for model in MODELS:
+    shown.append(f"{'test split':<28}{'nDCG@10':>24}{'MRR':>24}{'AUC':>24}")
+    for model in compared(page):
         cells = [
-            _cell(page.figure(model, metric), "+" if model == DIFFERENCE else "")
-            for metric in ("ndcg_at_10", "mrr", "auc")
+            _cell(page.figure(model, metric), "+" if " - " in model else "") for metric in ("ndcg_at_10", "mrr", "auc")
         ]
         if any(cells):
-            shown.append(f"{model:<24}" + "".join(f"{cell:>24}" for cell in cells))
-    return [*shown, "", verdict(page)]
+            shown.append(f"{model:<28}" + "".join(f"{cell:>24}" for cell in cells))
+    return [*shown, "", verdict(page), *filter(None, [baseline_told(page)]), seeds_told(page)]
 
 
 def _short(text: str, width: int) -> str:
@@ -242,9 +241,10 @@ def markdown(page: Page) -> str:
     """The results as a table for Dagster's UI."""
     head = "| model | " + " | ".join(METRICS.values()) + " |\n|---|" + "---|" * len(METRICS)
     rows = [
-        f"| {model} | " + " | ".join(_cell(page.figure(model, metric)) for metric in METRICS) + " |" for model in MODELS
+        f"| {model} | " + " | ".join(_cell(page.figure(model, metric)) for metric in METRICS) + " |"
+        for model in compared(page)
     ]
-    return "\n".join([verdict(page), "", head, *rows])
+    return "\n".join([verdict(page), "", head, *rows, "", baseline_told(page), seeds_told(page)])
 
 
 def write(page: Page, path: Path) -> None:
@@ -259,10 +259,11 @@ def write(page: Page, path: Path) -> None:
         page=page,
         verdict=verdict(page),
         metrics=METRICS,
-        models=[model for model in MODELS if page.figure(model) is not None],
+        models=[model for model in compared(page) if page.figure(model) is not None],
+        baseline_told=baseline_told(page),
+        seeds_told=seeds_told(page),
         slices=slices,
         cell=_cell,
-        difference=DIFFERENCE,
         weights_figure=_weights_figure(page),
         results_figure=_results_figure(page),
         slices_figure=_slices_figure(page, ["all", *[name for name in slices if name not in CUTS]]),
@@ -270,7 +271,7 @@ def write(page: Page, path: Path) -> None:
         labels_figure=_labels_figure(page) if len(labels(page)) > 1 else "",
         labels_told=labels_told(page),
         cuts=[name for name in CUTS if name in slices],
-        cold_models=[m for m in (*MODELS[:-1], LINEAR, BORROWED) if page.figure(m, slice_=CUTS[0]) is not None],
+        cold_models=[m for m in (*_ALONE, LINEAR, BORROWED) if page.figure(m, slice_=CUTS[0]) is not None],
         borrowing_told=borrowing_told(page),
     )
 
@@ -340,7 +341,7 @@ def _weights_figure(page: Page) -> str:
 
 def _results_figure(page: Page) -> str:
     figure, (left, right) = html.axes(2)
-    models = [model for model in MODELS[:-1] if page.figure(model) is not None]
+    models = [model for model in _ALONE if page.figure(model) is not None]
     html.forest(left, models, [page.figure(model) for model in models])
     left.set(xlabel="nDCG@10 on the test split")
     metrics = [metric for metric in METRICS if page.figure(DIFFERENCE, metric) is not None]

@@ -335,10 +335,10 @@ EVALUATION = Relation(
         _text("slice", "which groups or items"),
         _text("metric", "with its k"),
         Column("value", "DOUBLE", "mean over groups and seeds"),
-        Column("ci_low", "DOUBLE", "2.5 % of the bootstrap over groups"),
-        Column("ci_high", "DOUBLE", "97.5 % of the bootstrap over groups"),
+        Column("ci_low", "DOUBLE", "2.5 % of the bootstrap over groups and seeds"),
+        Column("ci_high", "DOUBLE", "97.5 % of the bootstrap over groups and seeds"),
         Column("n_groups", "BIGINT", "groups that the figure is over", minimum=1),
-        Column("n_seeds", "BIGINT", "models that the figure is over", minimum=1),
+        Column("n_seeds", "BIGINT", "rankers that the figure is over and that differ from each other", minimum=1),
     ),
 )
 

@@ -18,7 +18,7 @@ FLOORS = [
     {"importance"},
     {"ranking"},
     {"benchmark"},
-    {"report", "laws"},
+    {"report", "laws", "comparison", "export"},
     {"cli", "definitions"},
 ]
 

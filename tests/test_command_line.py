@@ -35,10 +35,17 @@ def test_suspects_are_mostly_the_planted_ones(finished, shop, tmp_path):
 
 def test_weights_are_exported_with_the_ids_of_the_pairs(finished, tmp_path):
     path = tmp_path / "weights.parquet"
-    ecom("weights", "--export", path, home=finished.home, check=True)
+    told = ecom("weights", "--export", path, home=finished.home, check=True).stdout
     found = pd.read_parquet(path)
     assert {"sample_id", "sample_weight", "group_id", "item_id"} <= set(found.columns)
     assert found.sample_weight.mean() == pytest.approx(1)
+    assert told == f"{len(found)} weights of oof_confidence: {path}\n"  # what the model was trained with
+
+
+def test_another_estimators_weights_are_exported_by_its_name(finished, tmp_path):
+    path = tmp_path / "weights.parquet"
+    told = ecom("weights", "--export", path, "--estimator", "automatic", home=finished.home, check=True).stdout
+    assert "of the automatic choice, " in told or "that are all 1, as the automatic choice is none" in told
 
 
 def test_the_report_is_told_again_without_a_run(finished):

@@ -96,3 +96,56 @@ def test_the_interval_of_a_mean_has_the_width_of_its_standard_error():
     by_group = metrics.ndcg_at_k(rows.group, rows.relevance, scores["weighted"][0], 10)
     found = figure(table, "weighted")
     assert (found.ci_high - found.ci_low) / 2 == pytest.approx(1.96 * by_group.std() / np.sqrt(200), rel=0.1)
+
+
+def test_the_interval_over_users_is_as_wide_as_that_of_their_means():
+    rows, _ = rows_and_scores()
+    draw = np.random.default_rng(2)
+    score = draw.normal(size=1200) + np.repeat(draw.normal(size=20), 60) * rows.label
+    everything, user = {"all": np.ones(1200, bool)}, np.repeat(np.arange(20), 10)
+    wide, narrow = (
+        figure(evaluate(rows, {"ranker": score[None]}, everything, [], [], "test", 0, cluster=cluster), "ranker")
+        for cluster in (user, None)
+    )
+    by_user = metrics.ndcg_at_k(rows.group, rows.relevance, score, 10).reshape(20, 10).mean(1)
+    assert wide.value == pytest.approx(narrow.value)
+    assert (wide.ci_high - wide.ci_low) / 2 == pytest.approx(1.96 * by_user.std() / np.sqrt(20), rel=0.15)
+    assert wide.ci_high - wide.ci_low > 1.2 * (narrow.ci_high - narrow.ci_low)
+
+
+def test_users_are_those_of_the_groups_that_a_slice_holds():
+    rows, scores = rows_and_scores()
+    half = {"half": rows.group >= 100}
+    user = np.r_[np.zeros(100, int), np.arange(100)]
+    with_users, without = (evaluate(rows, scores, half, [], [], "test", 0, cluster=cluster) for cluster in (user, None))
+    assert with_users.equals(without)
+
+
+def test_seeds_that_differ_widen_the_interval_and_seeds_that_do_not_leave_it():
+    rows, scores = rows_and_scores()
+    (one,) = scores["weighted"]
+    worse = np.random.default_rng(3).random(len(one))
+    everything = {"all": np.ones(len(one), bool)}
+    models = {"alone": one[None], "thrice the same": np.stack([one] * 3), "two differ": np.stack([one, one, worse])}
+    table = evaluate(rows, models, everything, [], [], "test", 0)
+    alone, same, differ = (figure(table, name) for name in models)
+    assert [same[end] for end in ("value", "ci_low", "ci_high")] == pytest.approx(
+        [alone[end] for end in ("value", "ci_low", "ci_high")]
+    )
+    assert [row.n_seeds for row in (alone, same, differ)] == [1, 1, 2]
+    by_seed = [metrics.ndcg_at_k(rows.group, rows.relevance, score, 10).mean() for score in (one, worse)]
+    assert differ.value == pytest.approx((2 * by_seed[0] + by_seed[1]) / 3)
+
+
+def test_the_interval_of_a_difference_covers_seeds_drawn_from_the_same_trainings():
+    """Two models whose seeds differ by one and the same shift differ by it whatever the seeds that are drawn."""
+    rows, _ = rows_and_scores()
+    draw = np.random.default_rng(4)
+    gains = draw.normal(0, 1, 3)
+    base = draw.normal(size=len(rows.group))
+    scores = {name: np.stack([base + gain * rows.label for gain in gains]) for name in ("a", "b")}
+    everything = {"all": np.ones(len(base), bool)}
+    table = evaluate(rows, scores, everything, [], [("a", "b")], "test", 0)
+    difference = figure(table, "a - b")
+    assert difference.ci_low == difference.value == difference.ci_high == 0
+    assert difference.n_seeds == 3

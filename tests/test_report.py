@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ecom_pipeline import report
+from ecom_pipeline.ranking.baselines import SIMPLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MODES_KNOWN = ("words in common", "popularity", "category", "price")
@@ -103,3 +104,21 @@ def test_whether_like_items_lend_their_popularity_follows_the_intervals(page):
     assert "better than their own popularity (+0.200" in report.borrowing_told(told)
     assert "worse than likeness to the context (-0.200" in report.borrowing_told(told)
     assert report.borrowing_told(page) == ""
+
+
+def test_the_strongest_ranking_without_learning_stands_beside_the_weighted_ranker(page):
+    for name in SIMPLE:
+        assert page.figure(f"weighted - {name}") is not None
+    strongest = max(SIMPLE, key=lambda name: page.figure(name).value)
+    assert f"weighted - {strongest}" in report.compared(page)
+    assert f"The strongest ranking without learning is {strongest}," in report.baseline_told(page)
+    assert any(line.startswith(f"weighted - {strongest}") for line in report.lines(page))
+
+
+def test_seeds_that_left_the_same_ranker_are_told(page):
+    twins = page.manifest["twins"]
+    for twin in twins.values():
+        twin["n_rankers"] = len(twin["seeds"])
+    assert report.seeds_told(page) == "Rankers are averaged over 2 seeds."
+    twins["weighted"]["n_rankers"] = 1
+    assert "Only 1 of 2 weighted and 2 of 2 unweighted rankers differ" in report.seeds_told(page)

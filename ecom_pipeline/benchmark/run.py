@@ -257,7 +257,7 @@ def _cost(name: str, runs: Sequence[_Run]) -> tuple[float, float]:
 
 
 def _paired(dataset: Dataset, task: str, where: tuple, runs: Sequence[dict[str, NDArray]]) -> Iterator[tuple]:
-    """Differences to the unweighted twin on the test split, bootstrapped over its groups, seeds averaged within."""
+    """Differences to the unweighted twin on the test split, bootstrapped over its groups and the seeds."""
     test = dataset.test.rows
     stacked = {name: np.stack([one[name] for one in runs]) for name in runs[0]}
     pairs = [(name, UNWEIGHTED) for name in stacked if name != UNWEIGHTED]

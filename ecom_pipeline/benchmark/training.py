@@ -170,7 +170,7 @@ def _automatic(
             kept[len(kept)] = trial[int(np.nanmean(figure, 1).argmax())]
         return figures
 
-    choice = choose(values, labels.train, dataset.train.rows.group, utility, search)
+    choice = choose(values, labels.train, dataset.train.rows.group, utility=utility, search=search)
     return None if choice.estimator == NONE else kept[int(choice.trials.trial[choice.trials.chosen].iloc[0])]
 
 

@@ -1,7 +1,7 @@
 """Figures with intervals: each model alone, and differences of models on the same groups.
 
-On the floor of `ranking`. The bootstrap draws whole groups, because rows of a group are not independent; figures of
-several seeds are averaged within a group first.
+On the floor of `ranking`. The bootstrap draws whole groups, or all groups of a user, because what belongs together is not
+independent; and trainings with different seeds, where there are several.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +49,14 @@ def evaluate(
     pairs: Sequence[tuple[str, str]],
     split: str,
     seed: int,
+    *,
+    cluster: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Every metric of every model on every slice, with 95 % intervals.
+
+    Trainings that ended at the same ranker count as often as they are there, in means and in draws, as ending there is what
+    that share of the trainings does; `n_seeds` says how many rankers, or pairs of rankers, really differ. Two models with
+    equally many seeds are compared seed by seed.
 
     Args:
         rows: what is judged.
@@ -60,49 +66,77 @@ def evaluate(
         pairs: models whose difference is asked for, first minus second.
         split: the split's name, for the relation.
         seed: of the bootstrap.
+        cluster: (g,) whose each group is, such as its user, where several are one's; None: each its own.
 
     Returns:
         Rows of the relation `evaluation`. A figure for which no group has a value is left out.
 
-    Cost: O(models · seeds · slices · n log n), and 2000 draws of the groups a slice.
+    Cost: O(models · seeds · slices · n log n), and 2000 draws of the groups a slice and seed.
     """
     found = []
     for name, mask in slices.items():
         if not mask.any():
             continue
         part = rows.only(mask)
-        n_groups = int(part.group.max()) + 1
-        draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), N_BOOTSTRAP)
-        draws = np.vstack([np.ones(n_groups, np.int64), draws])  # the first draw is the sample itself
-        for metric, by_model in _figures(
-            part, {m: s[:, mask] for m, s in scores.items()}, probabilistic, draws
-        ).items():
-            sampled = by_model | {
-                f"{a} - {b}": by_model[a] - by_model[b] for a, b in pairs if {a, b} <= by_model.keys()
-            }
+        groups = np.unique(rows.group[mask])
+        draws = _draws(groups if cluster is None else np.asarray(cluster)[groups], seed)
+        figures = _figures(part, {m: s[:, mask] for m, s in scores.items()}, probabilistic, draws)
+        for metric, by_model in figures.items():
             used = _groups_used(part, metric)
-            for model, values in sampled.items():
-                seeds = max(len(scores[one]) for one in model.split(" - "))
+            for model, values in _with_differences(by_model, pairs, seed).items():
                 if used and np.isfinite(values[0]):
                     low, high = np.nanquantile(values[1:], [0.025, 0.975])
-                    found.append((model, split, name, metric, values[0], low, high, used, seeds))
+                    n_seeds = _n_different([scores[one] for one in model.split(" - ")])
+                    found.append((model, split, name, metric, values[0], low, high, used, n_seeds))
     columns = ["model", "split", "slice", "metric", "value", "ci_low", "ci_high", "n_groups", "n_seeds"]
     return pd.DataFrame(found, columns=columns)
+
+
+def _draws(whose: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """(1 + draws, groups) how often each group is drawn, all groups of a cluster together; first the sample itself."""
+    cluster = np.unique(whose, return_inverse=True)[1]
+    n = int(cluster.max()) + 1
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAP)
+    return np.vstack([np.ones(n, np.int64), times])[:, cluster]
+
+
+def _with_differences(
+    by_model: Mapping[str, NDArray], pairs: Sequence[tuple[str, str]], seed: int
+) -> dict[str, NDArray]:
+    """model or difference -> (1 + draws,), from (seeds, 1 + draws) a model."""
+    over_seeds = {model: _over_seeds(by_seed, seed) for model, by_seed in by_model.items()}
+    differences = {f"{a} - {b}": over_seeds[a] - over_seeds[b] for a, b in pairs if {a, b} <= over_seeds.keys()}
+    return over_seeds | differences
+
+
+def _over_seeds(by_seed: NDArray, seed: int) -> NDArray:
+    """(1 + draws,) means over the seeds drawn; models with equally many seeds have the same seeds drawn."""
+    n, n_draws = by_seed.shape
+    times = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), n_draws - 1)
+    return (np.vstack([np.ones(n), times]) * by_seed.T).sum(1) / n
+
+
+def _n_different(models: Sequence[NDArray]) -> int:
+    """How many rankers differ in what they say, or how many pairs do where there are equally many of both."""
+    if len({len(scores) for scores in models}) == 1:
+        return len({b"".join(score.tobytes() for score in scores) for scores in zip(*models, strict=True)})
+    return max(_n_different([scores]) for scores in models)
 
 
 def _figures(
     rows: Rows, scores: Mapping[str, NDArray], probabilistic: Sequence[str], draws: NDArray
 ) -> dict[str, dict[str, NDArray]]:
-    """metric -> model -> (1 + draws,) means over the groups drawn."""
+    """metric -> model -> (seeds, 1 + draws) means over the groups drawn."""
     figures: dict[str, dict[str, NDArray]] = {}
     for model, seeds in scores.items():
         for metric, function in _RANKING.items():
-            figures.setdefault(metric, {})[model] = _mean(np.mean([function(rows, s) for s in seeds], 0), draws)
+            by_seed = np.stack([_mean(function(rows, score), draws) for score in seeds])
+            figures.setdefault(metric, {})[model] = by_seed
         if model in probabilistic:
-            by_group = np.mean([metrics.brier(rows.group, rows.label, s) for s in seeds], 0)
-            figures.setdefault("brier", {})[model] = _mean(by_group, draws)
-            errors = [_calibration_error(rows, s, draws) for s in seeds]
-            figures.setdefault("calibration_error", {})[model] = np.mean(errors, 0)
+            by_group = [metrics.brier(rows.group, rows.label, score) for score in seeds]
+            figures.setdefault("brier", {})[model] = np.stack([_mean(one, draws) for one in by_group])
+            errors = [_calibration_error(rows, score, draws) for score in seeds]
+            figures.setdefault("calibration_error", {})[model] = np.stack(errors)
     return figures
 
 

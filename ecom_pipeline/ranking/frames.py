@@ -19,6 +19,7 @@ from ecom_pipeline.language.embeddings import sample_features
 from ecom_pipeline.language.encoder import Encoder, Text
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import Texts, read_texts
+from ecom_pipeline.ranking.baselines import SIMPLE, bm25_scores
 from ecom_pipeline.ranking.design import Learning
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.model import Pairs
@@ -119,6 +120,7 @@ def figures(manifest: Mapping) -> Iterator[tuple[str, str, float]]:
     """(twin, figure, value) of a manifest, for the metadata."""
     for name, twin in manifest["twins"].items():
         yield name, "ndcg_of_head_alone", twin["head_ndcg"]
+        yield name, "n_rankers_that_differ", twin["n_rankers"]
         yield name, "ndcg", float(np.mean([seed["best_ndcg"] for seed in twin["seeds"]]))
         yield name, "seconds", sum(trial["seconds"] for trial in [*twin["trials"], *twin["seeds"][1:]])
 
@@ -154,10 +156,11 @@ def judge(
     scores |= {
         "popularity": popularity[None].astype(float),
         "text_similarity": features.match[None, :, 0].astype(float),
+        "bm25": bm25_scores(samples.context_text, samples.item_text)[None],
         **others,
     }
-    compared = [(WEIGHTED, UNWEIGHTED), (WEIGHTED, "popularity"), (WEIGHTED, "text_similarity")]
-    compared += [(other, model) for other in others for model in ("popularity", "text_similarity", UNWEIGHTED)]
+    compared = [(WEIGHTED, UNWEIGHTED), *((WEIGHTED, simple) for simple in SIMPLE)]
+    compared += [(other, model) for other in others for model in (*SIMPLE, UNWEIGHTED)]
     judged = Rows(_numbered(samples.group_id), samples.label.to_numpy(), samples.relevance.to_numpy())
     slices = _slices(samples, train_items) | dict(more_slices)
     return evaluate(judged, scores, slices, probabilistic, compared, "test", seed)

@@ -3,6 +3,7 @@
 On the floor of `ranking`. Everything is chosen on validation; the test split is not seen here.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -101,7 +102,8 @@ def fit_twins(
         n_processes: that train together, one a GPU.
 
     Returns:
-        The manifest. Weights lie beside it as `<twin>-<seed>.safetensors`.
+        The manifest. Weights lie beside it as `<twin>-<seed>.safetensors`. Of each twin it says under `n_rankers` how many
+        of its seeds ended at rankers that differ; where no epoch was better than the head alone, all are that head.
 
     Cost: 2 (learning rates + seeds - 1) trainings, or half of that where all weights are equal.
     """
@@ -117,7 +119,7 @@ def fit_twins(
             twins[name] = _same(twins[UNWEIGHTED], folder)
             continue
         work = _Work(name, encoder, data, factor, design, replace(settings, loss=loss), folder, n_processes)
-        twins[name] = _Trainer(work, search, track).fit(seed)
+        twins[name] = _with_content(_Trainer(work, search, track).fit(seed), name, folder)
         release(encoder.device)
     manifest = {
         "encoder_id": encoder.encoder_id,
@@ -136,6 +138,25 @@ def fit_twins(
     part.write_text(json.dumps(manifest, indent=2))
     os.replace(part, folder / _MANIFEST)
     return manifest
+
+
+def _with_content(twin: dict, name: str, folder: Path) -> dict:
+    """The twin with a hash of what each seed learned, and how many rankers differ.
+
+    Adapters begin at random without changing what the ranker says: those that no epoch improved are one ranker too.
+    """
+    seeds = [{**one, "content": tensors_hash(folder / f"{name}-{one['seed']}.safetensors")} for one in twin["seeds"]]
+    rankers = {one["content"] if one["best_epoch"] else ("as it began", one["best_ndcg"]) for one in seeds}
+    return {**twin, "seeds": seeds, "n_rankers": len(rankers)}
+
+
+def tensors_hash(path: Path) -> str:
+    """A hash of the tensors in a file and their names; what the file says beside them does not count."""
+    content = hashlib.sha256()
+    for name, value in sorted(load_file(path).items()):
+        content.update(name.encode())
+        content.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()[:16]
 
 
 def _same(twin: dict, folder: Path) -> dict:

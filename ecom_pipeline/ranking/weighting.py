@@ -59,7 +59,7 @@ def try_weightings(
         name: values[values.estimator == name].set_index("sample_id").sample_value.loc[samples.sample_id].to_numpy()
         for name in _blind(values.estimator.unique().tolist())
     }
-    choice = choose(by_estimator, samples.label.to_numpy(float), group, utility, search)
+    choice = choose(by_estimator, samples.label.to_numpy(float), group, utility=utility, search=search)
     figures = {"gain_ndcg_cross_fitted": choice.gain, "gain_ndcg_lower_bound": choice.gain_low}
     return Result(choice.trials, figures | {"chosen": choice.estimator})
 

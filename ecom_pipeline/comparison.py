@@ -1,0 +1,45 @@
+"""What the rankers are compared with, in words: the strongest ranking without learning, and how many rankers differ.
+
+On the floor of `report`.
+"""
+
+from typing import TYPE_CHECKING
+
+from ecom_pipeline.ranking.baselines import SIMPLE
+
+if TYPE_CHECKING:
+    from ecom_pipeline.report import Page
+
+
+def strongest_baseline(page: "Page") -> str | None:
+    """The ranking without learning that has the highest nDCG@10 on the test split, which favours it; None without any."""
+    found = {name: row.value for name in SIMPLE if (row := page.figure(name)) is not None}
+    return max(found, key=found.__getitem__) if found else None
+
+
+def baseline_told(page: "Page") -> str:
+    """One sentence: is the weighted ranker better than the strongest ranking without learning?"""
+    name = strongest_baseline(page)
+    row = page.figure(f"weighted - {name}")
+    if row is None:
+        return ""
+    how = "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else "not certainly different from"
+    return (
+        f"The strongest ranking without learning is {name}, picked on the test split in its favour; the weighted ranker is "
+        f"{how} it: {row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}]."
+    )
+
+
+def seeds_told(page: "Page") -> str:
+    """One or two sentences: over how many seeds rankers are averaged, and how many of them really differ."""
+    twins = page.manifest["twins"]
+    n_seeds = len(twins["weighted"]["seeds"])
+    differ = {name: twin.get("n_rankers", n_seeds) for name, twin in twins.items()}
+    told = f"Rankers are averaged over {n_seeds} seed{'s' if n_seeds > 1 else ''}."
+    if min(differ.values()) == n_seeds:
+        return told
+    counts = " and ".join(f"{n} of {n_seeds} {name}" for name, n in sorted(differ.items(), reverse=True))
+    return (
+        f"{told} Only {counts} rankers differ from each other: where no epoch was better on validation than the head that "
+        "training began with, every seed leaves that head."
+    )
