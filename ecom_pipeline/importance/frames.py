@@ -3,7 +3,7 @@
 On the floor of `importance`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecom_pipeline.importance.catalogue import named
-from ecom_pipeline.importance.estimator import Evidence, Holdout, one_hot
+from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot
+from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.preparation import prepared
 from ecom_pipeline.importance.selection import NONE
@@ -123,22 +124,33 @@ def value(
     )
     estimators = named(names)
     evidence, _ = prepared(evidence, estimators, max(2, int(evidence.fold.max()) + 1))
+    sample_id = samples.sample_id.to_numpy()
     parts, figures = [], {}
-    for estimator in estimators:
-        values = estimator.fit(evidence)
+    for estimator, values in fit_each(estimators, evidence):
+        figures |= {f"{estimator.name}/{note}": figure for note, figure in values.notes.items()}
         stderr = np.nan if values.stderr is None else values.stderr
         parts.append(
             pd.DataFrame(
-                {
-                    "estimator": estimator.name,
-                    "sample_id": samples.sample_id.to_numpy(),
-                    "sample_value": values.value,
-                    "stderr": stderr,
-                }
+                {"estimator": estimator.name, "sample_id": sample_id, "sample_value": values.value, "stderr": stderr}
             )
         )
-        figures |= {f"{estimator.name}/{note}": figure for note, figure in values.notes.items()}
     return Result(pd.concat(parts, ignore_index=True), figures)
+
+
+def fit_each(estimators: Iterable[Estimator], evidence: Evidence) -> Iterator[tuple[Estimator, SampleValues]]:
+    """Every estimator with its values; an ensemble takes those of members that were asked before it.
+
+    Cost: a fit of each estimator and of each member that was not asked for itself.
+    """
+    told: dict[Estimator, NDArray[np.float64]] = {}
+    for estimator in estimators:
+        if isinstance(estimator, RankEnsemble):
+            told |= {member: member.fit(evidence).value for member in estimator.members if member not in told}
+            values = estimator.of_values([told[member] for member in estimator.members])
+        else:
+            values = estimator.fit(evidence)
+            told[estimator] = values.value
+        yield estimator, values
 
 
 def weigh(samples: pd.DataFrame, values: pd.DataFrame, weight_map: WeightMap, trials: pd.DataFrame) -> Result:
