@@ -91,7 +91,7 @@ class ValuesConfig(dg.Config):
 
 @dg.asset(
     deps=[fold_predictions, training_samples, embeddings, sample_attributes],
-    code_version="2",
+    code_version="3",
     group_name="importance",
     kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.SAMPLE_VALUES)},
@@ -120,13 +120,18 @@ class TrialsConfig(dg.Config):
         default=0.9, gt=0, lt=1, description="How sure one must be that choosing gains anything; else none is chosen."
     )
     n_parts: int = Field(default=5, ge=2, description="Parts of the validation groups, for the gain of the choice.")
+    n_tried: int = Field(
+        default=50_000,
+        ge=1,
+        description="Training samples, in whole groups, that trials are fitted to; what they choose is then fitted to all.",
+    )
     n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
     seed: int = Field(default=0, ge=0, description="Of the sampler, the parts and the bootstrap.")
 
 
 @dg.asset(
     deps=[sample_values, training_samples, embeddings, sample_attributes],
-    code_version="2",
+    code_version="3",
     group_name="importance",
     kinds={"optuna"},
     metadata={"dagster/column_schema": column_schema(schema.WEIGHTING_TRIALS)},
@@ -139,7 +144,7 @@ def weighting_trials(
 
     made = recipe(context, config, warehouse)
     settings = settings_of(config)
-    n_components = settings.pop("n_components")
+    n_components, n_tried = settings.pop("n_components"), settings.pop("n_tried")
     with warehouse.connect() as db:
         (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
         values = db.sql("from sample_values").df()
@@ -147,6 +152,7 @@ def weighting_trials(
     tried = try_weightings(
         *(seen, seen_features, values, held, held_features),
         *(n_components, Search(**settings), compute.torch_device()),
+        n_tried=n_tried,
     )
     return publish(context, warehouse, schema.WEIGHTING_TRIALS, tried.frame, made, tried.figures)
 
