@@ -3,6 +3,7 @@
 On the floor of `importance`.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -126,7 +127,9 @@ def value(
     evidence, _ = prepared(evidence, estimators, max(2, int(evidence.fold.max()) + 1))
     sample_id = samples.sample_id.to_numpy()
     parts, figures = [], {}
+    start = time.perf_counter()
     for estimator, values in fit_each(estimators, evidence):
+        figures[f"{estimator.name}/seconds"], start = time.perf_counter() - start, time.perf_counter()
         figures |= {f"{estimator.name}/{note}": figure for note, figure in values.notes.items()}
         stderr = np.nan if values.stderr is None else values.stderr
         parts.append(
