@@ -120,6 +120,7 @@ def main() -> None:
                 n_tried=n_tried,
             )
         print(f"    {dict(tried.figures)}")
+        del features, held_features
         with told("weights"):
             weight_map = WeightMap(**settings_of(WeightsConfig()))
             weighed = frames.weigh(seen, warehouse.read("sample_values"), weight_map, tried.frame)
