@@ -147,7 +147,7 @@ def weighting_trials(
     n_components, n_tried = settings.pop("n_components"), settings.pop("n_tried")
     with warehouse.connect() as db:
         (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
-        values = db.sql("from sample_values").df()
+        values = frames.read_values(db, len(seen))
     context.log.info("trying %d weightings on %d validation samples", config.n_trials, len(held))
     tried = try_weightings(
         *(seen, seen_features, values, held, held_features),
@@ -185,6 +185,8 @@ def importance_weights(
 ) -> dg.MaterializeResult:
     """One row per estimator and training sample: its weight, at least 0 and 1 on average; `automatic` is the choice."""
     made = recipe(context, config, warehouse)
-    samples, values, trials = (warehouse.read(query) for query in (TRAIN, "sample_values", "weighting_trials"))
+    with warehouse.connect() as db:
+        samples = db.sql(f"select sample_id, group_id, label from ({TRAIN}) order by sample_id").df()
+        values, trials = frames.read_values(db, len(samples)), db.sql("from weighting_trials").df()
     weighted = frames.weigh(samples, values, WeightMap(**settings_of(config)), trials)
     return publish(context, warehouse, schema.IMPORTANCE_WEIGHTS, weighted.frame, made, weighted.figures)

@@ -114,8 +114,10 @@ def main() -> None:
             stored(warehouse, schema.SAMPLE_VALUES, valued.frame)
             del valued, scored
         with told("weightings"):
+            with warehouse.connect() as db:
+                known = frames.read_values(db, len(seen))
             tried = try_weightings(
-                *(seen, features, warehouse.read("sample_values"), held, held_features),
+                *(seen, features, known, held, held_features),
                 *(n_components, Search(**trials), "cpu"),
                 n_tried=n_tried,
             )
@@ -123,7 +125,7 @@ def main() -> None:
         del features, held_features
         with told("weights"):
             weight_map = WeightMap(**settings_of(WeightsConfig()))
-            weighed = frames.weigh(seen, warehouse.read("sample_values"), weight_map, tried.frame)
+            weighed = frames.weigh(seen, known, weight_map, tried.frame)
             stored(warehouse, schema.IMPORTANCE_WEIGHTS, weighed.frame)
 
 

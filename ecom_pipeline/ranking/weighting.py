@@ -3,7 +3,7 @@
 On the floor of `ranking`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,7 @@ from ecom_pipeline.ranking.linear import fit_linear
 def try_weightings(
     samples: pd.DataFrame,
     features: PairFeatures,
-    values: pd.DataFrame,
+    values: Mapping[str, NDArray[np.float64]],
     held: pd.DataFrame,
     held_features: PairFeatures,
     n_components: int,
@@ -42,7 +42,7 @@ def try_weightings(
     Args:
         samples: training samples.
         features: of them.
-        values: rows of `sample_values`.
+        values: (n,) by estimator.
         held: validation samples.
         held_features: of them.
         n_components: principal components of the features.
@@ -68,11 +68,7 @@ def try_weightings(
     def utility(some: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
         return fit_linear(x[some], label[some], weight, held_x, rows, PENALTIES, device).ndcg
 
-    by_estimator = {
-        name: values[values.estimator == name].set_index("sample_id").sample_value.loc[samples.sample_id].to_numpy()
-        for name in _blind(values.estimator.unique().tolist())
-    }
-    some_values = {name: value[tried] for name, value in by_estimator.items()}
+    some_values = {name: values[name][tried] for name in _blind(list(values))}
     choice = choose(some_values, label[tried], group[tried], partial(utility, tried), search)
     figures: dict[str, float | str] = {
         "gain_ndcg_cross_fitted": choice.gain,
@@ -81,7 +77,7 @@ def try_weightings(
     }
     trials, chosen = choice.trials, choice.estimator
     if choice.weight_map is not None and len(tried) < len(label):
-        weight = choice.weight_map.weights(lifted(by_estimator[chosen]), label, group)
+        weight = choice.weight_map.weights(lifted(values[chosen]), label, group)
         none, own = np.nanmean(utility(np.arange(len(label)), np.column_stack([np.ones(len(label)), weight])), 2).max(1)
         figures["gain_ndcg_of_all_samples"] = float(own - none)
         if own <= none:
