@@ -91,7 +91,7 @@ class ValuesConfig(dg.Config):
 
 @dg.asset(
     deps=[fold_predictions, training_samples, embeddings, sample_attributes],
-    code_version="2",
+    code_version="3",
     group_name="importance",
     kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.SAMPLE_VALUES)},
@@ -124,6 +124,11 @@ class TrialsConfig(dg.Config):
         "some are chosen by mistake in at most 1 - confidence of the runs.",
     )
     n_parts: int = Field(default=5, ge=2, description="Parts of the validation groups, for the estimate of the gain.")
+    n_tried: int = Field(
+        default=50_000,
+        ge=1,
+        description="Training samples, in whole groups, that trials are fitted to; what they choose is then fitted to all.",
+    )
     n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
     seed: int = Field(default=0, ge=0, description="Of the combinations, the parts and the bootstrap.")
 
@@ -143,14 +148,15 @@ def weighting_trials(
 
     made = recipe(context, config, warehouse)
     settings = settings_of(config)
-    n_components = settings.pop("n_components")
+    n_components, n_tried = settings.pop("n_components"), settings.pop("n_tried")
     with warehouse.connect() as db:
         (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
-        values = db.sql("from sample_values").df()
+        values = frames.read_values(db, len(seen))
     context.log.info("trying %d weightings on %d validation samples", config.n_trials, len(held))
     tried = try_weightings(
         *(seen, seen_features, values, held, held_features),
         *(n_components, Search(**settings), compute.torch_device()),
+        n_tried=n_tried,
     )
     return publish(context, warehouse, schema.WEIGHTING_TRIALS, tried.frame, made, tried.figures)
 
@@ -183,6 +189,8 @@ def importance_weights(
 ) -> dg.MaterializeResult:
     """One row per estimator and training sample: its weight, at least 0 and 1 on average; `automatic` is the choice."""
     made = recipe(context, config, warehouse)
-    samples, values, trials = (warehouse.read(query) for query in (TRAIN, "sample_values", "weighting_trials"))
+    with warehouse.connect() as db:
+        samples = db.sql(f"select sample_id, group_id, label from ({TRAIN}) order by sample_id").df()
+        values, trials = frames.read_values(db, len(samples)), db.sql("from weighting_trials").df()
     weighted = frames.weigh(samples, values, WeightMap(**settings_of(config)), trials)
     return publish(context, warehouse, schema.IMPORTANCE_WEIGHTS, weighted.frame, made, weighted.figures)

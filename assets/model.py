@@ -5,7 +5,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.importance import TRAIN, VALIDATION, importance_weights
+from assets.importance import TRAIN, VALIDATION, fold_predictions, importance_weights
 from assets.language import adapted_encoder, embeddings, encoder_folder
 from assets.modes import sample_attributes
 from assets.prepare import training_samples
@@ -33,6 +33,14 @@ class ModelConfig(dg.Config):
     method: Method = Field(
         default="layers",
         description="What learns: the top layers, all of the model (full), or adapters (lora, adalora, prefix, bottleneck).",
+    )
+    choice: Literal["gap", "random", "balanced", "all"] = Field(
+        default="gap",
+        description="Which samples the layers learn from where there are more than `n_rows`: those whose out-of-fold score is farthest from the label (gap), any (random), as many of each label (balanced), or all. Heads learn from all.",
+    )
+    n_rows: int = Field(default=4000, ge=1, description="Samples that the layers learn from, about; see `choice`.")
+    n_validation_rows: int = Field(
+        default=4000, ge=0, description="Validation samples, in whole groups, that decide when to stop; 0: all."
     )
     n_top: int = Field(default=2, ge=1, description="Layers that learn or carry adapters, from the top.")
     rank: int = Field(
@@ -66,8 +74,8 @@ class ModelConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[importance_weights, training_samples, embeddings, sample_attributes, adapted_encoder],
-    code_version="4",
+    deps=[importance_weights, fold_predictions, training_samples, embeddings, sample_attributes, adapted_encoder],
+    code_version="5",
     group_name="model",
     kinds={"pytorch", "safetensors"},
     pool="gpu",
@@ -105,6 +113,7 @@ def fine_tuned_model(
         data_version=dg.DataVersion(made),
         metadata={
             "dagster/row_count": n_rankers,
+            "n_samples_kept": manifest["n_kept"],
             "folder": dg.MetadataValue.path(folder),
             **plain(figures | step.figures),
             **curves.link(),

@@ -9,24 +9,16 @@ Everything is chosen on the 28 days before a period, and learnt from the 84 days
     python benchmarks/next_visit.py [--periods 320 270 230] [--draws 3] [--visits 8000] [--out results.json]
 """
 
-import argparse
-import json
-import resource
-import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from ecom_pipeline import cleaning, sources
-from ecom_pipeline.recommend.candidates import Catalogue, Retrieval
-from ecom_pipeline.recommend.interactions import day_number, read_interactions
-from ecom_pipeline.recommend.learning import Learner, class_codes
+from ecom_pipeline.recommend.candidates import Catalogue
+from ecom_pipeline.recommend.interactions import day_number
+from ecom_pipeline.recommend.learning import class_codes
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import RowChoice
-from ecom_pipeline.recommend.ranker import TreeSearch
-from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 from ecom_pipeline.sources.source import land
 
 FIRST = day_number(datetime(2017, 1, 1).date())
@@ -51,7 +43,10 @@ def read_catalogue(db: duckdb.DuckDBPyConnection, item_ids: np.ndarray) -> Catal
     frame = db.execute("select item_id, category, brand from items").df().set_index("item_id").loc[item_ids]
     parts = frame.category.fillna("").str.split(" > ")
     levels = {
-        "top": parts.str[0], "category": frame.category.fillna(""), "middle": parts.str[:2].str.join(" > "), "brand": frame.brand
+        "top": parts.str[0],
+        "category": frame.category.fillna(""),
+        "middle": parts.str[:2].str.join(" > "),
+        "brand": frame.brand,
     }
     return Catalogue(class_codes({name: level.to_numpy() for name, level in levels.items()}))
 

@@ -28,6 +28,8 @@ DESIGNS = {
     "lora, lists": {"method": "lora", "n_top": 2, "rank": 4, "loss": "listwise"},
     "nothing kept": {"frozen_gib": 0, "n_top": 1, "loss": "pairwise", "part_pairs": 24},
     "two processes": {"n_top": 1, "n_processes": 2},
+    "rows by gap": {"n_top": 1, "choice": "gap", "n_rows": 100},
+    "rows at random, lists": {"n_top": 1, "choice": "random", "n_rows": 100, "loss": "listwise"},
 }
 
 
@@ -46,7 +48,7 @@ def some(data, n_groups):
         kept = samples.group_id.isin(sorted(samples.group_id.unique())[:n_groups]).to_numpy()
         few |= {split: samples[kept], f"{split}_features": getattr(data, f"{split}_features").rows(kept)}
         if split == "train":
-            few["weight"] = data.weight[kept]
+            few |= {"weight": data.weight[kept], "pilot": data.pilot[kept]}
     return replace(data, **few)
 
 
@@ -57,6 +59,7 @@ def test_a_design_trains_and_is_read_back_as_it_was(read, name, tmp_path):
     folder, store = tmp_path / "model", tmp_path / "frozen"
     manifest = frames.fit(data, encoder, settings, folder, store, {}, untracked)
     scores = frames.score_twins(data.validation, data.validation_features, encoder, folder, store)
+    assert (manifest["n_kept"] < manifest["n_train"] == len(data.train)) == ("n_rows" in DESIGNS[name])
     group = np.unique(data.validation.group_id, return_inverse=True)[1]
     for twin, told in manifest["twins"].items():
         (seed,) = told["seeds"]

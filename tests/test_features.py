@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ecom_pipeline import schema
 from ecom_pipeline.errors import WarehouseError
+from ecom_pipeline.language import features
 from ecom_pipeline.language.attributes import MODES, NUMBERS, build_attributes, read_attributes
 from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, Projection, pair_features, text_overlap
 from ecom_pipeline.samples import SampleRules, build_samples
@@ -39,6 +40,15 @@ def test_the_projection_of_pairs_has_unit_variance_and_ends_in_a_constant():
     assert projected.shape == (300, 4 + 5 + 1)
     assert projected[:, :4].var() == pytest.approx(1, rel=0.02)
     assert (projected[:, -1] == 1).all()
+
+
+def test_a_projection_block_by_block_is_that_of_all_pairs_at_once(monkeypatch):
+    pairs = some_pairs()
+    monkeypatch.setattr(features, "row_blocks", lambda n: (slice(i, i + 7) for i in range(0, n, 7)))
+    found = Projection.fit(pairs, 4)
+    variance, directions = np.linalg.eigh(np.cov(pairs.meeting.astype(np.float64), rowvar=False))
+    wanted = (pairs.meeting - pairs.meeting.mean(0)) @ directions[:, :-5:-1] / np.sqrt(variance[:-5:-1].mean())
+    np.testing.assert_allclose(np.abs(found.apply(pairs)[:, :4]), np.abs(wanted), atol=1e-4)
 
 
 def test_features_that_do_not_vary_are_no_obstacle():

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from ecom_pipeline.importance.estimator import Evidence, one_hot
 from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
-from ecom_pipeline.importance.estimators.group_kernel import GroupKernelLeaveOneOut, leave_one_out
+from ecom_pipeline.importance.estimators.graph import GroupAgreement
+from ecom_pipeline.importance.estimators.group_kernel import GroupKernelLeaveOneOut, Kernels, leave_one_out
 from ecom_pipeline.importance.estimators.out_of_fold import NormalisedMargin, OutOfFoldConfidence
+from ecom_pipeline.importance.frames import fit_each
 
 
 def drawn(n, seed, n_groups=3):
@@ -24,7 +26,11 @@ def test_each_prediction_is_that_of_a_fit_without_the_sample(n, seed, ridge):
     root = torch.tensor(draw.normal(size=(len(rows), 2)))
     kernel = z @ z.T
     kernel[rows[:, None], rows] += root @ root.T
-    found = leave_one_out(z, [(rows, root @ root.T)], y, ridge)
+    alone = torch.zeros(n, n, dtype=torch.float64)
+    alone[rows[:, None], rows] = root @ root.T
+    kernels = Kernels(lambda some: z[some], lambda groups: alone[groups[:, :, None], groups[:, None, :]])
+    stacks = [rows[None], *([torch.arange(len(rows), n)[:, None]] if len(rows) < n else [])]
+    found = leave_one_out(kernels, stacks, y, ridge=ridge, share=1.0)
     for i in range(n):
         rest = [j for j in range(n) if j != i]
         inner = kernel[rest][:, rest] + ridge * torch.eye(n - 1)
@@ -40,6 +46,13 @@ def test_the_order_of_rows_does_not_matter(n, seed, random):
     moved = Evidence(label=evidence.label[order], features=evidence.features[order], group=evidence.group[order])
     before, after = (GroupKernelLeaveOneOut().fit(one).value for one in (evidence, moved))
     np.testing.assert_allclose(after, before[order], atol=1e-5)
+
+
+def test_settings_chosen_by_some_groups_still_fit_all_samples():
+    evidence = drawn(60, 0, n_groups=12)
+    whole = GroupKernelLeaveOneOut(ridges=(1.0,), shared=(0.5,))
+    some = GroupKernelLeaveOneOut(ridges=(1.0,), shared=(0.5,), n_tried=20)
+    np.testing.assert_allclose(some.fit(evidence).value, whole.fit(evidence).value, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -74,3 +87,15 @@ def test_an_ensemble_needs_what_any_of_its_members_needs():
     assert RankEnsemble((OutOfFoldConfidence(), GroupKernelLeaveOneOut(), NormalisedMargin())).needs == (
         *("oof_score", "features", "group"),
     )
+
+
+def test_an_ensemble_beside_its_members_takes_their_values_and_fits_none_again(monkeypatch):
+    evidence = drawn(12, 3)
+    members = (GroupKernelLeaveOneOut(n_landmarks=4), GroupAgreement())
+    alone = RankEnsemble(members).fit(evidence).value
+    asked = []
+    fit = GroupAgreement.fit
+    monkeypatch.setattr(GroupAgreement, "fit", lambda self, given: asked.append(self) or fit(self, given))
+    *_, (_, beside) = fit_each([*members, RankEnsemble(members)], evidence)
+    assert len(asked) == 1
+    np.testing.assert_allclose(beside.value, alone)

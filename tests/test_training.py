@@ -97,6 +97,27 @@ def test_weights_move_the_ranker(small, tmp_path):
     assert not torch.equal(parameters(run(small, tmp_path / "a", weight)[0]), parameters(run(small, tmp_path / "b")[0]))
 
 
+def test_an_offset_of_nothing_changes_nothing(small, tmp_path):
+    states, pairs, ranker = small
+    told = {"offset": np.zeros(len(pairs))}
+    with_offset = copy.deepcopy(ranker)
+    train(with_offset, states, pairs, np.ones(len(pairs)), pairs, ONE_EPOCH, 0, tmp_path / "c", **told)
+    assert torch.equal(parameters(with_offset), parameters(run(small, tmp_path / "c", settings=ONE_EPOCH)[0]))
+
+
+def test_the_offset_is_in_what_the_ranker_answers_and_not_in_what_the_loss_sees(small, tmp_path):
+    states, pairs, ranker = small
+    settings = replace(ONE_EPOCH, weight_decay=0.0)
+    plain, raised = copy.deepcopy(ranker), copy.deepcopy(ranker)
+    with torch.no_grad():
+        raised.head[-1] += 2.0  # of the constant: every logit
+    for one, offset in ((plain, 0.0), (raised, 2.0)):
+        told = {"offset": np.full(len(pairs), offset)}
+        train(one, states, pairs, np.ones(len(pairs)), pairs, settings, 0, tmp_path / "c", **told)
+    low, high = (one.score(states, pairs, 1024) for one in (plain, raised))
+    np.testing.assert_allclose(np.log(high / (1 - high)) - np.log(low / (1 - low)), 2.0, atol=1e-3)
+
+
 def test_a_ranker_that_training_does_not_help_stays_as_it_was(small, tmp_path):
     ranker, trained = run(small, tmp_path / "c", settings=replace(SETTINGS, max_epochs=0))
     assert trained.best_epoch == 0

@@ -3,15 +3,19 @@
 On the floor of `importance`.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.catalogue import named
-from ecom_pipeline.importance.estimator import Evidence, Holdout, one_hot
+from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot
+from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.preparation import prepared
 from ecom_pipeline.importance.selection import NONE
@@ -123,53 +127,87 @@ def value(
     )
     estimators = named(names)
     evidence, _ = prepared(evidence, estimators, max(2, int(evidence.fold.max()) + 1))
+    sample_id = samples.sample_id.to_numpy()
     parts, figures = [], {}
-    for estimator in estimators:
-        values = estimator.fit(evidence)
+    start = time.perf_counter()
+    for estimator, values in fit_each(estimators, evidence):
+        figures[f"{estimator.name}/seconds"], start = time.perf_counter() - start, time.perf_counter()
+        figures |= {f"{estimator.name}/{note}": figure for note, figure in values.notes.items()}
         stderr = np.nan if values.stderr is None else values.stderr
         parts.append(
             pd.DataFrame(
-                {
-                    "estimator": estimator.name,
-                    "sample_id": samples.sample_id.to_numpy(),
-                    "sample_value": values.value,
-                    "stderr": stderr,
-                }
+                {"estimator": estimator.name, "sample_id": sample_id, "sample_value": values.value, "stderr": stderr}
             )
         )
-        figures |= {f"{estimator.name}/{note}": figure for note, figure in values.notes.items()}
     return Result(pd.concat(parts, ignore_index=True), figures)
 
 
-def weigh(samples: pd.DataFrame, values: pd.DataFrame, weight_map: WeightMap, trials: pd.DataFrame) -> Result:
+def fit_each(estimators: Iterable[Estimator], evidence: Evidence) -> Iterator[tuple[Estimator, SampleValues]]:
+    """Every estimator with its values; an ensemble takes those of members that were asked before it.
+
+    Cost: a fit of each estimator and of each member that was not asked for itself.
+    """
+    told: dict[Estimator, NDArray[np.float64]] = {}
+    for estimator in estimators:
+        if isinstance(estimator, RankEnsemble):
+            told |= {member: member.fit(evidence).value for member in estimator.members if member not in told}
+            values = estimator.of_values([told[member] for member in estimator.members])
+        else:
+            values = estimator.fit(evidence)
+            told[estimator] = values.value
+        yield estimator, values
+
+
+def read_values(db: DuckDBPyConnection, n_samples: int) -> dict[str, NDArray[np.float64]]:
+    """(n,) values by estimator, in the order of the samples' ids.
+
+    Args:
+        db: a connection to the warehouse.
+        n_samples: how many training samples there are.
+
+    Raises:
+        SampleError: if an estimator has not as many values.
+
+    Cost: a sort of the values of one estimator at a time; no id is held in memory.
+    """
+    names = db.execute("select distinct estimator from sample_values order by 1").fetchall()
+    query = "select sample_value from sample_values where estimator = ? order by sample_id"
+    found = {name: db.execute(query, [name]).fetchnumpy()["sample_value"] for (name,) in names}
+    short = [name for name, value in found.items() if len(value) != n_samples]
+    if short:
+        raise SampleError(
+            f"sample_values: {len(short)} of {len(found)} estimators do not have {n_samples} values; first: {short[0]!r} "
+            f"has {len(found[short[0]])}. There must be one a training sample: materialise `sample_values` again."
+        )
+    return found
+
+
+def weigh(
+    samples: pd.DataFrame, values: Mapping[str, NDArray[np.float64]], weight_map: WeightMap, trials: pd.DataFrame
+) -> Result:
     """Rows of `importance_weights`: each estimator's values through one map, and the automatic choice through its own.
 
     Args:
         samples: training samples.
-        values: rows of `sample_values`.
+        values: (n,) by estimator.
         weight_map: of all but the automatic choice.
         trials: rows of `weighting_trials`.
     """
-    label = samples.set_index("sample_id").label
-    group = samples.set_index("sample_id").group_id.rank(method="dense").astype(int)
-
-    def weights(value: pd.Series, how: WeightMap) -> NDArray[np.float64]:
-        ids = values.sample_id[value.index]
-        return how.weights(lifted(value.to_numpy()), label[ids].to_numpy(), group[ids].to_numpy())
-
-    frame = values[["estimator", "sample_id"]].assign(
-        sample_weight=values.groupby("estimator").sample_value.transform(lambda value: weights(value, weight_map))
-    )
+    label, sample_id = samples.label.to_numpy(), samples.sample_id.to_numpy()
+    group = np.unique(samples.group_id, return_inverse=True)[1]
+    weights = {name: weight_map.weights(lifted(value), label, group) for name, value in values.items()}
     chosen = trials[trials.chosen].iloc[0]
     if chosen.estimator == NONE:
-        own = pd.DataFrame({"sample_id": samples.sample_id, "sample_weight": 1.0})
+        weights[AUTOMATIC] = np.ones(len(samples))
     else:
-        of_it = values[values.estimator == chosen.estimator]
-        how = WeightMap(chosen.kind, chosen.strength, chosen.clip_quantile, chosen.within)
-        own = pd.DataFrame({"sample_id": of_it.sample_id, "sample_weight": weights(of_it.sample_value, how)})
-    frame = pd.concat([frame, own.assign(estimator=AUTOMATIC)], ignore_index=True)
-    shares = frame.groupby("estimator").sample_weight.agg(lambda w: ess_share(w.to_numpy()))
-    return Result(frame, {f"{name}/ess_share": float(share) for name, share in shares.items()})
+        own = WeightMap(chosen.kind, chosen.strength, chosen.clip_quantile, chosen.within)
+        weights[AUTOMATIC] = own.weights(lifted(values[chosen.estimator]), label, group)
+    parts = [
+        pd.DataFrame({"estimator": name, "sample_id": sample_id, "sample_weight": weight})
+        for name, weight in weights.items()
+    ]
+    shares = {f"{name}/ess_share": ess_share(weight) for name, weight in weights.items()}
+    return Result(pd.concat(parts, ignore_index=True), shares)
 
 
 def known(column: pd.Series, kind: type) -> NDArray | None:

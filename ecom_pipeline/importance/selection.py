@@ -172,14 +172,14 @@ def _decide(
     gain = gain_low = 0.0
     best = 0
     if len(maps) > 1:
-        top, gain_low = _most_certain(figures, whose, confidence=search.confidence, draw=draw)
+        top, gain_low = most_certain(figures, whose, confidence=search.confidence, draw=draw)
         gain = _cross_fitted(figures, whose, search=search, draw=draw)
         best = int(top[0]) if gain_low > 0 else 0
     log.info("%s chosen of %d trials; gain %.4f, at least %.4f", maps[best][0], len(maps), gain, gain_low)
     return Choice(maps[best][0], maps[best][1], gain, gain_low, _trials(maps, figures.mean(2).max(1), best))
 
 
-def _most_certain(
+def most_certain(
     figures: Floats, whose: NDArray[np.int64], *, confidence: float, draw: np.random.Generator
 ) -> tuple[tuple[int, int], float]:
     """Trial and penalty with the highest lower bound of the gain, and that bound; trial 0, which is none, has 0."""
@@ -223,7 +223,7 @@ def _cross_fitted(figures: Floats, whose: NDArray[np.int64], *, search: Search, 
     gain = np.empty(figures.shape[2])
     for held in np.unique(part):
         own, others = part == held, figures[:, :, part != held]
-        picked, _ = _most_certain(others, whose[part != held], confidence=search.confidence, draw=draw)
+        picked, _ = most_certain(others, whose[part != held], confidence=search.confidence, draw=draw)
         gain[own] = (figures[picked] - figures[0, others[0].mean(1).argmax()])[own]
     return float(gain.mean())
 

@@ -19,7 +19,7 @@ from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.language import adapted
 from ecom_pipeline.language.attributes import read_attributes
 from ecom_pipeline.language.encoder import encode
-from ecom_pipeline.language.features import PairFeatures, pair_features
+from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, pair_features, row_blocks
 from ecom_pipeline.language.quantised import quantised
 
 Precision = Literal["fp32", "bf16"]
@@ -103,9 +103,15 @@ def sample_features(db: DuckDBPyConnection, samples: pd.DataFrame) -> PairFeatur
     place = {name: row for row, name in enumerate(rows["text_hash"])}
     vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
     context, item = (_rows(db, samples[column], place) for column in ("context_text", "item_text"))
-    pairs = pair_features(vectors[context], vectors[item], samples.context_text, samples.title, samples.item_text)
+    texts = [samples[column].to_numpy() for column in ("context_text", "title", "item_text")]
+    meeting, match = np.empty((len(samples), 2 * vectors.shape[1]), np.float32), []
+    for block in row_blocks(len(samples)):
+        pairs = pair_features(vectors[context[block]], vectors[item[block]], *(text[block] for text in texts))
+        meeting[block] = pairs.meeting
+        match.append(pairs.match)
     known = read_attributes(db, samples.sample_id)
-    return pairs.beside(known.names, known.value)
+    every = PairFeatures(meeting, np.concatenate(match or [np.zeros((0, len(MATCH_NAMES)), np.float32)]))
+    return every.beside(known.names, known.value)
 
 
 @dataclass(frozen=True, slots=True)

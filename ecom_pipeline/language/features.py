@@ -4,7 +4,7 @@ On the floor of `language`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -71,17 +71,16 @@ class Projection:
     def fit(cls, pairs: PairFeatures, n_components: int) -> "Projection":
         """Fit on training pairs; labels are not looked at.
 
-        Cost: O(n d² + d³) time, O(d²) memory beside the pairs.
+        Cost: O(n d² + d³) time, O(d²) memory beside the pairs, of which a block at a time is looked at.
         """
-        centre = pairs.meeting.mean(0)
-        covariance = np.cov(pairs.meeting, rowvar=False)
+        centre, covariance = _moments(pairs.meeting)
         variance, directions = np.linalg.eigh(covariance)
         kept = slice(-1, -1 - min(n_components, len(variance)), -1)
         scale = np.sqrt(max(variance[kept].mean(), 1e-12))
         spread = pairs.match.std(0)
         many = np.array([name.startswith(_COMPONENT) for name in pairs.names], bool)
         return cls(
-            centre,
+            centre.astype(np.float32),
             (directions[:, kept] / scale).astype(np.float32),
             pairs.match.mean(0),
             np.where(spread > 1e-6, spread, 1.0).astype(np.float32) / np.where(many, 1, MATCH_SCALE).astype(np.float32),
@@ -89,9 +88,12 @@ class Projection:
 
     def apply(self, pairs: PairFeatures) -> NDArray[np.float32]:
         """(n, c + m + 1): components, matches and a constant 1."""
-        components = (pairs.meeting - self.centre) @ self.components
-        match = (pairs.match - self.match_mean) / self.match_std
-        return np.hstack([components, match, np.ones((len(match), 1), np.float32)]).astype(np.float32)
+        n_components = self.components.shape[1]
+        result = np.ones((len(pairs.match), n_components + pairs.match.shape[1] + 1), np.float32)
+        for rows in row_blocks(len(result)):
+            result[rows, :n_components] = (pairs.meeting[rows] - self.centre) @ self.components
+            result[rows, n_components:-1] = (pairs.match[rows] - self.match_mean) / self.match_std
+        return result
 
 
 def pair_features(
@@ -138,6 +140,21 @@ def text_overlap(context_text: Sequence[str], title: Sequence[str], item_text: S
             len(triples[context] & triples[named]) / max(min(len(triples[context]), len(triples[named])), 1),
         )
     return result
+
+
+def row_blocks(n: int, size: int = 1 << 14) -> Iterator[slice]:
+    """Slices that hold all n rows: what is done block by block needs no second copy of them all."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _moments(meeting: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(w,) mean and (w, w) covariance, in float64."""
+    centre = meeting.mean(0, dtype=np.float64)
+    total = np.zeros((len(centre), len(centre)))
+    for rows in row_blocks(len(meeting)):
+        apart = meeting[rows] - centre
+        total += apart.T @ apart
+    return centre, total / max(len(meeting) - 1, 1)
 
 
 class _Cache(dict):

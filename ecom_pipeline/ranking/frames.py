@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.curves import Track
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap
+from ecom_pipeline.importance.group_stacks import rows_of_some
 from ecom_pipeline.language.embeddings import sample_features
 from ecom_pipeline.language.encoder import Encoder, Text
 from ecom_pipeline.language.features import PairFeatures, Projection
@@ -22,12 +23,14 @@ from ecom_pipeline.language.frozen import Texts, read_texts
 from ecom_pipeline.ranking.baselines import SIMPLE, bm25_scores
 from ecom_pipeline.ranking.design import Learning
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
+from ecom_pipeline.ranking.kept_rows import keep_rows
 from ecom_pipeline.ranking.model import Pairs
 from ecom_pipeline.ranking.training import TrainingSettings
 from ecom_pipeline.ranking.twins import (
     UNWEIGHTED,
     WEIGHTED,
     Design,
+    HeadData,
     Search,
     TwinData,
     fit_twins,
@@ -53,6 +56,7 @@ class Splits:
     validation: pd.DataFrame
     validation_features: PairFeatures
     weight: np.ndarray  # (n_train,)
+    pilot: np.ndarray  # (n_train,) out-of-fold probability of label 1
     estimator: str
 
 
@@ -79,7 +83,14 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
         "select sample_id, sample_weight from importance_weights where estimator = ?", [estimator]
     ).df()
     weight = weights.set_index("sample_id").sample_weight.loc[seen.sample_id].to_numpy()
-    return Splits(seen, sample_features(db, seen), held, sample_features(db, held), weight, estimator)
+    pilots = db.sql("select sample_id, avg(oof_score) as pilot from fold_predictions group by sample_id").df()
+    pilot = pilots.set_index("sample_id").pilot.loc[seen.sample_id].to_numpy()
+    return Splits(
+        *(seen, sample_features(db, seen), held, sample_features(db, held)),
+        weight=weight,
+        pilot=pilot,
+        estimator=estimator,
+    )
 
 
 def fit(
@@ -91,15 +102,25 @@ def fit(
     inputs: Mapping[str, str],
     track: Track,
 ) -> dict:
-    """Train both twins into a folder; see `twins.fit_twins`. Frozen states are kept in `store`."""
+    """Train both twins into a folder; see `twins.fit_twins`. Frozen states are kept in `store`.
+
+    The heads learn from all samples. The layers learn from the rows that `choice` and `n_rows` keep, and stop by whole
+    validation groups of about `n_validation_rows` samples.
+    """
     learning = Learning(settings["method"], settings["n_top"], settings["rank"])
     design = Design(settings["architecture"], learning, settings["n_components"], settings["frozen_gib"])
-    texts, rows = _texts(encoder, design, [data.train, data.validation], settings["token_budget"], store)
-    projection = Projection.fit(data.train_features, design.n_components)
-    (train, train_features), (validation, validation_features) = (
-        _pairs(samples, features, projection, design, rows)
-        for samples, features in ((data.train, data.train_features), (data.validation, data.validation_features))
+    label, seed = data.train.label.to_numpy(float), settings["seed"]
+    kept = keep_rows(settings["choice"], data.pilot, label, n_rows=settings["n_rows"], seed=seed)
+    stop = rows_of_some(
+        _numbered(data.validation.group_id), settings["n_validation_rows"] or len(data.validation), seed
     )
+    read = [data.train.iloc[kept.rows], data.validation.iloc[stop]]
+    texts, rows = _texts(encoder, design, read, settings["token_budget"], store)
+    projection = Projection.fit(data.train_features, design.n_components)
+    features, held_features = (projection.apply(part) for part in (data.train_features, data.validation_features))
+    train = _pairs(read[0], data.train_features.rows(kept.rows), features[kept.rows], design, rows)
+    validation = _pairs(read[1], data.validation_features.rows(stop), held_features[stop], design, rows)
+    head = HeadData(features, label, held_features, _judged(data.validation))
     rates = tuple(settings["learning_rates"]) or learning.usual_rates
     search = Search(tuple(settings["penalties"]), rates, tuple(settings["weight_decays"]), settings["n_seeds"])
     loss = "literal" if data.estimator == LiteralPredictionGap.name else settings["loss"]
@@ -108,10 +129,10 @@ def fit(
         loss=loss,
         **{name: settings[name] for name in _TRAINING},
     )
-    twin_data = TwinData(texts, projection, train, train_features, validation, validation_features)
+    twin_data = TwinData(texts, projection, head=head, kept=kept, train=train, validation=validation)
     made_of = {**inputs, "estimator": data.estimator}
     return fit_twins(
-        *(encoder, twin_data, data.weight, design, search, training, settings["seed"], folder, made_of, track),
+        *(encoder, twin_data, data.weight, design, search, training, seed, folder, made_of, track),
         n_processes=settings["n_processes"],
     )
 
@@ -161,7 +182,7 @@ def judge(
     }
     compared = [(WEIGHTED, UNWEIGHTED), *((WEIGHTED, simple) for simple in SIMPLE)]
     compared += [(other, model) for other in others for model in (*SIMPLE, UNWEIGHTED)]
-    judged = Rows(_numbered(samples.group_id), samples.label.to_numpy(), samples.relevance.to_numpy())
+    judged = _judged(samples)
     slices = _slices(samples, train_items) | dict(more_slices)
     return evaluate(judged, scores, slices, probabilistic, compared, "test", seed)
 
@@ -173,7 +194,7 @@ def score_twins(
     manifest, design = read_manifest(folder), read_design(folder)
     token_budget = manifest["settings"]["token_budget"]
     texts, rows = _texts(encoder, design, [samples], token_budget, store)
-    pairs, _ = _pairs(samples, features, read_projection(folder), design, rows)
+    pairs = _pairs(samples, features, read_projection(folder).apply(features), design, rows)
     return {
         name: np.stack(
             [
@@ -220,19 +241,24 @@ def _read(samples: pd.DataFrame, design: Design) -> list[list[Text]]:
 
 
 def _pairs(
-    samples: pd.DataFrame, features: PairFeatures, projection: Projection, design: Design, rows: Mapping[Text, int]
-) -> tuple[Pairs, NDArray[np.float32]]:
-    """Pairs of a ranker, and their frozen features projected."""
-    projected = projection.apply(features)
-    pairs = Pairs(
+    samples: pd.DataFrame,
+    features: PairFeatures,
+    projected: NDArray[np.float32],
+    design: Design,
+    rows: Mapping[Text, int],
+) -> Pairs:
+    """Pairs of a ranker, from their frozen features as they are and projected."""
+    judged = _judged(samples)
+    return Pairs(
         np.column_stack([[rows[text] for text in texts] for texts in _read(samples, design)]).astype(np.int64),
         # a cross-encoder's head takes the frozen features; two towers make theirs anew from what they have learnt
         features.match[:, 1:] if design.architecture == "two_tower" else projected,
-        _numbered(samples.group_id),
-        samples.label.to_numpy(),
-        samples.relevance.to_numpy(),
+        *(judged.group, judged.label, judged.relevance),
     )
-    return pairs, projected
+
+
+def _judged(samples: pd.DataFrame) -> Rows:
+    return Rows(_numbered(samples.group_id), samples.label.to_numpy(), samples.relevance.to_numpy())
 
 
 def _numbered(groups: pd.Series) -> NDArray[np.int64]:

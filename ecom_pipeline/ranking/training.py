@@ -81,6 +81,8 @@ def train(
     resumed_from: Path,
     watch: Watch = lambda step, figures: None,
     team: Team = ALONE,
+    *,
+    offset: NDArray[np.float64] | None = None,
 ) -> Trained:
     """Train a ranker in place and leave the best epoch's parameters in it.
 
@@ -99,6 +101,7 @@ def train(
         resumed_from: the checkpoint, removed when training is done.
         watch: is told the loss and the rate of each step, and validation nDCG@10 of each epoch.
         team: the processes that train together; each does its share of every step.
+        offset: (n,) logits that the choice of rows adds, see `kept_rows.Kept`: the loss sees the ranker's logit less it.
 
     Returns:
         How it went.
@@ -109,7 +112,7 @@ def train(
     ranker.
     """
     started = time.monotonic()
-    run = _Run(ranker, settings, len(pairs), resumed_from, team)
+    run = _Run(ranker, settings, np.zeros(len(pairs)) if offset is None else offset, resumed_from, team)
     run.resume()
     if settings.compiled:
         ranker.tower.compile(dynamic=True)
@@ -176,12 +179,13 @@ def _autocast(ranker: Ranker, settings: TrainingSettings) -> AbstractContextMana
 class _Run:
     """The moving parts of a training, and how they are kept."""
 
-    def __init__(self, ranker: Ranker, settings: TrainingSettings, n_pairs: int, file: Path, team: Team) -> None:
+    def __init__(self, ranker: Ranker, settings: TrainingSettings, offset: NDArray, file: Path, team: Team) -> None:
         self.ranker, self.settings, self.checkpoint, self.team = ranker, settings, file, team
+        self.offset = offset
         self.learning = {name: value for name, value in ranker.named_parameters() if value.requires_grad}
         self.halving = Halving("training", ranker.head.device, unit="pairs")
         self.optimizer = torch.optim.AdamW(_parameter_groups(ranker, settings), lr=settings.learning_rate)
-        n_steps = max(1, settings.max_epochs * -(-n_pairs // settings.batch_pairs))
+        n_steps = max(1, settings.max_epochs * -(-len(offset) // settings.batch_pairs))
         warmup = max(1, round(settings.warmup_share * n_steps))
         ranker.tower.begin(n_steps)
         self.rate = lambda step: min((step + 1) / warmup, max(0.0, (n_steps - step) / max(1, n_steps - warmup)))
@@ -223,13 +227,14 @@ class _Run:
 
     def _total(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: NDArray[np.int64]) -> Tensor:
         device = self.ranker.head.device
-        label, factor = (
-            torch.as_tensor(values[rows], dtype=torch.float32, device=device) for values in (pairs.label, weight)
+        label, factor, offset = (
+            torch.as_tensor(values[rows], dtype=torch.float32, device=device)
+            for values in (pairs.label, weight, self.offset)
         )
         group = torch.as_tensor(np.unique(pairs.group[rows], return_inverse=True)[1], device=device)
         with _autocast(self.ranker, self.settings):
             logit = self.ranker.logits(texts, pairs, rows)
-        return LOSSES[self.settings.loss].total(logit.float(), label, factor, group)
+        return LOSSES[self.settings.loss].total(logit.float() - offset, label, factor, group)
 
     def note(self, epoch: int, ndcg: float, watch: Watch) -> None:
         if not self.history or ndcg > max(self.history):

@@ -25,6 +25,7 @@ from ecom_pipeline.language.frozen import FrozenStates, Texts
 from ecom_pipeline.language.memory import release
 from ecom_pipeline.ranking.design import Design, Learning
 from ecom_pipeline.ranking.evaluation import Rows
+from ecom_pipeline.ranking.kept_rows import Kept
 from ecom_pipeline.ranking.linear import fit_linear
 from ecom_pipeline.ranking.model import Pairs, Ranker, make_ranker
 from ecom_pipeline.ranking.team import ALONE, Team, together
@@ -57,20 +58,37 @@ class TwinData:
     """What both twins learn from.
 
     Attributes:
-        texts: all texts of both splits.
-        projection: of frozen features, fitted on the training pairs.
-        train: training pairs.
-        train_features: (n, p) their frozen features, projected.
-        validation: validation pairs.
-        validation_features: (m, p) theirs.
+        texts: all texts of the pairs below.
+        projection: of frozen features, fitted on all training samples.
+        head: what the head that training starts from is fitted to and tuned on.
+        kept: which training samples the layers learn from.
+        train: (k,) pairs of those.
+        validation: pairs that decide when to stop; may be some of the validation samples.
     """
 
     texts: Texts
     projection: Projection
+    head: "HeadData"
+    kept: Kept
     train: Pairs
-    train_features: NDArray[np.float32]
     validation: Pairs
-    validation_features: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadData:
+    """All samples of both splits, without their texts.
+
+    Attributes:
+        features: (n, p) frozen features of the training samples, projected.
+        label: (n,) theirs.
+        held_features: (m, p) of the validation samples.
+        held: their groups, labels and grades.
+    """
+
+    features: NDArray[np.float32]
+    label: NDArray[np.float64]
+    held_features: NDArray[np.float32]
+    held: Rows
 
 
 def fit_twins(
@@ -128,7 +146,8 @@ def fit_twins(
         "search": asdict(search),
         "settings": asdict(settings),
         "seed": seed,
-        "n_train": len(data.train),
+        "n_train": len(data.head.label),
+        "n_kept": len(data.train),
         "n_validation": len(data.validation),
         "device": str(encoder.device),
         "torch": torch.__version__,
@@ -238,7 +257,9 @@ def _train(
     checkpoint = work.folder / f"{name}.checkpoint.safetensors"
     with (untracked if team.rank else track)(name, asdict(settings)) as watch:
         trained = train(
-            *(ranker, data.texts, data.train, work.weight, data.validation, settings, seed, checkpoint, watch, team)
+            *(ranker, data.texts, data.train, data.kept.weights(work.weight), data.validation),
+            *(settings, seed, checkpoint, watch, team),
+            offset=data.kept.offset,
         )
     if team.rank:
         return
@@ -283,11 +304,10 @@ class _Trainer:
         }
 
     def _head(self) -> tuple[NDArray[np.float32], float, float]:
-        """The head on frozen features with the best validation nDCG@10 of the grid."""
-        data = self.work.data
-        rows = Rows(data.validation.group, data.validation.label, data.validation.relevance)
+        """The head on frozen features of all samples with the best validation nDCG@10 of the grid."""
+        data = self.work.data.head
         linear = fit_linear(
-            *(data.train_features, data.train.label, self.work.weight[:, None], data.validation_features, rows),
+            *(data.features, data.label, self.work.weight[:, None], data.held_features, data.held),
             *(self.search.penalties, self.work.encoder.device),
         )
         best = int(linear.best[0])

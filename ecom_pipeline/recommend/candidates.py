@@ -94,7 +94,12 @@ def retrieve(
     recent, week = (popularity(acts, visits, days=days) for days in (RECENT, 7))
     prices = _item_prices(acts.before(index.day))
     for rows in visits.blocks(max(8, min(512, CELLS // max(acts.n_items, 1)))):
-        yield rows, _Part(acts, index, catalogue, visits.only(np.arange(len(visits))[rows]), recent, week, prices).candidates(retrieval)
+        yield (
+            rows,
+            _Part(acts, index, catalogue, visits.only(np.arange(len(visits))[rows]), recent, week, prices).candidates(
+                retrieval
+            ),
+        )
 
 
 class _Part:

@@ -64,7 +64,9 @@ def split_lists(top: Ints, truth: Truth, n_items: int, k: int) -> tuple[Ints, In
     return _packed(top, owned, k), _packed(top, ~owned & (top >= 0), k)
 
 
-def figures_by_visit(top: Ints, repeat: Ints, explore: Ints, truth: Truth, n_items: int) -> dict[tuple[str, str], Floats]:
+def figures_by_visit(
+    top: Ints, repeat: Ints, explore: Ints, truth: Truth, n_items: int
+) -> dict[tuple[str, str], Floats]:
     """(v,) figures by (slice, metric).
 
     Args:
@@ -79,7 +81,9 @@ def figures_by_visit(top: Ints, repeat: Ints, explore: Ints, truth: Truth, n_ite
     found |= _figures("explore", explore, truth, truth.new, n_items, deep=True)
     for name, popular in (("popular items", True), ("rare items", False)):
         inside = truth.popular[truth.item] == popular
-        found |= _figures(name, _packed(top, (truth.popular[np.maximum(top, 0)] == popular) & (top >= 0), 10), truth, inside, n_items)
+        found |= _figures(
+            name, _packed(top, (truth.popular[np.maximum(top, 0)] == popular) & (top >= 0), 10), truth, inside, n_items
+        )
     of_all, middle = found["all", "ndcg_at_10"], np.median(truth.n_before) if len(truth.n_before) else 0
     found["long histories", "ndcg_at_10"] = np.where(truth.n_before > middle, of_all, np.nan)
     found["short histories", "ndcg_at_10"] = np.where(truth.n_before <= middle, of_all, np.nan)

@@ -109,7 +109,9 @@ def item_vectors(acts: Interactions, index: Index) -> NDArray[np.float32]:
     from sklearn.utils.extmath import randomized_svd
 
     known = acts.before(index.day)
-    matrix = sparse.csr_matrix((np.ones(len(known), np.float32), (known.user, known.item)), shape=(acts.n_users, acts.n_items))
+    matrix = sparse.csr_matrix(
+        (np.ones(len(known), np.float32), (known.user, known.item)), shape=(acts.n_users, acts.n_items)
+    )
     d = min(64, min(matrix.shape) - 1)
     if d < 1:
         return np.ones((acts.n_items, 1), np.float32)
@@ -127,7 +129,9 @@ def similar_items(acts: Interactions, index: Index, *, top: int) -> pd.DataFrame
     parts = []
     for start in range(0, acts.n_items, 500):
         item = np.arange(start, min(start + 500, acts.n_items))
-        one = sparse.csr_matrix((np.ones(len(item), np.float32), (np.arange(len(item)), item)), shape=(len(item), acts.n_items))
+        one = sparse.csr_matrix(
+            (np.ones(len(item), np.float32), (np.arange(len(item)), item)), shape=(len(item), acts.n_items)
+        )
         table = index.together.scores(one)
         channel = np.full(len(item), "together")
         silent = index.n_users[item] < 2

@@ -165,7 +165,11 @@ class Chooser:
         """Places of the rows kept, and for all rows the pilot's probability and the chance to be kept."""
         probability = self.pilot.probability(rows, fold)
         label = rows.taken.astype(float)
-        return self.acceptance.draw(probability, label, generator), probability, self.acceptance.chance(probability, label)
+        return (
+            self.acceptance.draw(probability, label, generator),
+            probability,
+            self.acceptance.chance(probability, label),
+        )
 
     def offset(self, rows: Candidates, fold: Ints) -> Floats:
         """(n,) what comes back to the answer of a model of the kept rows."""
@@ -184,7 +188,9 @@ def joined(parts: Sequence[Candidates] | Iterator[Candidates]) -> Candidates:
     if len(parts) == 1:
         return parts[0]
     arrays = zip(*((p.visit, p.item, p.known, p.taken, p.channels) for p in parts), strict=True)
-    return replace(parts[0], **dict(zip(("visit", "item", "known", "taken", "channels"), map(np.concatenate, arrays), strict=True)))
+    return replace(
+        parts[0], **dict(zip(("visit", "item", "known", "taken", "channels"), map(np.concatenate, arrays), strict=True))
+    )
 
 
 def _logit(probability: float) -> float:

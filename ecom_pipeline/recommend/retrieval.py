@@ -236,7 +236,11 @@ def _repetition(known: Interactions, pairs: Ints, pair: Ints, n_items: int) -> t
     share_of_all = again.sum() / max(len(pairs), 1)
     gap_of_all = gaps.sum() / max(again.sum(), 1)
     share = (n_again + SMOOTHING * share_of_all) / (n_users + SMOOTHING)
-    return n_users, share.astype(np.float32), ((gaps + SMOOTHING * gap_of_all) / (n_again + SMOOTHING)).astype(np.float32)
+    return (
+        n_users,
+        share.astype(np.float32),
+        ((gaps + SMOOTHING * gap_of_all) / (n_again + SMOOTHING)).astype(np.float32),
+    )
 
 
 def popularity(acts: Interactions, visits: Visits, *, days: int) -> dict[int, Floats]:

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from ecom_pipeline.importance.selection import Search, most_certain
+from ecom_pipeline.importance.selection import most_certain
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
 from ecom_pipeline.recommend.metrics import hits, ndcg
@@ -20,7 +20,12 @@ from ecom_pipeline.recommend.retrieval import Index, ItemItem, Neighbours, histo
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
-BLENDS = (0.0, 0.03, 0.3, 3.0)  # of the item-item channel beside the own history: each weighting has its best, the twin too
+BLENDS = (
+    0.0,
+    0.03,
+    0.3,
+    3.0,
+)  # of the item-item channel beside the own history: each weighting has its best, the twin too
 MOST_VISITS = 1200  # of one period that weightings are tried on
 _HALF_LIVES = (4.0, 720.0)
 
@@ -148,7 +153,11 @@ def _figures(
     }
     for number, weighting in enumerate(tried):
         index = opinions.get(weighting.evidence)
-        opinion = None if index is None else index.opinion[np.searchsorted(index.pairs, known.user * acts.n_items + known.item)]
+        opinion = (
+            None
+            if index is None
+            else index.opinion[np.searchsorted(index.pairs, known.user * acts.n_items + known.item)]
+        )
         weight = weighting.as_of(known, day, opinion)
         matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=shape)
         found[number] = _blended(matrix, together, visits, (at, item, n_taken))

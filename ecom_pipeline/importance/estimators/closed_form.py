@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.group_stacks import rows_of_some, stacks
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,12 @@ class LeaveOneOutCredibility:
         n_landmarks: D, samples that the kernel is expanded on; with D >= n it is exact.
         bandwidths: of the Gaussian kernel, tried; in median distances between samples.
         ridges: tried.
-        seed: of the draw of landmarks.
+        seed: of the draw of landmarks and of samples to choose by.
+        n_tried: samples in whole groups by whose loss settings are chosen; every sample is in every fit.
 
-    Cost: O(n D² + D³ + r c n D) time for r ridges, and O(r k³) a group of k samples; bandwidths are compared on at most
-    250 landmarks. O(D² + n d) memory. Random only in the landmarks, and not at all for n up to 250.
+    Cost: O(n D² + D³) time, O(k³) a group of k samples, and for r ridges the losses of `n_tried` samples; bandwidths are
+    compared on at most 250 landmarks. O(D² + n d) memory. Random only in the landmarks and in who chooses, and not at
+    all for n up to 250.
 
     Source: Allen 1974 (PRESS) for the residual over 1 - leverage; Craven and Wahba 1979 for choosing the ridge by it;
     Rifkin and Klautau 2004 for one-against-all regression as a classifier; Williams and Seeger 2001 for the
@@ -62,6 +65,7 @@ class LeaveOneOutCredibility:
     bandwidths: tuple[float, ...] = BANDWIDTHS
     ridges: tuple[float, ...] = RIDGES
     seed: int = 0
+    n_tried: int = 20_000
     name = "leave_one_out_credibility"
     needs = ("features",)
 
@@ -72,7 +76,7 @@ class LeaveOneOutCredibility:
         evidence.require(self)
         chosen = _choose(self, evidence)
         value = torch.empty(len(evidence), dtype=torch.float64)
-        for rows, predicted in chosen.expansion.left_out([chosen.ridge]):
+        for rows, predicted in chosen.expansion.left_out(chosen.stacks, [chosen.ridge]):
             label = chosen.expansion.y[rows]
             value[rows.cpu()] = _against_rival(predicted[..., 0], label, chosen.temperature).cpu()
         return SampleValues(value.numpy(), None, chosen.notes)
@@ -90,7 +94,8 @@ class LeaveOneOutInfluence:
         n_landmarks: D, samples that the kernel is expanded on; with D >= n it is exact.
         bandwidths: of the Gaussian kernel, tried; in median distances between samples.
         ridges: tried.
-        seed: of the draw of landmarks.
+        seed: of the draw of landmarks and of samples to choose by.
+        n_tried: samples in whole groups by whose loss settings are chosen; every sample is in every fit.
 
     Cost: that of `LeaveOneOutCredibility` and O(n m D) for m holdout samples, in blocks. Random only in the landmarks.
 
@@ -101,6 +106,7 @@ class LeaveOneOutInfluence:
     bandwidths: tuple[float, ...] = BANDWIDTHS
     ridges: tuple[float, ...] = RIDGES
     seed: int = 0
+    n_tried: int = 20_000
     name = "leave_one_out_influence"
     needs = ("features", "holdout")
 
@@ -145,7 +151,6 @@ class _Expansion:
     Attributes:
         x: (n, d) float64.
         y: (n, c) share of each class.
-        stacks: (g, k) rows of the groups of k samples each, for every k that there is.
         landmarks: (D, d).
         width: of the Gaussian kernel.
         whitening: (D, D) from kernels with the landmarks to coordinates.
@@ -155,7 +160,6 @@ class _Expansion:
 
     x: "torch.Tensor"
     y: "torch.Tensor"
-    stacks: list["torch.Tensor"]
     landmarks: "torch.Tensor"
     width: float
     whitening: "torch.Tensor"
@@ -170,11 +174,13 @@ class _Expansion:
         """(D, c) of the fit to all samples."""
         return self.projected / (self.spectrum + ridge)[:, None]
 
-    def left_out(self, ridges: Sequence[float]) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
-        """(b,) rows and (b, c, r) predictions for them by fits that saw nothing of their group."""
+    def left_out(
+        self, stacks: Sequence["torch.Tensor"], ridges: Sequence[float]
+    ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+        """(b,) rows and (b, c, r) predictions for them by fits that saw nothing of their group, for stacks of groups."""
         import torch
 
-        for stack in self.stacks:
+        for stack in stacks:
             k, n_dimensions = stack.shape[1], len(self.spectrum)
             if k > n_dimensions:  # cheaper to take the group out of the D x D equations
                 for rows in stack:
@@ -219,6 +225,7 @@ class _Chosen:
     """The expansion, ridge and temperature with the lowest leave-one-out cross-entropy of the labels."""
 
     expansion: _Expansion
+    stacks: list["torch.Tensor"]  # (g, k) rows of the groups of k samples each, for every k that there is
     ridge: float
     temperature: float
     notes: dict[str, float]
@@ -236,35 +243,33 @@ def _choose(estimator: LeaveOneOutCredibility | LeaveOneOutInfluence, evidence: 
     distance = torch.cdist(landmarks, landmarks)
     apart = distance[distance > 0]
     median = float(apart.median()) if len(apart) else 1.0
-    stacks = _stacks(evidence, x.device)
+    every, few_groups = (
+        _stacks(evidence, n_samples, seed=estimator.seed, device=x.device) for n_samples in (len(x), estimator.n_tried)
+    )
     few = landmarks[:_TRIAL_LANDMARKS]
     trials = [
-        (_losses(_expand(x, y, stacks, few, width * median), estimator.ridges).min(), width)
+        (_losses(_expand(x, y, few, width * median), few_groups, estimator.ridges).min(), width)
         for width in (estimator.bandwidths if len(estimator.bandwidths) > 1 else ())
     ]
     bandwidth = min(trials)[1] if trials else estimator.bandwidths[0]
-    expansion = _expand(x, y, stacks, landmarks, bandwidth * median)
-    loss = _losses(expansion, estimator.ridges)
+    expansion = _expand(x, y, landmarks, bandwidth * median)
+    loss = _losses(expansion, few_groups, estimator.ridges)
     best, warmth = np.unravel_index(int(loss.argmin()), loss.shape)
     ridge, temperature = estimator.ridges[best], TEMPERATURES[warmth]
     notes = {"bandwidth": bandwidth, "ridge": ridge, "temperature": temperature, "loss_nats": float(loss.min())}
-    return _Chosen(expansion, ridge, temperature, notes)
+    return _Chosen(expansion, every, ridge, temperature, notes)
 
 
-def _stacks(evidence: Evidence, device: "torch.device") -> list["torch.Tensor"]:
+def _stacks(evidence: Evidence, n_samples: int, *, seed: int, device: "torch.device") -> list["torch.Tensor"]:
+    """Stacks of all groups, or of some that hold about so many samples; a sample without a group is its own."""
     import torch
 
-    if evidence.group is None:
-        return [torch.arange(len(evidence), device=device)[:, None]]
-    _, number, size = np.unique(evidence.group, return_inverse=True, return_counts=True)
-    order = np.lexsort((number, size[number]))  # groups of one size side by side
-    sizes = size[number][order]
-    return [torch.as_tensor(order[sizes == k].reshape(-1, k), device=device) for k in np.unique(sizes)]
+    group = np.arange(len(evidence)) if evidence.group is None else evidence.group
+    rows = rows_of_some(group, n_samples, seed)
+    return [torch.as_tensor(rows[stack], device=device) for stack in stacks(group[rows])]
 
 
-def _expand(
-    x: "torch.Tensor", y: "torch.Tensor", stacks: list["torch.Tensor"], landmarks: "torch.Tensor", width: float
-) -> _Expansion:
+def _expand(x: "torch.Tensor", y: "torch.Tensor", landmarks: "torch.Tensor", width: float) -> _Expansion:
     import torch
 
     kernel = _kernel(landmarks, landmarks, width)
@@ -279,20 +284,20 @@ def _expand(
         projected += whitened @ y[rows]
     spectrum, rotation = torch.linalg.eigh(gram)
     whitening = torch.linalg.solve_triangular(factor.mT, rotation, upper=True)
-    return _Expansion(x, y, stacks, landmarks, width, whitening, spectrum.clamp(min=0), rotation.mT @ projected)
+    return _Expansion(x, y, landmarks, width, whitening, spectrum.clamp(min=0), rotation.mT @ projected)
 
 
-def _losses(expansion: _Expansion, ridges: Sequence[float]) -> NDArray[np.float64]:
+def _losses(expansion: _Expansion, stacks: Sequence["torch.Tensor"], ridges: Sequence[float]) -> NDArray[np.float64]:
     """(r, t) mean cross-entropy of the labels for each ridge and temperature, in nats."""
     import torch
 
     total = np.zeros((len(ridges), len(TEMPERATURES)))
-    for rows, predicted in expansion.left_out(ridges):
+    for rows, predicted in expansion.left_out(stacks, ridges):
         label = expansion.y[rows][:, :, None]
         for i, temperature in enumerate(TEMPERATURES):
             logarithm = torch.log_softmax(temperature * predicted, 1)
             total[:, i] -= (label * logarithm).sum((0, 1)).cpu().numpy()
-    return total / len(expansion.x)
+    return total / sum(stack.numel() for stack in stacks)
 
 
 def _kernel(x: "torch.Tensor", landmarks: "torch.Tensor", width: float) -> "torch.Tensor":

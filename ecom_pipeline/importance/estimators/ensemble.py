@@ -3,9 +3,11 @@
 On the floor of `importance`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecom_pipeline.importance.estimator import Estimator, Evidence, SampleValues
 
@@ -39,8 +41,13 @@ class RankEnsemble:
 
     def fit(self, evidence: Evidence) -> SampleValues:
         """Mean share of the samples that a sample is worth at least as much as, in (0, 1]."""
+        evidence.require(self)
+        return self.of_values([member.fit(evidence).value for member in self.members])
+
+    @staticmethod
+    def of_values(values: Sequence[NDArray[np.float64]]) -> SampleValues:
+        """The same from (n,) values that the members have given already, in any order."""
         from scipy.stats import rankdata
 
-        evidence.require(self)
-        ranks = np.column_stack([rankdata(member.fit(evidence).value) for member in self.members])
-        return SampleValues.over_repeats(ranks / len(evidence))
+        ranks = np.column_stack([rankdata(value) for value in values])
+        return SampleValues.over_repeats(ranks / len(ranks))

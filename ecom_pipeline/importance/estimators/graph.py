@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.importance.group_stacks import in_parts, stacks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_BLOCK = 1 << 21  # numbers at a time: bounds the memory of groups that are dealt with together
 _MOST_SHRUNK = 1e4  # edges; where nodes are no more different than chance makes them
 
 
@@ -90,7 +92,8 @@ class GroupAgreement:
     A group of one sample gets the mean label of all others. Features are centred within the group first: what all its
     samples share tells nothing.
 
-    Cost: O(sum of g² (d + c) + g³ over groups of g samples), g at most `largest_group`; O(g²) memory; not random.
+    Cost: O(sum of g² (d + c) + g³ over groups of g samples), g at most `largest_group`; O(g²) memory, groups of one
+    size at a time; not random.
     Source: Zhu and Ghahramani 2002, Learning from Labeled and Unlabeled Data with Label Propagation, in the form with
     restarts of Zhou et al. 2003. Departs in leaving the own label out: row i of the matrix that spreads the labels is
     used without its entry i.
@@ -116,34 +119,35 @@ class GroupAgreement:
         label = evidence.label
         n = len(label)
         prediction = np.full(label.shape, 1 / label.shape[1]) if n == 1 else (label.sum(0) - label) / max(n - 1, 1)
-        order = np.argsort(evidence.group, kind="stable")
-        bounds = np.flatnonzero(np.diff(evidence.group[order])) + 1
-        for rows in np.split(order, bounds):
-            n_parts = -(-len(rows) // self.largest_group)
-            for part in np.array_split(rows, n_parts) if n_parts else []:
-                if len(part) > 1:
-                    prediction[part] = self._within(evidence.features[part], label[part], evidence.device)
+        for stack in stacks(in_parts(evidence.group, self.largest_group)):
+            k = stack.shape[1]
+            size = max(1, _BLOCK // (k * k))
+            for start in range(0, len(stack) if k > 1 else 0, size):
+                rows = stack[start : start + size]
+                prediction[rows] = self._within(evidence.features[rows], label[rows], evidence.device)
         return _agreement(label, prediction)
 
     def _within(self, features: NDArray[np.float32], label: Floats, device: str) -> Floats:
-        """(g, c) predictions for the samples of one group."""
+        """(b, g, c) predictions for the samples of b groups of g samples each."""
         import torch
 
         x = torch.as_tensor(features, device=device).double()
         y = torch.as_tensor(label, device=device)
-        g = len(x)
-        x = torch.nn.functional.normalize(x - x.mean(0), dim=1, eps=1e-6)
-        cosine = (x @ x.T).fill_diagonal_(-np.inf)
-        least = cosine.topk(min(self.k, g - 1), 1).values[:, -1:] - 1e-9  # equals are all near, however they round
-        near = (cosine >= least) | (cosine >= least.T)
-        edge = torch.where(near.fill_diagonal_(False), torch.exp(self.sharpness * (cosine - 1)), 0.0)
-        degree = edge.sum(1, keepdim=True)
+        g = x.shape[1]
+        x = torch.nn.functional.normalize(x - x.mean(1, keepdim=True), dim=2, eps=1e-6)
+        cosine = x @ x.mT
+        cosine.diagonal(dim1=1, dim2=2).fill_(-np.inf)
+        least = cosine.topk(min(self.k, g - 1), 2).values[..., -1:] - 1e-9  # equals are all near, however they round
+        near = (cosine >= least) | (cosine >= least.mT)
+        near.diagonal(dim1=1, dim2=2).fill_(False)
+        edge = torch.where(near, torch.exp(self.sharpness * (cosine - 1)), 0.0)
+        degree = edge.sum(2, keepdim=True)
         step = edge / degree
         spread = step @ torch.linalg.inv(torch.eye(g, device=device) - self.onward * step)
         spread = (1 - self.onward) * spread  # rows add up to 1
-        spread.fill_diagonal_(0.0)  # the own label, along every path back
-        spread = spread / spread.sum(1, keepdim=True).clamp(min=1e-12)
-        rest = (y.sum(0) - y) / (g - 1)
+        spread.diagonal(dim1=1, dim2=2).fill_(0.0)  # the own label, along every path back
+        spread = spread / spread.sum(2, keepdim=True).clamp(min=1e-12)
+        rest = (y.sum(1, keepdim=True) - y) / (g - 1)
         return ((degree * (spread @ y) + self.shrinkage * rest) / (degree + self.shrinkage)).cpu().numpy()
 
 

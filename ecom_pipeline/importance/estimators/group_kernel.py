@@ -3,20 +3,21 @@
 On the floor of `importance`. One fit gives all n leave-one-out predictions exactly; nothing is refitted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.group_stacks import in_parts, rows_of_some, stacks
 
 if TYPE_CHECKING:
     import torch
 
 _CONSTANT = 10.0  # prior standard deviation of the mean label: wide enough to say nothing
 _LANDMARK_JITTER = 1e-6
+_BLOCK = 1 << 22  # numbers at a time: bounds the memory of a pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,14 @@ class GroupKernelLeaveOneOut:
         shared: grid; variance of what a group shares over the variance of what all share.
         sharpness: a likeness of cosine c counts exp(sharpness (c - 1)).
         largest_group: larger groups are dealt with in parts of this size, to bound the cost.
-        seed: which samples are landmarks.
+        seed: which samples are landmarks, and which choose.
+        n_tried: samples in whole groups that ridge and share are chosen on; the values are of a fit to all.
 
     The value is a prediction of the share of the label's class and may lie a little outside of [0, 1]. It has seen the
     group, so a whole group that is labelled wrongly looks credible; `LeaveOneOutCredibility` leaves the group out.
 
-    Cost: O(n D (D + d) + sum of g³ over groups of g samples) time for each ridge or share tried, O(n D) memory; random
-    under the seed.
+    Cost: O(n D (D + d) + sum of g³ over groups of g samples) time, and the same of `n_tried` samples for each ridge or
+    share tried; O(D²) memory beside the features. Random under the seed.
     Source: leave-one-out residual of linear smoothers (Allen 1974); Nyström features (Williams and Seeger 2001); block
     inverse by Woodbury's identity; regression on labels as least-squares classification (Rifkin and Klautau 2004).
     """
@@ -52,6 +54,7 @@ class GroupKernelLeaveOneOut:
     sharpness: float = 3.0
     largest_group: int = 500
     seed: int = 0
+    n_tried: int = 20_000
     name = "group_kernel"
     needs = ("features", "group")
 
@@ -62,31 +65,52 @@ class GroupKernelLeaveOneOut:
         evidence.require(self)
         x = torch.as_tensor(evidence.features, device=evidence.device)
         y = torch.as_tensor(evidence.label, device=evidence.device)
-        z = _landmark_features(x, self.n_landmarks, self.seed)
-        rows = [torch.as_tensor(part, device=x.device) for part in _parts(evidence.group, self.largest_group)]
-        alike = [_likeness(x[part], self.sharpness) for part in rows]
-        tried = _Tried(z, y, list(zip(rows, alike, strict=True)), {})
+        spanned = _Spanned.by_landmarks(x, self.n_landmarks, self.seed)
+        parts = in_parts(evidence.group, self.largest_group)
+        some = rows_of_some(parts, self.n_tried, self.seed)
+        few, z = x[some], spanned.features(x[some])
+        seen = Kernels(lambda rows: z[rows], lambda groups: _likeness(few[groups], self.sharpness))
+        tried = _Tried(seen, [torch.as_tensor(stack) for stack in stacks(parts[some])], y[some], {})
         middle = self.shared[len(self.shared) // 2]
         ridge = min(self.ridges, key=lambda one: tried.loss(one, middle))
         share = min(self.shared, key=lambda one: tried.loss(ridge, one))
         notes = {"ridge": ridge, "shared": share, "loss": tried.loss(ridge, share)}
-        return SampleValues((y * tried.predicted(ridge, share)).sum(1).cpu().numpy(), None, notes)
+        if len(some) == len(x):
+            predicted = tried.predicted(ridge, share)
+        else:
+            every = [torch.as_tensor(stack) for stack in stacks(parts)]
+            kernels = Kernels(lambda rows: spanned.features(x[rows]), lambda at: _likeness(x[at], self.sharpness))
+            predicted = leave_one_out(kernels, every, y, ridge=ridge, share=share)
+            notes["n_tried"] = len(some)
+        return SampleValues((y * predicted).sum(1).cpu().numpy(), None, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The two kernels, asked for a block of samples at a time, so that neither is ever held whole.
+
+    Attributes:
+        common: (b,) rows to the (b, D) features of the first, float64.
+        within: (s, k) rows of s groups to their (s, k, k) second kernels, float64.
+    """
+
+    common: Callable[["torch.Tensor"], "torch.Tensor"]
+    within: Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
     """Leave-one-out predictions of the settings that were asked for, each computed once."""
 
-    z: "torch.Tensor"
+    kernels: Kernels
+    stacks: Sequence["torch.Tensor"]
     y: "torch.Tensor"
-    groups: Sequence[tuple["torch.Tensor", "torch.Tensor"]]
     kept: dict[tuple[float, float], "torch.Tensor"]
 
     def predicted(self, ridge: float, share: float) -> "torch.Tensor":
         """(n, c)."""
         if (ridge, share) not in self.kept:
-            blocks = [(rows, share * alike) for rows, alike in self.groups] if share else []
-            self.kept[ridge, share] = leave_one_out(self.z, blocks, self.y, ridge)
+            self.kept[ridge, share] = leave_one_out(self.kernels, self.stacks, self.y, ridge=ridge, share=share)
         return self.kept[ridge, share]
 
     def loss(self, ridge: float, share: float) -> float:
@@ -95,65 +119,107 @@ class _Tried:
 
 
 def leave_one_out(
-    z: "torch.Tensor", blocks: Sequence[tuple["torch.Tensor", "torch.Tensor"]], y: "torch.Tensor", ridge: float
+    kernels: Kernels, stacks: Sequence["torch.Tensor"], y: "torch.Tensor", *, ridge: float, share: float
 ) -> "torch.Tensor":
-    """What ridge regression under the kernel z zᵀ + blocks predicts for each sample from all others.
+    """What ridge regression under the kernel common + share within predicts for each sample from all others.
+
+    Two passes: the first adds up the D x D equations, the second solves them for each block of groups.
 
     Args:
-        z: (n, D) features of the first kernel.
-        blocks: rows and (g, g) kernel of each group; rows outside of all groups have no second kernel.
+        kernels: of the samples.
+        stacks: (g, k) rows of all groups, by size; each row once.
         y: (n, c) targets.
         ridge: added to the diagonal, > 0.
+        share: what the second kernel counts, >= 0.
 
     Returns:
         (n, c) y_i - (A⁻¹ y)_i / (A⁻¹)_ii with A the kernel plus ridge.
 
-    Cost: O(n D² + sum of g³).
+    Cost: O(n D² + sum of g³) time, O(D²) memory beside blocks.
     """
     import torch
 
-    diagonal = torch.full((len(z),), 1 / ridge, dtype=z.dtype, device=z.device)
-    scaled_z, scaled_y = z / ridge, y / ridge
-    for rows, block in blocks:
-        own = block + ridge * torch.eye(len(rows), dtype=z.dtype, device=z.device)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(own))
-        scaled_z[rows], scaled_y[rows], diagonal[rows] = inverse @ z[rows], inverse @ y[rows], inverse.diagonal()
-    inner = torch.eye(z.shape[1], dtype=z.dtype, device=z.device) + z.T @ scaled_z
-    root = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), scaled_z.T, upper=False)  # (D, n)
-    residual = scaled_y - root.T @ (root @ y)
-    return y - residual / (diagonal - (root**2).sum(0))[:, None]
-
-
-def _landmark_features(x: "torch.Tensor", n_landmarks: int, seed: int) -> "torch.Tensor":
-    """(n, D + 1) float64 features whose products are the Gaussian kernel seen through the landmarks, and a constant."""
-    import torch
-
-    drawn = np.random.default_rng(seed).permutation(len(x))[:n_landmarks]
-    landmarks = x[torch.as_tensor(drawn, device=x.device)].double()
-    apart = torch.cdist(landmarks, landmarks) ** 2
-    between = apart[~torch.eye(len(landmarks), dtype=bool, device=x.device)]
-    width = max(float(between.median()), 1e-12) if len(between) else 1.0
-    among = torch.exp(-apart / (2 * width))
-    factor = torch.linalg.cholesky(among + _LANDMARK_JITTER * torch.eye(len(landmarks), device=x.device).double())
-    result = torch.empty(len(x), len(landmarks) + 1, dtype=torch.float64, device=x.device)
-    result[:, -1] = _CONSTANT
-    for start in range(0, len(x), 1 << 14):
-        rows = slice(start, start + (1 << 14))
-        near = torch.exp(-(torch.cdist(x[rows].double(), landmarks) ** 2) / (2 * width))
-        result[rows, :-1] = torch.linalg.solve_triangular(factor, near.T, upper=False).T
+    first = kernels.common(stacks[0][:1].flatten())
+    inner = torch.eye(first.shape[1], dtype=first.dtype, device=first.device)
+    projected = inner.new_zeros(len(inner), y.shape[1])
+    for rows, z, inverse in _blocks(kernels, stacks, len(inner), ridge, share):
+        inner += z.T @ _times(inverse, z)
+        projected += z.T @ _times(inverse, y[rows])
+    root = torch.linalg.cholesky(inner)
+    solved = torch.cholesky_solve(projected, root)
+    unroot = torch.linalg.solve_triangular(root, torch.eye(len(root), dtype=z.dtype, device=z.device), upper=False).T
+    result = torch.empty_like(y)
+    for rows, z, inverse in _blocks(kernels, stacks, len(inner), ridge, share):
+        scaled = _times(inverse, z)
+        residual = _times(inverse, y[rows]) - scaled @ solved
+        diagonal = inverse.diagonal(dim1=1, dim2=2).flatten() - (scaled @ unroot).square().sum(1)
+        result[rows] = y[rows] - residual / diagonal[:, None]
     return result
 
 
-def _likeness(x: "torch.Tensor", sharpness: float) -> "torch.Tensor":
-    """(g, g) how much the samples of a group have in common: something as a group, and more where they are alike."""
+def _blocks(
+    kernels: Kernels, stacks: Sequence["torch.Tensor"], n_features: int, ridge: float, share: float
+) -> Iterator[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]]:
+    """(b,) rows of some groups of one size, their (b, D) features, and (s, k, k) inverses of second kernel and ridge."""
     import torch
 
-    centred = torch.nn.functional.normalize((x - x.mean(0)).double(), dim=1, eps=1e-6)
-    return 0.3 + 0.7 * torch.exp(sharpness * (centred @ centred.T - 1))
+    for stack in stacks:
+        k = stack.shape[1]
+        for groups in stack.split(max(1, _BLOCK // (k * (k + n_features)))):
+            rows = groups.flatten()
+            z = kernels.common(rows)
+            noise = ridge * torch.eye(k, dtype=z.dtype, device=z.device)
+            if share:
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(share * kernels.within(groups) + noise))
+            else:
+                inverse = (noise / ridge**2).expand(len(groups), k, k)
+            yield rows, z, inverse
 
 
-def _parts(group: NDArray[np.int64], largest: int) -> list[NDArray[np.int64]]:
-    """Rows of each group, large ones in parts."""
-    order = np.argsort(group, kind="stable")
-    whole = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    return [part for rows in whole for part in np.array_split(rows, -(-len(rows) // largest)) if len(part)]
+def _times(inverse: "torch.Tensor", values: "torch.Tensor") -> "torch.Tensor":
+    """(b, q): the block-diagonal matrix of (s, k, k) inverses times (b, q) values."""
+    return (inverse @ values.unflatten(0, inverse.shape[:2])).flatten(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spanned:
+    """Features whose products are the Gaussian kernel seen through some samples as landmarks, and a constant.
+
+    Attributes:
+        landmarks: (D, d) float64.
+        width: of the kernel, squared.
+        whitening: (D, D) from kernels with the landmarks to features.
+    """
+
+    landmarks: "torch.Tensor"
+    width: float
+    whitening: "torch.Tensor"
+
+    @classmethod
+    def by_landmarks(cls, x: "torch.Tensor", n_landmarks: int, seed: int) -> "_Spanned":
+        """Landmarks drawn from the samples; the bandwidth is their median distance."""
+        import torch
+
+        drawn = np.random.default_rng(seed).permutation(len(x))[:n_landmarks]
+        landmarks = x[torch.as_tensor(drawn, device=x.device)].double()
+        apart = torch.cdist(landmarks, landmarks) ** 2
+        one = torch.eye(len(landmarks), dtype=apart.dtype, device=x.device)
+        between = apart[one == 0]
+        width = max(float(between.median()), 1e-12) if len(between) else 1.0
+        factor = torch.linalg.cholesky(torch.exp(-apart / (2 * width)) + _LANDMARK_JITTER * one)
+        return cls(landmarks, width, torch.linalg.solve_triangular(factor, one, upper=False).T.contiguous())
+
+    def features(self, x: "torch.Tensor") -> "torch.Tensor":
+        """(b, D + 1) float64."""
+        import torch
+
+        near = torch.cdist(x.double(), self.landmarks).square_().div_(-2 * self.width).exp_()
+        return torch.nn.functional.pad(near @ self.whitening, (0, 1), value=_CONSTANT)
+
+
+def _likeness(x: "torch.Tensor", sharpness: float) -> "torch.Tensor":
+    """(s, k, k) what samples of a group of k have in common: something as a group, and more where they are alike."""
+    import torch
+
+    centred = torch.nn.functional.normalize((x - x.mean(1, keepdim=True)).double(), dim=2, eps=1e-6)
+    return 0.3 + 0.7 * torch.exp(sharpness * (centred @ centred.mT - 1))
