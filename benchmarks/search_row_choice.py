@@ -5,7 +5,7 @@
 
 Queries are divided into five parts by a hash; each part is the test once, the next one the validation, the other three are
 trained on. nDCG@10 on the grades of the test queries; a query's figure is the mean over draws of rows. Differences are
-paired over all queries, 2,000 draws of queries. Planted noise turns over a share of the training and validation labels.
+paired over all queries, 2,000 draws of queries. Planted noise turns over a share of the training and validation labels, anew in each draw.
 The pilot is the mean out-of-fold score of two repeats under the same wrong labels; what is believed of the noise is the
 planted share. Linear heads begin from nothing here and see the kept rows alone, under the penalty that validation prefers;
 the layers begin, as in the pipeline, from a head on all rows.
@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,17 +77,23 @@ def divided(samples: pd.DataFrame, part: int) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(mask) for name, mask in masks.items()}
 
 
-def split_of(samples: pd.DataFrame, features: PairFeatures, part: int, noise: float) -> Split:
-    """A division with planted noise and its pilot."""
+def split_of(samples: pd.DataFrame, features: PairFeatures, part: int) -> Split:
+    """A division with labels as they are, and its pilot."""
     rows = divided(samples, part)
     projection = Projection.fit(features.rows(rows["train"]), N_COMPONENTS)
     x = {name: projection.apply(features.rows(of)).astype(np.float64) for name, of in rows.items()}
-    draw = np.random.default_rng([part, int(100 * noise)])
     label = {name: samples.label.to_numpy(float)[of] for name, of in rows.items()}
-    for name in ("train", "validation"):
-        wrong = draw.random(len(label[name])) < noise
-        label[name] = np.where(wrong, 1 - label[name], label[name])
     return Split(rows, x, label, pilot_of(samples, rows["train"], x["train"], label["train"]))
+
+
+def corrupted(samples: pd.DataFrame, split: Split, noise: float, generator: np.random.Generator) -> Split:
+    """The same with a share of the training and validation labels turned over, and the pilot that follows."""
+    label = dict(split.label)
+    for name in ("train", "validation"):
+        wrong = generator.random(len(label[name])) < noise
+        label[name] = np.where(wrong, 1 - label[name], label[name])
+    pilot = pilot_of(samples, split.rows["train"], split.x["train"], label["train"])
+    return replace(split, label=label, pilot=pilot)
 
 
 def pilot_of(samples: pd.DataFrame, rows: np.ndarray, x: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -111,7 +117,7 @@ def head(x: np.ndarray, label: np.ndarray, offset: np.ndarray, penalty: float) -
     return beta
 
 
-def choices(noise: float, share: float) -> dict[str, tuple[str, LabelNoise]]:
+def choices(noise: float) -> dict[str, tuple[str, LabelNoise]]:
     """What is compared: how rows are chosen, and what is believed of labels."""
     told = {"all": ("all", LabelNoise()), "random": ("random", LabelNoise()), "balanced": ("balanced", LabelNoise())}
     told["gap"] = ("gap", LabelNoise())
@@ -119,13 +125,15 @@ def choices(noise: float, share: float) -> dict[str, tuple[str, LabelNoise]]:
 
 
 def linear(samples: pd.DataFrame, features: PairFeatures, share: float, n_draws: int) -> Iterator[pd.DataFrame]:
-    """Rows of noise, choice, draw, query, ndcg."""
-    for noise in NOISES:
-        for part in range(N_PARTS):
-            split = split_of(samples, features, part, noise)
-            for name, (method, belief) in choices(noise, share).items():
-                for draw in range(1 if name == "all" else n_draws):
-                    generator = np.random.default_rng([part, draw])
+    """Rows of noise, choice, draw, query, ndcg; labels are turned over anew in each draw."""
+    for part in range(N_PARTS):
+        clean = split_of(samples, features, part)
+        for place, noise in enumerate(NOISES):
+            for draw in range(n_draws):
+                coins = np.random.SeedSequence([part, place, draw]).spawn(2)  # labels and rows share no coin
+                split = corrupted(samples, clean, noise, np.random.default_rng(coins[0])) if noise else clean
+                for name, (method, belief) in choices(noise).items():
+                    generator = np.random.default_rng(coins[1])
                     ndcg = one_head(samples, split, method, belief, share, generator)
                     yield told(samples, split.rows["test"], ndcg, noise=noise, choice=name, draw=draw)
 
