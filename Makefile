@@ -1,6 +1,7 @@
 # Every target sets up what it needs in .venv; nothing outside this folder is touched.
 PYTHON ?= python3
 ECOM_HOME ?= $(CURDIR)/.ecom
+WORKERS ?= --numprocesses 2 --dist loadgroup
 export ECOM_HOME
 export HF_HUB_OFFLINE = 1
 
@@ -10,7 +11,7 @@ run: .venv/installed
 	.venv/bin/ecom run $(ARGS)
 
 test: .venv/installed-test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
 ui: .venv/installed
 	.venv/bin/ecom ui
@@ -18,7 +19,7 @@ ui: .venv/installed
 check: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
 screenshots: .venv/installed
 	.venv/bin/python docs/take_screenshots.py

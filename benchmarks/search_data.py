@@ -19,8 +19,14 @@ from resources.warehouse import Warehouse
 N_COMPONENTS = 100
 
 
-def load(folder: str) -> tuple[pd.DataFrame, object]:
-    """All samples of the set as the pipeline makes them, with their frozen features."""
+def load(folder: str, max_tokens: int = 96, **rules: int) -> tuple[pd.DataFrame, object]:
+    """All samples of the set as the pipeline makes them, with their frozen features.
+
+    Args:
+        folder: of the source.
+        max_tokens: read of each text.
+        rules: fields of `SamplesConfig`.
+    """
     source = sources.find(folder)
     with tempfile.TemporaryDirectory() as home, Warehouse(path=str(Path(home) / "w.duckdb")).connect() as db:
         tables = source.adapter.tables(source.folder, db)
@@ -29,8 +35,8 @@ def load(folder: str) -> tuple[pd.DataFrame, object]:
         cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
         cleaning.clean_items(db)
         cleaning.clean_judgments(db)
-        build_samples(db, SampleRules(**settings_of(SamplesConfig())))
-        encoder = as_named(Named(PACKAGED, 96), Path(home))
+        build_samples(db, SampleRules(**settings_of(SamplesConfig(**rules))))
+        encoder = as_named(Named(PACKAGED, max_tokens), Path(home))
         texts = embeddings.missing_texts(db, encoder_id(encoder))
         embeddings.add(db, embeddings.embed(texts, encoder, 2048, "cpu", "fp32"))
         samples = db.sql("from training_samples order by sample_id").df()

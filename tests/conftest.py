@@ -10,8 +10,18 @@ from shop import CONFIG, Finished, Shop, ecom, make_shop
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["ECOM_HASH_KEY"] = "tests"  # which groups are drawn depends on the hashed ids: draw the same each time
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core: more threads would wait for each other
 hypothesis.settings.register_profile("house", deadline=None)  # the first example of a test may load a library
 hypothesis.settings.load_profile("house")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, the finished run and what a file makes once are made by one of them."""
+    for item in items:
+        file = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in item.fixturenames else file))
 
 
 @pytest.fixture(scope="session")

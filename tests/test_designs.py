@@ -37,7 +37,7 @@ DESIGNS = {
 def read(finished):
     with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
         data = frames.read_splits(db, TRAIN, VALIDATION, "oof_confidence")
-        return some(data, 24), open_encoder(encoder_folder(db, Home(path=str(finished.home))), "cpu")
+        return some(data, 12), open_encoder(encoder_folder(db, Home(path=str(finished.home))), "cpu")
 
 
 def some(data, n_groups):

@@ -33,7 +33,7 @@ def test_each_prediction_is_that_of_a_fit_without_the_sample(n, seed, ridge):
     found = leave_one_out(kernels, stacks, y, ridge=ridge, share=1.0)
     for i in range(n):
         rest = [j for j in range(n) if j != i]
-        inner = kernel[rest][:, rest] + ridge * torch.eye(n - 1)
+        inner = kernel[rest][:, rest] + ridge * torch.eye(n - 1, dtype=z.dtype)
         refitted = kernel[i, rest] @ torch.linalg.solve(inner, y[rest])
         np.testing.assert_allclose(found[i], refitted, atol=1e-8)
 

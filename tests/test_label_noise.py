@@ -15,12 +15,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 @pytest.fixture(scope="module")
 def found():
-    """AUROC of finding 20 % flips of real search data, a row a seed."""
+    """Mean AUROC over 3 seeds of finding 20 % flips of real search data: of the beginnings of its texts."""
     if not (SHARED / "crowdflower").is_dir():
         pytest.skip("the real data of crowdflower is not on this machine")
     from search_data import load
 
-    dataset = from_samples("crowdflower", *load(str(SHARED / "crowdflower")), 100, 2)
+    samples = load(str(SHARED / "crowdflower"), max_tokens=24, test_groups=1)
+    dataset = from_samples("crowdflower", *samples, 100, 2)
     train, held = dataset.train, dataset.validation
     rows = []
     for seed in range(3):

@@ -68,7 +68,9 @@ def test_training_improves_the_ranking_and_leaves_no_checkpoint(small, tmp_path)
 
 
 def test_equal_seeds_give_equal_rankers_and_other_seeds_others(small, tmp_path):
-    first, second, other = (parameters(run(small, tmp_path / "c", seed=seed)[0]) for seed in (0, 0, 1))
+    first, second, other = (
+        parameters(run(small, tmp_path / "c", settings=ONE_EPOCH, seed=seed)[0]) for seed in (0, 0, 1)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
@@ -94,7 +96,8 @@ def test_a_killed_training_goes_on_to_the_same_ranker(small, tmp_path, monkeypat
 
 def test_weights_move_the_ranker(small, tmp_path):
     weight = np.where(np.arange(len(small[1])) % 2, 2.0, 0.0)
-    assert not torch.equal(parameters(run(small, tmp_path / "a", weight)[0]), parameters(run(small, tmp_path / "b")[0]))
+    weighted, unweighted = (run(small, tmp_path / "c", w, ONE_EPOCH)[0] for w in (weight, None))
+    assert not torch.equal(parameters(weighted), parameters(unweighted))
 
 
 def test_an_offset_of_nothing_changes_nothing(small, tmp_path):
@@ -133,10 +136,11 @@ def test_batches_hold_every_row_once_and_whole_groups():
 
 @pytest.mark.parametrize("loss", ["pointwise", "literal", "pairwise", "listwise"])
 def test_a_step_in_parts_is_the_step_in_one(small, tmp_path, loss):
-    whole, parts = (
-        run(without_dropout(small), tmp_path / "c", settings=replace(SETTINGS, loss=loss, part_pairs=size))[0]
+    (whole, trained), (parts, _) = (
+        run(without_dropout(small), tmp_path / "c", settings=replace(ONE_EPOCH, loss=loss, part_pairs=size))
         for size in (0, 6)
     )
+    assert trained.best_epoch == 1
     torch.testing.assert_close(parameters(whole), parameters(parts), atol=5e-5, rtol=0)
 
 
@@ -153,7 +157,8 @@ def without_dropout(small):
 
 
 def test_short_memory_halves_a_step_and_the_ranker_is_the_same(small, tmp_path, monkeypatch, caplog):
-    whole, _ = run(without_dropout(small), tmp_path / "a")
+    whole, trained = run(without_dropout(small), tmp_path / "a", settings=ONE_EPOCH)
+    assert trained.best_epoch == 1
     total = training._Run._total
 
     def refuse_large(self, texts, pairs, weight, rows):
@@ -162,7 +167,7 @@ def test_short_memory_halves_a_step_and_the_ranker_is_the_same(small, tmp_path, 
         return total(self, texts, pairs, weight, rows)
 
     monkeypatch.setattr(training._Run, "_total", refuse_large)
-    halved, _ = run(without_dropout(small), tmp_path / "b")
+    halved, _ = run(without_dropout(small), tmp_path / "b", settings=ONE_EPOCH)
     torch.testing.assert_close(parameters(halved), parameters(whole), atol=5e-5, rtol=0)
     assert "training: out of memory on cpu with 18 pairs; goes on with at most 9" in caplog.text
 
