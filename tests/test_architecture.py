@@ -17,6 +17,7 @@ FLOORS = [
     {"language"},
     {"importance"},
     {"ranking"},
+    {"recommend"},
     {"benchmark"},
     {"report", "laws", "comparison", "export"},
     {"cli", "definitions"},

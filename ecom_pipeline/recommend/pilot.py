@@ -4,7 +4,7 @@ On the floor above `candidates`. Rows are judged by a pilot that did not see the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class RowChoice:
     method: str = "gap"
     n_rows: int = 200_000
     pilot_rows: int = 150_000
-    noise: LabelNoise = LabelNoise()
+    noise: LabelNoise = field(default_factory=LabelNoise)
     seed: int = 0
 
 

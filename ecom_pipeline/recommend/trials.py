@@ -67,7 +67,7 @@ def lay_out(acts: Interactions, *, n_trials: int, has_text: bool, draw: np.rando
     opinions = ("behaviour", "text") if has_text else ("behaviour",)
     found = []
     low, high = _HALF_LIVES
-    for number, (form, age, kind, quantity, opinion, strength) in enumerate(place):
+    for number, (form, age, kind, quantity, opinion, strength) in enumerate(place.tolist()):
         aged, rest = number % 4 != 3, number % 2 == 1
         found.append(
             Weighting(

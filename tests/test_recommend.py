@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from crowd import N_DAYS, crowd
+
+from ecom_pipeline.recommend.candidates import Retrieval
+from ecom_pipeline.recommend.interactions import Visits
+from ecom_pipeline.recommend.learning import Learner
+from ecom_pipeline.recommend.lists import ListRules, reason_text, recommend, similar_items, soonest_return
+from ecom_pipeline.recommend.periods import Origin, Period
+from ecom_pipeline.recommend.pilot import RowChoice
+from ecom_pipeline.recommend.ranker import Ranker, TreeSearch
+from ecom_pipeline.recommend.trials import choose_weighting
+from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
+
+ORIGIN = Origin((Period(30, 50), Period(50, 70)), Period(70, 90), Period(90, N_DAYS))
+SEARCH = TreeSearch(leaves=(7,), rounds=(20, 40), min_rows=10, n_threads=1)
+
+
+def learner(method="gap", n_rows=1500, **crowd_options) -> Learner:
+    acts, catalogue = crowd(**crowd_options)
+    retrieval = Retrieval(n_own=20, n_together=10, n_popular=5, n_text=0)
+    choice = RowChoice(method, n_rows=n_rows, pilot_rows=1000)
+    return Learner(acts, catalogue, Weighting("exponential", 30.0), retrieval, choice, n_visits=10_000)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Learner, Ranker]:
+    one = learner()
+    return one, one.fit(ORIGIN, one.chooser([ORIGIN]), SEARCH)
+
+
+def test_about_as_many_rows_are_kept_as_were_asked_for(fitted):
+    one, ranker = fitted
+    n_retrieved = sum(one.kept(period, ranker.chooser).n_retrieved for period in ORIGIN.train)
+    assert n_retrieved > 5000
+    assert 1000 < ranker.n_rows < 2000
+
+
+def test_rows_chosen_by_gap_hold_far_more_of_what_was_taken(fitted):
+    one, ranker = fitted
+    kept = one.kept(ORIGIN.train[0], ranker.chooser)
+    assert kept.rows.taken.mean() > 2 * kept.n_taken / kept.n_retrieved
+
+
+def test_scores_are_logits_of_all_rows_not_of_those_kept(fitted):
+    one, ranker = fitted
+    asked = one.asked(ORIGIN.test)
+    logit, rate = ranker.score(asked.rows, asked.fold), asked.rows.taken.mean()
+    corrected, as_kept = (
+        (1 / (1 + np.exp(-one_))).mean() for one_ in (logit, logit - ranker.chooser.offset(asked.rows, asked.fold))
+    )
+    assert corrected == pytest.approx(rate, abs=0.05)
+    assert as_kept > rate + 0.15  # without the offset the odds are those among kept rows
+
+
+def test_a_ranker_is_not_below_its_pilot_on_validation_and_beats_what_users_took_most(fitted):
+    one, ranker = fitted
+    assert max(trial["ndcg"] for trial in ranker.trials) >= ranker.trials[0]["ndcg"]
+    asked = one.asked(ORIGIN.test)
+    found = asked.ndcg(ranker.score(asked.rows, asked.fold))
+    assert np.nanmean(found) > np.nanmean(asked.ndcg(asked.rows.column("popular_recent")))
+
+
+def test_the_same_data_give_the_same_ranker(fitted):
+    _, ranker = fitted
+    again = learner()
+    other = again.fit(ORIGIN, again.chooser([ORIGIN]), SEARCH)
+    assert other.trees == ranker.trees
+    assert other.chooser.acceptance == ranker.chooser.acceptance
+
+
+def test_a_ranker_comes_back_from_its_plain_form(fitted):
+    one, ranker = fitted
+    back = Ranker.from_json(ranker.to_json(), ranker.trees)
+    asked = one.asked(ORIGIN.test)
+    np.testing.assert_allclose(back.score(asked.rows, asked.fold), ranker.score(asked.rows, asked.fold), atol=1e-5)
+
+
+def test_with_a_large_budget_every_row_is_kept_and_nothing_comes_back():
+    one = learner(n_rows=10**9)
+    chooser = one.chooser([ORIGIN])
+    kept = one.kept(ORIGIN.train[0], chooser)
+    assert len(kept.rows) == kept.n_retrieved
+    assert not chooser.offset(kept.rows, np.zeros(len(kept.rows), int)).any()
+
+
+def test_weights_by_age_are_chosen_where_tastes_change():
+    acts, _ = crowd(n_users=120, drift=0.5)
+    found = choose_weighting(acts, [(70, 85), (85, 100)], n_trials=12, confidence=0.95, text=None, seed=0)
+    assert found.weighting.age_form != "none"
+    assert found.gain_low > 0
+    assert found.trials.chosen.sum() == 1
+
+
+def test_age_is_not_chosen_where_tastes_stay_but_what_was_taken_by_whim_weighs_less():
+    acts, _ = crowd(n_users=120)
+    found = choose_weighting(acts, [(70, 85), (85, 100)], n_trials=12, confidence=0.95, text=None, seed=0)
+    assert found.weighting.age_form == "none"
+    assert found.weighting.evidence == "behaviour"  # every fourth taking of the crowd is at random
+
+
+@pytest.fixture(scope="module")
+def lists(fitted):
+    one, ranker = fitted
+    users = np.arange(one.acts.n_users)
+    visits = Visits(users, np.full(len(users), N_DAYS))
+    withdrawn = np.zeros(one.acts.n_items, bool)
+    withdrawn[[0, 1]] = True
+    return recommend(one, ranker, visits, rules=ListRules(top=8), withdrawn=withdrawn)
+
+
+def test_lists_are_ranked_and_without_withdrawn_or_repeated_items(lists, fitted):
+    assert lists.user.nunique() == fitted[0].acts.n_users
+    assert not lists.duplicated(["user", "item"]).any()
+    assert not lists.item.isin([0, 1]).any()
+    assert (lists.groupby("user")["rank"].apply(list).map(lambda ranks: ranks == list(range(1, len(ranks) + 1)))).all()
+    assert lists.score.between(0, 1).all()
+
+
+def test_what_was_taken_moments_ago_is_not_shown(lists, fitted):
+    acts, catalogue = fitted[0].acts, fitted[0].catalogue
+    soonest = soonest_return(acts, catalogue.classes)
+    last = {}
+    for user, item, day in zip(acts.user.tolist(), acts.item.tolist(), acts.day.tolist(), strict=True):
+        last[user, item] = day
+    ages = [N_DAYS - last[u, i] >= soonest[i] for u, i in zip(lists.user, lists.item, strict=True) if (u, i) in last]
+    assert len(ages) > 50
+    assert all(ages)
+
+
+def test_reasons_are_items_of_the_users_own_past(lists, fitted):
+    acts = fitted[0].acts
+    had = set(zip(acts.user.tolist(), acts.item.tolist(), strict=True))
+    told = lists[lists.reason_item_1 >= 0]
+    assert len(told) > len(lists) / 2
+    assert all((u, i) in had for u, i in zip(told.user, told.reason_item_1, strict=True))
+    own = lists[lists.channel == "own"]
+    assert (own.reason_item_1 == own.item).all()
+
+
+def test_similar_items_are_of_one_class_in_a_crowd_with_habits(fitted):
+    one, _ = fitted
+    found = similar_items(one.acts, one.index(N_DAYS), top=3)
+    assert not (found.item == found.similar_item).any()
+    assert (found.item % 4 == found.similar_item % 4).mean() > 0.8
+
+
+def test_a_reason_is_a_sentence():
+    assert reason_text("own", [], 0, 0, 3) == "taken 3 times before"
+    assert reason_text("popular", [], 7, 28, 0) == "taken 7 times in the 28 days before 1970-01-29"
+
+
+def test_none_is_chosen_from_interactions_that_weights_cannot_tell_apart():
+    acts, _ = crowd(n_users=10)
+    found = choose_weighting(acts, [(118, 119)], n_trials=4, confidence=0.95, text=None, seed=0)
+    assert found.weighting == UNWEIGHTED

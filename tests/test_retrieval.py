@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+from crowd import crowd, interactions
+
+from ecom_pipeline.recommend.interactions import Visits
+from ecom_pipeline.recommend.retrieval import Index, Neighbours, RidgeByItems, RidgeByUsers, history_value, popularity
+from ecom_pipeline.recommend.weighting import Weighting, rank_share
+
+
+def matrix(seed=0, shape=(12, 9)):
+    draw = np.random.default_rng(seed)
+    return sparse.csr_matrix(draw.random(shape) * (draw.random(shape) < 0.4), dtype=np.float32)
+
+
+def test_the_ridge_model_is_the_same_from_users_and_from_items():
+    seen, asked = matrix(), matrix(1)
+    by_users, by_items = (kind.fit(seen, 2.0).scores(asked) for kind in (RidgeByUsers, RidgeByItems))
+    np.testing.assert_allclose(by_users, by_items, atol=1e-5)
+
+
+def test_the_ridge_model_regresses_each_item_on_the_others():  # Steck 2019: minimise |X - XB|² + r |B|² with diag(B) = 0
+    seen, ridge = matrix().toarray().astype(float), 2.0
+    between = RidgeByItems.fit(sparse.csr_matrix(seen), ridge).between
+    for item in range(seen.shape[1]):
+        others = np.delete(np.arange(seen.shape[1]), item)
+        x = seen[:, others]
+        solved = np.linalg.solve(x.T @ x + ridge * np.eye(len(others)), x.T @ seen[:, item])
+        np.testing.assert_allclose(between[others, item], solved, atol=1e-5)
+        assert between[item, item] == 0
+
+
+def test_neighbours_are_the_shrunk_cosine():
+    seen = sparse.csr_matrix(np.array([[1, 1, 0], [1, 1, 1], [1, 0, 1]], np.float32))
+    found = Neighbours.fit(seen, 1).between.toarray()
+    assert found[1, 0] == pytest.approx(2 / np.sqrt(6) * 2 / 12)
+    assert (found > 0).sum(1).tolist() == [1, 1, 1]
+
+
+def test_an_index_does_not_see_what_came_later():
+    acts, catalogue = crowd(20, 20)
+    early = acts.before(60)
+    history = sparse.csr_matrix(np.eye(20, dtype=np.float32))
+    for kind in ("none", "behaviour"):
+        weighting = Weighting("exponential", 30.0, evidence=kind, evidence_strength=1.0)
+        one, other = (Index.fit(a, 60, weighting=weighting, text=catalogue.text) for a in (acts, early))
+        np.testing.assert_array_equal(one.together.scores(history), other.together.scores(history))
+        np.testing.assert_array_equal(one.usual_gap, other.usual_gap)
+        np.testing.assert_array_equal(one.repeat_share, other.repeat_share)
+
+
+def test_the_opinion_of_a_pair_does_not_hear_the_pair_itself():
+    acts, _ = crowd(15, 12)
+    index = Index.fit(acts, 120, weighting=Weighting(evidence="behaviour", evidence_strength=1.0))
+    counts = np.zeros((15, 12))
+    np.add.at(counts, (acts.user, acts.item), 1)
+    value = history_value(counts)
+    model = RidgeByItems.fit(sparse.csr_matrix(value), 300.0)
+    user, item = np.divmod(index.pairs, 12)
+    alone = []
+    for u, i in zip(user, item, strict=True):
+        rest = value[u].copy()
+        rest[i] = 0
+        alone.append(rest @ model.between[:, i])
+    assert np.abs(rank_share(np.array(alone)) - index.opinion).max() < 0.02
+
+
+def test_gaps_and_repeats_are_counted_by_pair():
+    acts = interactions([(0, 0, 0), (0, 0, 10), (0, 0, 30), (1, 0, 5), (1, 1, 5)], 2, 2)
+    index = Index.fit(acts, 40, weighting=Weighting())
+    assert index.n_users.tolist() == [2, 1]
+    assert index.usual_gap[0] == pytest.approx(15)  # the only gap there is, so the shop's mean is the same
+    assert index.repeat_share[0] == pytest.approx((1 + 5 / 3) / 7)
+
+
+def test_popularity_is_of_the_days_before():
+    acts = interactions([(0, 0, 3), (0, 1, 4), (0, 1, 5)], 1, 2)
+    found = popularity(acts, Visits(np.array([0]), np.array([5])), days=1)
+    assert found[5].tolist() == [0, 1]
