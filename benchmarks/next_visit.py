@@ -6,19 +6,39 @@ household takes something is its visit; a household needs a purchase before the 
 is known of the household, and all before the period of the shop. nDCG@10 has linear gain and an ideal list cut at ten.
 Everything is chosen on the 28 days before a period, and learnt from the 84 days before those.
 
-    python benchmarks/next_visit.py [--periods 320 270 230] [--draws 3] [--visits 8000] [--out results.json]
+    python benchmarks/next_visit.py [--periods 320 270 230] [--visits 8000] [--rows 200000] [--all-rows] [--out FILE]
 """
 
+import argparse
+import json
+import resource
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from ecom_pipeline import cleaning, sources
-from ecom_pipeline.recommend.candidates import Catalogue
-from ecom_pipeline.recommend.interactions import day_number
-from ecom_pipeline.recommend.learning import class_codes
+from ecom_pipeline.recommend.baselines import (
+    EASE,
+    ITEM_KNN,
+    OWN,
+    OWN_BY_AGE,
+    POPULAR,
+    TIFU,
+    baseline_scores,
+    tuned,
+)
+from ecom_pipeline.recommend.candidates import Catalogue, Retrieval
+from ecom_pipeline.recommend.evaluation import Truth, compare, dense_lists, figures_by_visit
+from ecom_pipeline.recommend.interactions import Interactions, day_number, read_interactions
+from ecom_pipeline.recommend.learning import Learner, class_codes
 from ecom_pipeline.recommend.periods import Origin, Period
+from ecom_pipeline.recommend.pilot import RowChoice
+from ecom_pipeline.recommend.ranker import TreeSearch
+from ecom_pipeline.recommend.trials import choose_weighting
+from ecom_pipeline.recommend.weighting import UNWEIGHTED
 from ecom_pipeline.sources.source import land
 
 FIRST = day_number(datetime(2017, 1, 1).date())
@@ -57,3 +77,119 @@ def origin(first: int, length: int = 30) -> Origin:
     cuts = [start - 28 * n for n in range(5)]
     train = tuple(Period(cuts[n], cuts[n - 1]) for n in (4, 3, 2))
     return Origin(train, Period(cuts[1], start), Period(start, start + length))
+
+
+def evaluate(learner: Learner, origin_: Origin, score: np.ndarray, truth: Truth) -> dict:
+    """Figures of a ranker's lists on the test visits."""
+    asked = learner.asked(origin_.test)
+    top = asked.lists(score, 300)
+    new = asked.rows.column("own_days") == 0
+    repeat, explore = asked.lists(score, 10, ~new), asked.lists(score, 300, new)
+    return figures_by_visit(top, repeat, explore, truth, learner.acts.n_items)
+
+
+def baselines(acts: Interactions, origin_: Origin, truth: Truth) -> dict[str, dict]:
+    """Figures of every simple list, tuned on validation."""
+    validation = origin_.validation
+    settings = tuned(acts, acts.next_visits(validation.first, validation.end), validation.first)
+    names = (POPULAR, OWN, OWN_BY_AGE, ITEM_KNN, EASE, TIFU)
+    parts: dict[str, list] = {name: [] for name in names}
+    for rows, scores in baseline_scores(acts, truth.visits, origin_.test.first, settings=settings, names=names):
+        for name, table in scores.items():
+            parts[name].append(dense_lists(table, truth, rows, acts.n_items))
+    return {
+        name: figures_by_visit(*(np.concatenate(lists) for lists in zip(*found, strict=True)), truth, acts.n_items)
+        for name, found in parts.items()
+    }
+
+
+def run_period(acts: Interactions, catalogue: Catalogue, first: int, options: argparse.Namespace) -> dict:
+    """All figures of one test period, by model, and what they took."""
+    origin_ = origin(first)
+    truth = Truth.of(acts, acts.next_visits(origin_.test.first, origin_.test.end), origin_.test.first)
+    found, notes = baselines(acts, origin_, truth), {}
+    print(f"day {first}: {len(truth.visits)} visits; baselines done", flush=True)
+    chosen_on = [(period.first, period.end) for period in (origin_.train[-1], origin_.validation)]
+    choice = choose_weighting(acts, chosen_on, n_trials=options.trials, confidence=0.95, text=None, seed=0)
+    notes["weighting"] = {**choice.weighting.settings(), "gain_low": choice.gain_low}
+    print(f"  weighting {choice.weighting}, gain at least {choice.gain_low:.4f}", flush=True)
+    search = TreeSearch(leaves=(31,), rounds=(100, 200, 300), n_threads=options.threads)
+    systems = [
+        ("weighted, by gap", choice.weighting, "gap", options.rows),
+        ("unweighted, at random", UNWEIGHTED, "random", options.rows),
+        ("unweighted, by gap", UNWEIGHTED, "gap", options.rows),
+        ("weighted, at random", choice.weighting, "random", options.rows),
+    ]
+    if options.all_rows:
+        systems.append(("unweighted, all rows", UNWEIGHTED, "all", 10**12))
+    for name, weighting, method, n_rows in systems:
+        learner = Learner(acts, catalogue, weighting, Retrieval(), RowChoice(method, n_rows), options.visits)
+        started = time.monotonic()
+        chooser = learner.chooser([origin_])
+        ranker = learner.fit(origin_, chooser, search)
+        asked = learner.asked(origin_.test)
+        found[name] = evaluate(learner, origin_, ranker.score(asked.rows, asked.fold), truth)
+        if method == "gap":
+            pilot = chooser.pilot.probability(asked.rows, asked.fold)
+            found[f"{name}: pilot alone"] = evaluate(learner, origin_, pilot, truth)
+        notes[name] = {
+            "n_rows": ranker.n_rows,
+            "n_retrieved": sum(learner.kept(period, chooser).n_retrieved for period in origin_.train),
+            "fit_seconds": ranker.seconds,
+            "seconds": time.monotonic() - started,
+            "trials": ranker.trials,
+        }
+        print(
+            f"  {name}: nDCG@10 {np.nanmean(found[name]['all', 'ndcg_at_10']):.4f}, {notes[name]['n_rows']} rows, "
+            f"fit {ranker.seconds:.0f} s of {notes[name]['seconds']:.0f} s",
+            flush=True,
+        )
+    return {"figures": found, "notes": notes, "user": truth.visits.user}
+
+
+def main() -> None:
+    """Run the periods, print the table, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--periods", type=int, nargs="+", default=[320, 270, 230])
+    parser.add_argument("--visits", type=int, default=8000, help="of each of the three training periods")
+    parser.add_argument("--rows", type=int, default=200_000, help="that a ranker learns from")
+    parser.add_argument("--trials", type=int, default=24, help="weightings of interactions")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--all-rows", action="store_true", help="also learn from every row: memory for all of them")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    db = cleaned("complete-journey")
+    (n_items,) = db.execute(
+        "select count(*) from (select 1 from cleaned_interactions group by item_id having count(*) >= 10)"
+    ).fetchall()[0]
+    acts = read_interactions(db, n_items)
+    catalogue = read_catalogue(db, acts.item_ids)
+    print(f"{len(acts)} rows, {acts.n_users} users, {acts.n_items} items", flush=True)
+    runs = {first: run_period(acts, catalogue, first, options) for first in options.periods}
+    models = list(next(iter(runs.values()))["figures"])
+    keys = list(next(iter(runs.values()))["figures"][models[0]])
+    by_model = {m: {k: np.concatenate([run["figures"][m][k] for run in runs.values()]) for k in keys} for m in models}
+    user = np.concatenate([run["user"] for run in runs.values()])
+    period = np.repeat(np.arange(len(runs)), [len(run["user"]) for run in runs.values()])
+    pairs = [
+        ("weighted, by gap", "unweighted, at random"),
+        ("weighted, by gap", "unweighted, by gap"),
+        ("unweighted, by gap", "unweighted, at random"),
+        ("weighted, by gap", OWN_BY_AGE),
+        ("weighted, by gap", "weighted, by gap: pilot alone"),
+        ("unweighted, by gap", "unweighted, all rows"),
+        ("weighted, by gap", "unweighted, all rows"),
+    ]
+    table = compare(by_model, user, period, pairs, seed=0)
+    shown = table[table.metric.isin(["ndcg_at_10", "recall_at_100"])]
+    for row in shown.itertuples():
+        print(f"{row.model:<52}{row.slice:<44}{row.metric:<15}{row.value:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"peak memory {peak:.1f} GiB")
+    if options.out:
+        notes = {first: run["notes"] for first, run in runs.items()}
+        options.out.write_text(json.dumps({"rows": table.to_dict("records"), "notes": notes}, default=str, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -47,7 +47,7 @@ def test_scores_are_logits_of_all_rows_not_of_those_kept(fitted):
     asked = one.asked(ORIGIN.test)
     logit, rate = ranker.score(asked.rows, asked.fold), asked.rows.taken.mean()
     corrected, as_kept = (
-        (1 / (1 + np.exp(-one_))).mean() for one_ in (logit, logit - ranker.chooser.offset(asked.rows, asked.fold))
+        (1 / (1 + np.exp(-value))).mean() for value in (logit, logit - ranker.chooser.offset(asked.rows, asked.fold))
     )
     assert corrected == pytest.approx(rate, abs=0.05)
     assert as_kept > rate + 0.15  # without the offset the odds are those among kept rows
@@ -138,7 +138,7 @@ def test_reasons_are_items_of_the_users_own_past(lists, fitted):
     assert (own.reason_item_1 == own.item).all()
 
 
-def test_similar_items_are_of_one_class_in_a_crowd_with_habits(fitted):
+def test_similar_items_are_of_valueclass_in_a_crowd_with_habits(fitted):
     one, _ = fitted
     found = similar_items(one.acts, one.index(N_DAYS), top=3)
     assert not (found.item == found.similar_item).any()
@@ -150,7 +150,7 @@ def test_a_reason_is_a_sentence():
     assert reason_text("popular", [], 7, 28, 0) == "taken 7 times in the 28 days before 1970-01-29"
 
 
-def test_none_is_chosen_from_interactions_that_weights_cannot_tell_apart():
+def test_nvalueis_chosen_from_interactions_that_weights_cannot_tell_apart():
     acts, _ = crowd(n_users=10)
     found = choose_weighting(acts, [(118, 119)], n_trials=4, confidence=0.95, text=None, seed=0)
     assert found.weighting == UNWEIGHTED
