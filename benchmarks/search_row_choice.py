@@ -5,7 +5,8 @@
 
 Queries are divided into five parts by a hash; each part is the test once, the next one the validation, the other three are
 trained on. nDCG@10 on the grades of the test queries; a query's figure is the mean over draws of rows. Differences are
-paired over all queries, 2,000 draws of queries. Planted noise turns over a share of the training and validation labels, anew in each draw.
+paired; their intervals are of 2,000 resamplings of both queries and draws. Planted noise turns over a share of the training
+and validation labels, anew in each draw.
 The pilot is the mean out-of-fold score of two repeats under the same wrong labels; what is believed of the noise is the
 planted share. Linear heads begin from nothing here and see the kept rows alone, under the penalty that validation prefers;
 the layers begin, as in the pipeline, from a head on all rows.
@@ -232,15 +233,24 @@ def table(found: pd.DataFrame) -> Iterator[str]:
     """A line a noise and choice: mean, and differences to all rows and to as many at random."""
     generator = np.random.default_rng(0)
     for noise, rows in found.groupby("noise"):
-        by_query = rows.pivot_table(index="query", columns="choice", values="ndcg", aggfunc="mean").dropna()
-        draws = generator.multinomial(len(by_query), np.full(len(by_query), 1 / len(by_query)), 2000) / len(by_query)
-        for name in by_query:
-            line = f"noise {noise:.2f} {name:20} {by_query[name].mean():.4f}"
+        n_draws = int(rows.draw.max()) + 1
+        by_draw = {
+            name: of.pivot(index="draw", columns="query", values="ndcg").reindex(range(n_draws)).ffill()
+            for name, of in rows.groupby("choice")
+        }  # (draws, queries); what is not drawn is the same in each
+        for name, ndcg in by_draw.items():
+            line = f"noise {noise:.2f} {name:20} {np.nanmean(ndcg.to_numpy()):.4f}"
             for other in ("random", "all"):
-                apart = (by_query[name] - by_query[other]).to_numpy()
-                low, high = np.quantile(draws @ apart, [0.025, 0.975])
+                apart = (ndcg - by_draw[other]).dropna(axis=1).to_numpy()
+                low, high = interval(apart, generator)
                 line += f"  - {other}: {apart.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
-            yield f"{line}  {len(by_query)} queries"
+            yield f"{line}  {n_draws} draws, {ndcg.notna().all().sum()} queries"
+
+
+def interval(apart: np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
+    """95 % of the means when (draws, queries) are both drawn anew."""
+    by_draw, by_query = (generator.multinomial(n, np.full(n, 1 / n), 2000) / n for n in apart.shape)
+    return tuple(np.quantile(np.einsum("bd,dq,bq->b", by_draw, apart, by_query, optimize=True), [0.025, 0.975]))
 
 
 def main() -> None:
