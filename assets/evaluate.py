@@ -29,7 +29,7 @@ class EvaluationConfig(dg.Config):
         *(fine_tuned_model, training_samples, adapted_encoder, "embeddings", "sample_attributes"),
         *("importance_weights", "label_suspicions", "rejected_rows"),
     ],
-    code_version="4",
+    code_version="5",
     group_name="evaluate",
     kinds={"html"},
     metadata={"dagster/column_schema": column_schema(schema.EVALUATION)},

@@ -30,7 +30,7 @@ METRICS = {
     "calibration_error": "calibration error (lower is better)",
 }
 DIFFERENCE = "weighted - unweighted"
-MODELS = ("weighted", "unweighted", *SIMPLE, DIFFERENCE, "weighted - bm25")
+MODELS = ("weighted", "unweighted", *SIMPLE, DIFFERENCE)
 _ALONE = tuple(model for model in MODELS if " - " not in model)
 SUSPECT_BELOW = 0.5  # the other label is then the more probable one
 _STEP = re.compile(r"linear: (text|\+ [^-]+)")

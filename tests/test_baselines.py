@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ecom_pipeline.ranking.baselines import bm25_scores, words
+from ecom_pipeline.ranking.baselines import bm25_scores, habit_scores, words
 
 TEXTS = ("Hello there good man!", "It is quite windy in London", "How is the weather today?")
 
@@ -45,3 +45,12 @@ def test_chinese_is_read_by_its_characters():
 
 def test_texts_without_words_are_no_obstacle():
     assert bm25_scores(["", "mug"], ["", "..."]).tolist() == [0, 0]
+
+
+def test_habit_is_of_the_item_first_and_of_its_category_among_equals():
+    names = ("cosine", "taken_before", "category_taken_before")
+    often, category, never, unknown = habit_scores(
+        names, np.array([[0, 0.01, 0], [0, 0, 9.0], [0, 0, 0.1], [0, np.nan, np.nan]], np.float32)
+    )
+    assert often > category > never > unknown == 0
+    assert habit_scores(("cosine",), np.zeros((2, 1), np.float32)) is None

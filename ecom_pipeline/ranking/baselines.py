@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-SIMPLE = ("popularity", "text_similarity", "bm25")
+SIMPLE = ("popularity", "text_similarity", "bm25", "taken_before")
 _WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+")
 
 
@@ -64,3 +64,18 @@ def bm25_scores(
         )
 
     return np.array([score(text, item) for text, item in zip(query, item_text, strict=True)], float)
+
+
+def habit_scores(names: Sequence[str], values: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """How often the user took the item before, and of equals how often its category; None where nobody's habits are known.
+
+    Args:
+        names: (m,) of the columns.
+        values: (n, m) what is known of each sample; `taken_before` and `category_taken_before` are logs of 1 + times.
+    """
+    if not {"taken_before", "category_taken_before"} <= set(names):
+        return None
+    columns = [names.index(name) for name in ("taken_before", "category_taken_before")]
+    known = np.nan_to_num(values[:, columns].astype(np.float64))
+    _, place = np.unique(known, axis=0, return_inverse=True)  # rows in the order of the item, then of the category
+    return place.ravel().astype(np.float64)

@@ -20,7 +20,7 @@ from ecom_pipeline.language.embeddings import sample_features
 from ecom_pipeline.language.encoder import Encoder, Text
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import Texts, read_texts
-from ecom_pipeline.ranking.baselines import SIMPLE, bm25_scores
+from ecom_pipeline.ranking.baselines import SIMPLE, bm25_scores, habit_scores
 from ecom_pipeline.ranking.design import Learning
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.kept_rows import keep_rows
@@ -180,6 +180,9 @@ def judge(
         "bm25": bm25_scores(samples.context_text, samples.item_text)[None],
         **others,
     }
+    habit = habit_scores(features.names, features.match)
+    if habit is not None:
+        scores["taken_before"] = habit[None]
     compared = [(WEIGHTED, UNWEIGHTED), *((WEIGHTED, simple) for simple in SIMPLE)]
     compared += [(other, model) for other in others for model in (*SIMPLE, UNWEIGHTED)]
     judged = _judged(samples)
