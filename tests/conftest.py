@@ -18,7 +18,10 @@ hypothesis.settings.load_profile("house")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, the finished run and what a file makes once are made by one of them."""
+    """Asks pytest-xdist to make the finished run, and what a file makes once, in one worker.
+
+    pytest-xdist 3.8 does not hear it under pytest 9.2, so each worker makes them for itself: slower, not wrong.
+    """
     for item in items:
         file = item.path.stem
         item.add_marker(pytest.mark.xdist_group("finished" if "finished" in item.fixturenames else file))
