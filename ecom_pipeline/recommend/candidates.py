@@ -96,9 +96,7 @@ def retrieve(
     for rows in visits.blocks(max(8, min(512, CELLS // max(acts.n_items, 1)))):
         yield (
             rows,
-            _Part(acts, index, catalogue, visits.only(np.arange(len(visits))[rows]), recent, week, prices).candidates(
-                retrieval
-            ),
+            _Part(acts, index, catalogue, visits.only(rows), recent, week, prices).candidates(retrieval),
         )
 
 
@@ -123,6 +121,8 @@ class _Part:
         self.past, self.age = past, (visits.day[self.visit] - past.day).astype(np.float32)
         self.weight = index.weights(past, visits.day[self.visit])
         key = self.visit * acts.n_items + past.item
+        days = np.unique(self.visit * (1 << 20) + past.day)
+        self.n_visits = np.maximum(np.bincount(days >> 20, minlength=len(visits)), 1).astype(np.float32)
         self.start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]]) if len(key) else np.empty(0, np.int64)
         self.of, self.item = self.visit[self.start], past.item[self.start]  # of each distinct (visit, item)
         self.pair_weight = self._sum(self.weight)
@@ -199,14 +199,14 @@ class _Part:
         between = (first - last) / np.maximum(n_days - 1, 1)
         usual = self.index.usual_gap[item]
         expected = np.where(n_days > 1, (between * (n_days - 1) + usual) / np.maximum(n_days, 1), usual)
-        visits, total = self._n_visits(), np.maximum(np.bincount(self.visit, self.weight, len(self.visits)), 1e-9)
+        total = np.maximum(np.bincount(self.visit, self.weight, len(self.visits)), 1e-9)
         weight = of_pair(self.pair_weight, 0)
         return {
             "own_days": n_days,
             "own_acts": of_pair(self._sum(self.past.n_acts.sum(1)), 0),
             "own_weight": weight,
             "own_weight_share": weight / total[visit],
-            "own_visit_share": n_days / np.maximum(visits, 1)[visit],
+            "own_visit_share": n_days / self.n_visits[visit],
             "own_recent": of_pair(self._sum((self.age <= RECENT).astype(np.float32)), 0),
             "own_season": of_pair(self._sum((self.age <= SEASON).astype(np.float32)), 0),
             "own_age": last,
@@ -237,15 +237,11 @@ class _Part:
             "price_from_usual": price - usual[visit],
         }
 
-    def _n_visits(self) -> NDArray:
-        days = np.unique(self.visit * (1 << 20) + self.past.day)
-        return np.bincount(days >> 20, minlength=len(self.visits)).astype(np.float32)
-
     def _user_columns(self, visit: Ints) -> dict[str, NDArray]:
         """Of the user: size, rhythm, and taste for the new."""
         n_rows = np.bincount(self.visit, minlength=len(self.visits)).astype(np.float32)
         n_pairs = np.bincount(self.of, minlength=len(self.visits)).astype(np.float32)
-        n_visits = np.maximum(self._n_visits(), 1)
+        n_visits = self.n_visits
         last, first = np.full(len(self.visits), np.inf), np.zeros(len(self.visits))
         np.minimum.at(last, self.visit, self.age)
         np.maximum.at(first, self.visit, self.age)
@@ -268,8 +264,8 @@ class _Part:
         weight = np.bincount(cell, self.weight, size).reshape(shape)
         recent = np.bincount(cell[self.age <= RECENT], minlength=size).reshape(shape)
         total = np.maximum(weight.sum(1), 1e-9)
-        sold = {int(day): np.bincount(code, self.recent[row], n) for row, day in enumerate(self.visits.day)}
-        in_class = np.stack([sold[int(day)] for day in self.visits.day])
+        _, row, of_day = np.unique(self.visits.day, return_index=True, return_inverse=True)
+        in_class = np.stack([np.bincount(code, self.recent[one], n) for one in row])[of_day]
         own_code = code[item]
         share = weight[visit, own_code] / total[visit]
         within = self.recent[visit, item] / (in_class[visit, own_code] + 1)

@@ -49,7 +49,7 @@ class Truth:
         known = acts.before(day)
         had = np.unique(known.user * acts.n_items + known.item)
         at, item = acts.taken(visits)
-        new = ~_among(visits.user[at] * acts.n_items + item, had)
+        new = ~np.isin(visits.user[at] * acts.n_items + item, had)
         takings = np.bincount(known.item, minlength=acts.n_items)
         order = np.argsort(-takings, kind="stable")
         popular = np.zeros(acts.n_items, bool)
@@ -60,7 +60,7 @@ class Truth:
 
 def split_lists(top: Ints, truth: Truth, n_items: int, k: int) -> tuple[Ints, Ints]:
     """(v, k) what of a long list the user had before, and what is new to him, each in the list's order; -1 fills up."""
-    owned = _among(truth.visits.user[:, None] * n_items + np.maximum(top, 0), truth.had) & (top >= 0)
+    owned = np.isin(truth.visits.user[:, None] * n_items + np.maximum(top, 0), truth.had) & (top >= 0)
     return _packed(top, owned, k), _packed(top, ~owned & (top >= 0), k)
 
 
@@ -175,13 +175,6 @@ def _interval(value: Floats, place: Ints, draws: NDArray[np.float32]) -> tuple[f
     means = (draws @ total) / np.maximum(draws @ count, 1e-9)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(value.mean()), float(min(low, value.mean())), float(max(high, value.mean()))
-
-
-def _among(key: NDArray, ordered: Ints) -> NDArray[np.bool_]:
-    if not len(ordered):
-        return np.zeros(np.shape(key), bool)
-    place = np.minimum(np.searchsorted(ordered, key), len(ordered) - 1)
-    return ordered[place] == key
 
 
 def _packed(top: Ints, kept: NDArray[np.bool_], k: int) -> Ints:

@@ -52,7 +52,7 @@ class Visits:
     def __len__(self) -> int:
         return len(self.user)
 
-    def only(self, rows: NDArray) -> "Visits":
+    def only(self, rows: NDArray | slice) -> "Visits":
         """Some of them."""
         return Visits(self.user[rows], self.day[rows])
 

@@ -97,10 +97,10 @@ class Learner:
         wanted, rows, folds = self.choice.pilot_rows, [], []
         for start in range(0, n, 256):
             part = visits.only(np.sort(order[start : start + 256]))
-            for _, found in self.candidates(part, period.first):
+            for block, found in self.candidates(part, period.first):
                 rows.append(found)
-                folds.append(self.folds[part.user[_]][found.visit])
-                per_visit.append(len(found) / max(_.stop - _.start, 1))
+                folds.append(self.folds[part.user[block]][found.visit])
+                per_visit.append(len(found) / max(block.stop - block.start, 1))
             if sum(map(len, rows)) >= wanted:
                 break
         in_all = float(np.mean(per_visit)) * sum(len(self.visits(one)) for one in origins[0].train)

@@ -156,7 +156,6 @@ def similar_items(acts: Interactions, index: Index, *, top: int) -> pd.DataFrame
 
 def _described(rows: Candidates, score: Floats, pool: Ints, user: Ints) -> pd.DataFrame:
     """The pool as rows, with the channel that speaks loudest: own history, then who took what, then text, then all."""
-    place = {}
     table = np.full((len(user), int(rows.item.max(initial=0)) + 1), -1, np.int64)
     table[rows.visit, rows.item] = np.arange(len(rows))
     visit, rank = np.nonzero(pool >= 0)

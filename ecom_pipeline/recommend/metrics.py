@@ -29,12 +29,8 @@ def top_items(visit: Ints, item: Ints, score: Floats, *, n_visits: int, k: int) 
 
 def hits(top: Ints, visit: Ints, item: Ints, n_items: int) -> NDArray[np.bool_]:
     """(v, k) whether each listed item is among the (visit, item) pairs that were taken."""
-    taken = np.sort(visit * n_items + item)
     key = np.arange(len(top))[:, None] * n_items + top
-    if not len(taken):
-        return np.zeros(top.shape, bool)
-    place = np.minimum(np.searchsorted(taken, key), len(taken) - 1)
-    return (taken[place] == key) & (top >= 0)
+    return np.isin(key, visit * n_items + item) & (top >= 0)
 
 
 def ndcg(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:

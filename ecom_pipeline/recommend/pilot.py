@@ -5,6 +5,7 @@ On the floor above `candidates`. Rows are judged by a pilot that did not see the
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +108,6 @@ def design(known: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float
 
 def user_folds(user_ids: NDArray) -> Ints:
     """(users,) the fold of each user: a hash of the id, so that a new user moves nobody."""
-    from zlib import crc32
-
     return np.array([crc32(str(user).encode()) % N_FOLDS for user in user_ids], np.int64)
 
 

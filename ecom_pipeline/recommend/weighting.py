@@ -12,7 +12,6 @@ from ecom_pipeline.recommend.interactions import KINDS, Interactions
 
 Floats = NDArray[np.float32]
 AGE_FORMS = ("none", "exponential", "hyperbolic", "square_root")
-EVIDENCE = ("none", "behaviour", "text")
 
 
 @dataclass(frozen=True, slots=True)
