@@ -1,0 +1,42 @@
+"""Every relation in the warehouse: its key, its columns, their units and ranges; and one validator.
+
+The lowest floor beside `errors`: everything else reads what a column may hold from here.
+"""
+
+from ecom_pipeline.schema.figures import EVALUATION, IMPORTANCE_BENCHMARK
+from ecom_pipeline.schema.relation import Column, Relation, Violation, violations
+from ecom_pipeline.schema.samples import (
+    EMBEDDINGS,
+    FOLD_PREDICTIONS,
+    IMAGE_EMBEDDINGS,
+    IMPORTANCE_WEIGHTS,
+    LABEL_SUSPICIONS,
+    SAMPLE_ATTRIBUTES,
+    SAMPLE_VALUES,
+    TRAINING_SAMPLES,
+    WEIGHTING_TRIALS,
+)
+from ecom_pipeline.schema.shop import ACTIONS, CLEANED_INTERACTIONS, ITEMS, JUDGMENTS, REJECTED_ROWS, SPLITS
+
+__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "violations"]
+
+RELATIONS = {
+    relation.name: relation
+    for relation in (
+        ITEMS,
+        CLEANED_INTERACTIONS,
+        JUDGMENTS,
+        REJECTED_ROWS,
+        TRAINING_SAMPLES,
+        EMBEDDINGS,
+        IMAGE_EMBEDDINGS,
+        SAMPLE_ATTRIBUTES,
+        FOLD_PREDICTIONS,
+        LABEL_SUSPICIONS,
+        SAMPLE_VALUES,
+        WEIGHTING_TRIALS,
+        IMPORTANCE_WEIGHTS,
+        EVALUATION,
+        IMPORTANCE_BENCHMARK,
+    )
+}

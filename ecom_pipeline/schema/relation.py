@@ -1,0 +1,122 @@
+"""What a relation of the warehouse is: its key, its columns, their units and ranges; and one validator."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its SQL type, what it means, and what it may hold."""
+
+    name: str
+    type: str
+    meaning: str
+    required: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def violation(self) -> str | None:
+        """The SQL condition that is true for a row which breaks this column's promise, or None."""
+        broken = []
+        if self.required:
+            broken.append(f"{self.name} is null")
+        if self.type == "DOUBLE":
+            broken.append(f"not isfinite({self.name})")
+        if self.minimum is not None:
+            broken.append(f"{self.name} < {self.minimum}")
+        if self.maximum is not None:
+            broken.append(f"{self.name} > {self.maximum}")
+        if self.choices:
+            broken.append(f"{self.name} not in ({', '.join(repr(choice) for choice in self.choices)})")
+        return " or ".join(f"coalesce({condition}, false)" for condition in broken) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One relation: what a row is, what identifies it, and its columns in order."""
+
+    name: str
+    row: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    may_be_empty: bool = field(default=False)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+    def create(self, db: DuckDBPyConnection) -> None:
+        """Make the relation if it is absent."""
+        columns = ", ".join(f"{column.name} {column.type}" for column in self.columns)
+        db.execute(f"create table if not exists {self.name} ({columns})")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise of a relation that rows break, how many, and the first of them."""
+
+    promise: str
+    n_rows: int
+    first: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.n_rows} rows; first: {self.first}"
+
+
+def violations(db: DuckDBPyConnection, relation: Relation) -> list[Violation]:
+    """What a relation promises and rows of it break: nulls, ranges, choices, repeated keys.
+
+    Args:
+        db: a connection to the warehouse that holds the relation.
+        relation: what must hold.
+
+    Returns:
+        One entry a promise, whether broken (n_rows > 0) or kept (n_rows = 0).
+
+    Cost: one scan for all columns, one aggregation for the key.
+    """
+    promises = {f"{column.name} {_promise(column)}": column.violation() for column in relation.columns}
+    counted = {promise: condition for promise, condition in promises.items() if condition}
+    counts = ", ".join(f"count(*) filter (where {condition})" for condition in counted.values())
+    found = list(_row(db, f"select {counts} from {relation.name}")) if counted else []
+    result = [
+        Violation(promise, n, _first(db, relation, condition) if n else "")
+        for (promise, condition), n in zip(counted.items(), found, strict=True)
+    ]
+    key = ", ".join(relation.key)
+    (n_repeated,) = _row(db, f"select count(*) - count(distinct row({key})) from {relation.name}")
+    repeated = f"row({key}) in (select row({key}) from {relation.name} group by {key} having count(*) > 1)"
+    first = _first(db, relation, repeated) if n_repeated else ""
+    return [*result, Violation(f"({key}) is unique", n_repeated, first)]
+
+
+def _promise(column: Column) -> str:
+    words = ["is present"] if column.required else []
+    if column.minimum is not None or column.maximum is not None:
+        low = "-inf" if column.minimum is None else f"{column.minimum:g}"
+        high = "inf" if column.maximum is None else f"{column.maximum:g}"
+        words.append(f"lies in [{low}, {high}]")
+    if column.choices:
+        words.append(f"is one of {', '.join(column.choices)}")
+    return " and ".join(words) or "is finite"
+
+
+def _row(db: DuckDBPyConnection, query: str) -> tuple:
+    row = db.execute(query).fetchone()
+    assert row is not None, "an aggregate without grouping has one row"
+    return row
+
+
+def _first(db: DuckDBPyConnection, relation: Relation, condition: str) -> str:
+    shown = ", ".join(dict.fromkeys([*relation.key, *(c.name for c in relation.columns if c.name in condition)]))
+    row = db.execute(f"select {shown} from {relation.name} where {condition} limit 1").fetchone() or ()
+    return ", ".join(f"{name} {value!r}" for name, value in zip(shown.split(", "), row, strict=True))
+
+
+def text(name: str, meaning: str, required: bool = True, choices: Iterable[str] = ()) -> Column:
+    """A column of texts."""
+    return Column(name, "VARCHAR", meaning, required, choices=tuple(choices))

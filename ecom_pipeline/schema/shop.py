@@ -1,0 +1,78 @@
+"""What the shop has and what its people did: rows that passed the rules, and those that did not."""
+
+from ecom_pipeline.schema.relation import Column, Relation, text
+
+ACTIONS = ("impression", "click", "cart", "purchase", "review", "return")
+SPLITS = ("train", "validation", "test")
+
+ITEMS = Relation(
+    "items",
+    "item of the catalogue that passed the rules",
+    ("item_id",),
+    (
+        text("item_id", "the shop's id"),
+        text("title", "what the item is called"),
+        text("description", "free text", required=False),
+        text("brand", "who makes it", required=False),
+        text("category", "path, parts joined by ' > '", required=False),
+        Column("price", "DOUBLE", "in `currency`", False, minimum=0),
+        text("currency", "ISO 4217", required=False),
+        text("image_uri", "where a picture lies", required=False),
+        text("attributes", "JSON of the columns that we do not know", required=False),
+        text("item_text", "what the language model reads"),
+    ),
+)
+
+CLEANED_INTERACTIONS = Relation(
+    "cleaned_interactions",
+    "event that passed the rules",
+    ("event_id",),
+    (
+        text("event_id", "the source's id, or a hash of the row's content"),
+        Column("occurred_at", "TIMESTAMP", "UTC"),
+        Column("day", "DATE", "UTC day of occurred_at: the partition"),
+        text("user_id", "keyed hash, never the raw id", required=False),
+        text("session_id", "keyed hash, never the raw id", required=False),
+        text("action", "what the user did", choices=ACTIONS),
+        text("item_id", "in `items`"),
+        text("query", "null for browsing and recommendation", required=False),
+        Column("position", "INTEGER", "rank at which the item was shown", False, minimum=1),
+        Column("propensity", "DOUBLE", "logged probability of showing the item", False, minimum=0, maximum=1),
+        Column("rating", "DOUBLE", "of a review, in stars", False, minimum=1, maximum=5),
+        Column("quantity", "DOUBLE", "pieces", False, minimum=0),
+        Column("price", "DOUBLE", "for one piece", False, minimum=0),
+        text("return_of", "for a return: event_id of the purchase", required=False),
+        text("attributes", "JSON of the columns that we do not know", required=False),
+    ),
+    may_be_empty=True,
+)
+
+JUDGMENTS = Relation(
+    "judgments",
+    "judged (query, item) pair that passed the rules",
+    ("query_id", "item_id"),
+    (
+        text("query_id", "the source's id, or a hash of the query"),
+        text("query", "what was asked"),
+        text("item_id", "in `items`"),
+        Column("relevance", "DOUBLE", "judged grade, higher is better", minimum=0),
+        Column("rater_std", "DOUBLE", "disagreement of the raters, in grades", False, minimum=0),
+        text("split", "given by the source", required=False, choices=SPLITS),
+    ),
+    may_be_empty=True,
+)
+
+REJECTED_ROWS = Relation(
+    "rejected_rows",
+    "row that broke a rule",
+    ("source", "row_number"),
+    (
+        text("source", "which table of the source", choices=("items", "events", "judgments")),
+        Column("row_number", "BIGINT", "place in the source's table, from 1", minimum=1),
+        text("rule", "the first rule that the row broke"),
+        text("reason", "what must hold, and what the row had"),
+        text("raw", "JSON of the row as it came; ids of users and sessions hashed"),
+        Column("day", "DATE", "UTC day of an event; null where it has none", False),
+    ),
+    may_be_empty=True,
+)
