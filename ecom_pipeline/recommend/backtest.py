@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ecom_pipeline import schema
 from ecom_pipeline.recommend.baselines import EASE, ITEM_KNN, OWN, OWN_BY_AGE, POPULAR, TIFU, baseline_scores, tuned
 from ecom_pipeline.recommend.candidates import CHANNELS, Catalogue, Retrieval
 from ecom_pipeline.recommend.evaluation import (
@@ -35,6 +36,10 @@ CHOSEN, TWIN = "weighted and chosen", "unweighted twin"
 DIFFERENCE = f"{CHOSEN} - {TWIN}"
 BASELINES = (POPULAR, OWN, OWN_BY_AGE, ITEM_KNN, EASE, TIFU)
 SHARES = (1 / 16, 1 / 4)  # of the rows kept: how much is lost with fewer
+
+
+_COLUMNS = schema.NEXT_VISIT_EVALUATION.column_names
+NO_FIGURES = pd.DataFrame(columns=_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,4 +203,32 @@ def _coverage(found: Sequence[_Tested], n_items: int) -> pd.DataFrame:
         value = float(np.mean([len(np.unique(top[top >= 0])) / n_items for top in tops]))
         n_users = len(np.unique(np.concatenate([one.truth.visits.user for one in found])))
         rows.append((model, "all", "coverage_at_10", value, None, None, n_users))
-    return pd.DataFrame(rows, columns=["model", "slice", "metric", "value", "ci_low", "ci_high", "n_users"])
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def headline(evaluation: pd.DataFrame) -> dict[str, float]:
+    """The figures one would ask for first."""
+    rows = evaluation[(evaluation.slice == "all") & (evaluation.metric == "ndcg_at_10")].set_index("model")
+    found = {f"{name} nDCG@10": rows.value[name] for name in (CHOSEN, TWIN, DIFFERENCE) if name in rows.index}
+    if DIFFERENCE in rows.index:
+        found |= {"gain_ndcg_ci_low": rows.ci_low[DIFFERENCE], "gain_ndcg_ci_high": rows.ci_high[DIFFERENCE]}
+    return {name.replace(" ", "_"): float(value) for name, value in found.items()}
+
+
+def chosen_rows(kept: Sequence[Kept], acts: Interactions) -> pd.DataFrame:
+    """Rows of `sample_choice`: what a ranker learnt from."""
+    parts = [
+        pd.DataFrame(
+            {
+                "user_id": acts.user_ids[one.visits.user[one.rows.visit]],
+                "day": pd.to_datetime(one.visits.day[one.rows.visit], unit="D"),
+                "item_id": acts.item_ids[one.rows.item],
+                "label": one.rows.taken.astype(float),
+                "pilot_probability": one.pilot_probability,
+                "prediction_gap": np.abs(one.rows.taken - one.pilot_probability),
+                "chance": one.chance,
+            }
+        )
+        for one in kept
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=schema.SAMPLE_CHOICE.column_names)

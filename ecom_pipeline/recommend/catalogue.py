@@ -1,9 +1,10 @@
-"""What the warehouse knows of the items that are ranked: their classes, the vectors of their texts, and what is withdrawn.
+"""What the warehouse knows of a shop: what users took, and of the items their classes, texts and whether they can be had.
 
-On the floor above `learning`.
+On the floor above `candidates`.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,34 @@ from numpy.typing import NDArray
 
 from ecom_pipeline import schema
 from ecom_pipeline.recommend.candidates import Catalogue
-from ecom_pipeline.recommend.interactions import Ints
+from ecom_pipeline.recommend.interactions import Interactions, Ints, day_of, read_interactions
 
 WITHDRAWN = ("out_of_stock", "discontinued", "withdrawn")  # values of an item's `availability`
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """What users took, and of what."""
+
+    acts: Interactions
+    catalogue: Catalogue
+
+
+def read_shop(
+    db: DuckDBPyConnection, n_items: int, *, until: int | None = None, divisions: Collection[str] = ()
+) -> Shop:
+    """Interactions and the catalogue that is ranked.
+
+    Args:
+        db: a connection to the warehouse.
+        n_items: that are ranked, at most; with `until` None those that nobody took are among them where there is room.
+        until: the first day that is not read, as days since 1970; None: all days are.
+        divisions: as in `read_catalogue`.
+
+    Cost: as `read_interactions` and `read_catalogue`.
+    """
+    acts = read_interactions(db, n_items, None if until is None else day_of(until), untaken=until is None)
+    return Shop(acts, read_catalogue(db, acts.item_ids, divisions))
 
 
 def read_catalogue(db: DuckDBPyConnection, item_ids: NDArray, divisions: Collection[str] = ()) -> Catalogue:

@@ -4,11 +4,13 @@ On the floor above `retrieval`. The weights of a user's acts on an item and a da
 `Weighting.as_of`.
 """
 
+from datetime import date
+
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.recommend.interactions import Interactions, day_of
-from ecom_pipeline.recommend.retrieval import Index
+from ecom_pipeline.recommend.retrieval import UNKNOWN, Index
 from ecom_pipeline.recommend.weighting import Weighting
 from ecom_pipeline.samples import TAKEN
 
@@ -20,40 +22,37 @@ _BY_AGE = {
 }
 
 
-def build_interaction_weights(db: DuckDBPyConnection, acts: Interactions, index: Index) -> dict[str, float]:
-    """Write the relation `interaction_weights` as of the index's day.
+def build_interaction_weights(
+    db: DuckDBPyConnection, weighting: Weighting, day: int, opinions: pd.DataFrame | None
+) -> dict[str, float]:
+    """Write the relation `interaction_weights` as of a day.
 
     Args:
         db: a connection inside a transaction.
-        acts: the interactions that the index was made of.
-        index: says the weighting, the day, and what is thought of a pair; a pair outside it has the mean opinion.
+        weighting: the one to use.
+        day: acts before it are weighed.
+        opinions: as `opinions_of` gives them; None: the weighting asks for none.
 
     Returns:
         n_acts, effective_share (of the acts, by the weights).
 
     Cost: one scan, and a sort where pieces or returns count; DuckDB spills what does not fit.
     """
-    weighting, day = index.weighting, day_of(index.day)
-    opinion = "1.0"
-    joined = ""
-    if index.opinion is not None:
-        user, item = index.pairs // acts.n_items, index.pairs % acts.n_items
-        db.register(
-            "opinions",
-            pd.DataFrame({"actor": acts.user_ids[user], "item_id": acts.item_ids[item], "opinion": index.opinion}),
-        )
+    now, opinion, joined = day_of(day), "1.0", ""
+    if opinions is not None:
+        db.register("opinions", opinions)
         joined = "left join opinions using (actor, item_id)"
-        opinion = f"power(coalesce(opinion, 0.5), {weighting.evidence_strength})"
+        opinion = f"power(coalesce(opinion, {UNKNOWN}), {weighting.evidence_strength})"
     db.execute(f"""
         create or replace table interaction_weights as
         with back as (
             select return_of as event_id, max(day) as back from cleaned_interactions
-            where action = 'return' and day < '{day}' group by return_of),
+            where action = 'return' and day < '{now}' group by return_of),
         taken as (
             select event_id, coalesce(user_id, session_id) as actor, item_id, day, action, quantity
-            from cleaned_interactions where {TAKEN} and day < '{day}'),
+            from cleaned_interactions where {TAKEN} and day < '{now}'),
         factors as (
-            select event_id, {_by_age(weighting, day)} as age_factor,
+            select event_id, {_by_age(weighting, now)} as age_factor,
                 case when action = 'purchase' then 1.0 else {weighting.light_act} end as kind_factor,
                 {_by_quantity(weighting)} as quantity_factor, {_by_return(weighting)} as return_factor,
                 {opinion} as evidence_factor
@@ -68,11 +67,28 @@ def build_interaction_weights(db: DuckDBPyConnection, acts: Interactions, index:
         from valued""")
     if joined:
         db.unregister("opinions")
-    return _counts(db)
+    n, share = db.execute(
+        """select count(*), coalesce(power(sum(interaction_weight), 2) / nullif(sum(power(interaction_weight, 2)), 0)
+            / nullif(count(*), 0), 1) from interaction_weights"""
+    ).fetchall()[0]
+    return {"n_acts": n, "effective_share": share}
 
 
-def _by_age(weighting: Weighting, day: object) -> str:
-    return _BY_AGE[weighting.age_form].format(share=f"((date '{day}' - day) / {weighting.half_life})")
+def opinions_of(acts: Interactions, index: Index) -> pd.DataFrame | None:
+    """actor, item_id, opinion: how well the rest of a user's history foretells each pair, if the index was asked.
+
+    Args:
+        acts: interactions that the index was made of.
+        index: made with the weighting.
+    """
+    if index.opinion is None:
+        return None
+    user, item = index.pairs // acts.n_items, index.pairs % acts.n_items
+    return pd.DataFrame({"actor": acts.user_ids[user], "item_id": acts.item_ids[item], "opinion": index.opinion})
+
+
+def _by_age(weighting: Weighting, now: date) -> str:
+    return _BY_AGE[weighting.age_form].format(share=f"((date '{now}' - day) / {weighting.half_life})")
 
 
 _OF_THE_DAY = "over (partition by actor, item_id, day)"  # one row of `Interactions`
@@ -88,11 +104,3 @@ def _by_return(weighting: Weighting) -> str:
     if weighting.returned == 1:
         return "1.0"
     return f"case when count(back) {_OF_THE_DAY} = count(*) {_OF_THE_DAY} then {weighting.returned} else 1.0 end"
-
-
-def _counts(db: DuckDBPyConnection) -> dict[str, float]:
-    n, share = db.execute(
-        """select count(*), coalesce(power(sum(interaction_weight), 2) / nullif(sum(power(interaction_weight, 2)), 0)
-            / nullif(count(*), 0), 1) from interaction_weights"""
-    ).fetchall()[0]
-    return {"n_acts": n, "effective_share": share}

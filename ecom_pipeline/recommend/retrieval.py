@@ -19,6 +19,7 @@ DENSE = 150_000_000  # cells of a users x items matrix that is kept: 0.6 GB
 NEIGHBOURS = 200  # kept of each item, where the ridge model is too large
 SHRINKAGE = 10.0  # users that are added to a co-occurrence before it is believed
 RIDGE = 300.0  # of the item-item model
+UNKNOWN = 0.5  # opinion of a pair of which nothing is known: the mean rank share
 SMOOTHING = 5.0  # pairs of the whole shop that are added to an item's own rate of repetition
 
 
@@ -185,7 +186,7 @@ class Index:
         opinion = _opinion(plain, pairs, weighting.evidence, text)
         if opinion is not None:
             plain = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day, opinion[pair])), acts)
-        n_users, share, gap = _repetition(known, pairs, pair, acts.n_items)
+        n_users, share, gap = repetition(known)
         return cls(day, weighting, item_item(plain), opinion, pairs, n_users, share, gap, text)
 
     def weights(self, acts: Interactions, day: NDArray) -> Floats:
@@ -194,7 +195,7 @@ class Index:
             return self.weighting.as_of(acts, day)
         key = acts.user * acts.n_items + acts.item
         place = np.minimum(np.searchsorted(self.pairs, key), len(self.pairs) - 1)
-        opinion = np.where(self.pairs[place] == key, self.opinion[place], np.float32(0.5))
+        opinion = np.where(self.pairs[place] == key, self.opinion[place], np.float32(UNKNOWN))
         return self.weighting.as_of(acts, day, opinion)
 
 
@@ -223,8 +224,13 @@ def _opinion(matrix: sparse.csr_matrix, pairs: Ints, evidence: str, text: Floats
     return rank_share(found)
 
 
-def _repetition(known: Interactions, pairs: Ints, pair: Ints, n_items: int) -> tuple[Ints, Floats, Floats]:
-    """How many took each item, who of them took it again, and after how many days."""
+def repetition(known: Interactions) -> tuple[Ints, Floats, Floats]:
+    """(items,) how many took each item; who of them took it again; and after how many days, on average.
+
+    The last two are drawn to the shop's figures where few took the item.
+    """
+    n_items = known.n_items
+    pairs, pair = np.unique(known.user * n_items + known.item, return_inverse=True)
     item = pairs % n_items
     n_days = np.bincount(pair, minlength=len(pairs))
     first, last = np.full(len(pairs), np.iinfo(np.int64).max), np.zeros(len(pairs), np.int64)

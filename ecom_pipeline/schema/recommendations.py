@@ -14,6 +14,7 @@ LEARNING_PERIODS = Relation(
         Column("first_day", "DATE", "UTC"),
         Column("last_day", "DATE", "UTC"),
         Column("n_visits", "BIGINT", "days of users with a history, on which they took something", minimum=0),
+        Column("n_items", "BIGINT", "that are ranked, at most: those taken most", minimum=1),
         text("content", "hash of all that was taken until the last day, of its items' words, and of how they are read"),
     ),
     may_be_empty=True,
