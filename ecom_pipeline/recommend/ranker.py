@@ -149,21 +149,30 @@ def fit_ranker(
     trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(pilot))}]
     best, trees, started = trials[0]["ndcg"], "", monotonic()
     for leaves in search.leaves if 0 < label.sum() < len(label) else ():
-        booster = _boost(known, label, weight, leaves, search)
-        for rounds in search.rounds:
-            score = booster.predict(validation.rows.known, raw_score=True, num_iteration=rounds) + offset
-            trials.append({"kind": "trees", "leaves": leaves, "rounds": rounds, "ndcg": _mean(validation.ndcg(score))})
-            if trials[-1]["ndcg"] > best:
-                best, trees = trials[-1]["ndcg"], booster.model_to_string(num_iteration=rounds)
+        booster, found = _boost(known, label, weight, leaves, search, validation, offset)
+        trials += [{"kind": "trees", "leaves": leaves, "rounds": n, "ndcg": quality} for n, quality in found.items()]
+        rounds = max(found, key=found.__getitem__)
+        if found[rounds] > best:
+            best, trees = found[rounds], booster.model_to_string(num_iteration=rounds)
     log.info("%d rows; validation nDCG@10 %.4f (linear %.4f)", len(label), best, trials[0]["ndcg"])
     return Ranker(chooser, trees, tuple(trials), len(label), monotonic() - started)
 
 
-def _boost(known: NDArray, label: NDArray, weight: Floats | None, leaves: int, search: TreeSearch):
+def _boost(
+    known: NDArray,
+    label: NDArray,
+    weight: Floats | None,
+    leaves: int,
+    search: TreeSearch,
+    validation: Asked,
+    offset: Floats,
+):
+    """A booster, and validation nDCG@10 by number of trees; judged while it grows, as its bins are at hand then."""
     import lightgbm
 
     settings = {
         "objective": "binary",
+        "metric": "None",
         "learning_rate": search.learning_rate,
         "num_leaves": leaves,
         "min_data_in_leaf": min(search.min_rows, max(1, len(label) // 50)),
@@ -176,7 +185,19 @@ def _boost(known: NDArray, label: NDArray, weight: Floats | None, leaves: int, s
         "verbose": -1,
     }
     data = lightgbm.Dataset(known, label.astype(np.float32), weight=weight, params={"verbose": -1})
-    return lightgbm.train(settings, data, max(search.rounds))
+    judged = data.create_valid(validation.rows.known, validation.rows.taken.astype(np.float32))
+    found: dict[int, float] = {}
+    counted = iter(range(1, max(search.rounds) + 1))
+
+    def judge(probability: Floats, _) -> list:
+        n = next(counted)
+        if n in search.rounds:
+            clipped = np.clip(probability, 1e-15, 1 - 1e-15)
+            found[n] = _mean(validation.ndcg(np.log(clipped) - np.log1p(-clipped) + offset))
+        return []
+
+    booster = lightgbm.train(settings, data, max(search.rounds), valid_sets=[judged], feval=judge)
+    return booster, found
 
 
 def _mean(by_visit: Sequence[float] | Floats) -> float:
