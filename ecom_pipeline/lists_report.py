@@ -4,6 +4,7 @@ On the floor of `report`.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
+from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend.backtest import BASELINES, CHOSEN, DIFFERENCE, TWIN
 from ecom_pipeline.recommend.lists import NEW_VISITOR
 from ecom_pipeline.recommend.trials import chosen_weighting
@@ -136,6 +138,35 @@ def list_of(db: DuckDBPyConnection, user_id: str, n: int) -> pd.DataFrame:
         """select rank, item_id, title, score, channel, reason from recommendations join items using (item_id)
         where user_id = ? and rank <= ? order by rank""",
         [user_id, n],
+    ).df()
+
+
+def known_user(db: DuckDBPyConnection, names: Sequence[str]) -> str | None:
+    """The first of some ids that has a list."""
+    rows = db.execute("select distinct user_id from recommendations where list_contains(?, user_id)", [list(names)])
+    found = {user for (user,) in rows.fetchall()}
+    return next((name for name in names if name in found), None)
+
+
+def alike(db: DuckDBPyConnection, item_id: str, n: int) -> tuple[str, pd.DataFrame]:
+    """An item's title, and what is like it: rank, item_id, title, score, reason.
+
+    Raises:
+        InputError: if the catalogue has no such item.
+    """
+    title = db.execute("select title from items where item_id = ?", [item_id]).fetchone()
+    if title is None:
+        (n_items,) = db.execute("select count(*) from items").fetchall()[0]
+        raise InputError(
+            f"--item: 1 id is unknown: {item_id!r}. It must be an item_id of the catalogue, which has {n_items:,} items: "
+            "look it up in the relation items, or in rejected_rows."
+        )
+    return title[0], db.execute(
+        """select rank, similar_item_id as item_id, title, score,
+            case channel when 'together' then 'taken by the same users' else 'its words are alike' end as reason
+        from similar_items as s join items as i on i.item_id = similar_item_id
+        where s.item_id = ? and rank <= ? order by rank""",
+        [item_id, n],
     ).df()
 
 

@@ -1,11 +1,13 @@
 """Commands that read what a run has made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
+from ecom_pipeline.errors import InputError
 
 
 @app.command()
@@ -15,6 +17,45 @@ def report(home: HomeOption = DEFAULT_HOME) -> None:
     from ecom_pipeline import definitions
 
     tell(definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"])
+
+
+@app.command()
+def recommend(
+    home: HomeOption = DEFAULT_HOME,
+    user: Annotated[
+        str, typer.Option(help="The shop's id of a user, or its hash: what to show on the next visit.")
+    ] = "",
+    item: Annotated[str, typer.Option(help="An item_id: what is like it.")] = "",
+    top: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
+) -> None:
+    """Print a user's list for the next visit with reasons, or the items that are like an item."""
+    from ecom_pipeline import lists_report
+
+    if bool(user) == bool(item):
+        raise InputError(
+            f"recommend: {2 if user else 0} of --user and --item are given; first: {user!r}. Exactly 1 must be: say whose "
+            "list, or which item's."
+        )
+    with finished(home, "similar_items" if item else "recommendations") as db:
+        if item:
+            title, rows = lists_report.alike(db, item, top)
+            print(f"{title} ({item}): {len(rows)} items are like it")
+        else:
+            rows = _list_of(db, user, top)
+    for row in rows.itertuples():
+        print(f"{row.rank:>4}  {row.score:.3f}  {row.item_id:<14} {row.title[:60]:<60}  {row.reason}")
+
+
+def _list_of(db: Any, user: str, top: int) -> pd.DataFrame:
+    from ecom_pipeline import definitions, lists_report
+    from ecom_pipeline.recommend.lists import NEW_VISITOR
+    from ecom_pipeline.sources.source import keyed_hash
+
+    hashed = keyed_hash(user, definitions.hash_key_of(definitions.RESOURCES["home"]))
+    found = lists_report.known_user(db, [hashed, user])
+    if found is None:
+        print(f"{user!r} took nothing that can be learnt from, so this is what new visitors are shown")
+    return lists_report.list_of(db, found or NEW_VISITOR, top)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from ecom_pipeline.importance.selection import most_certain
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
-from ecom_pipeline.recommend.retrieval import Index, ItemItem, Neighbours, history_value
+from ecom_pipeline.recommend.retrieval import ItemItem, Neighbours, evidence, history_value
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
@@ -154,18 +154,15 @@ def _figures(
     at, item = acts.taken(visits)
     n_taken = np.bincount(at, minlength=len(visits))
     found = np.empty((len(tried), len(BLENDS), len(visits)))
-    opinions = {
-        kind: Index.fit(acts, day, weighting=Weighting(evidence=kind, evidence_strength=1.0), text=text)
-        for kind in {one.evidence for one in tried} - {"none"}
-    }
-    for number, weighting in enumerate(tried):
-        index = opinions.get(weighting.evidence)
-        opinion = (
-            None
-            if index is None
-            else index.opinion[np.searchsorted(index.pairs, known.user * acts.n_items + known.item)]
+    pairs, pair = np.unique(known.user * acts.n_items + known.item, return_inverse=True)
+    opinions = {}
+    for kind in {one.evidence for one in tried}:
+        asked = evidence(
+            known, pairs, pair, day=day, weighting=Weighting(evidence=kind, evidence_strength=1.0), text=text
         )
-        weight = weighting.as_of(known, day, opinion)
+        opinions[kind] = None if asked is None else asked[pair]
+    for number, weighting in enumerate(tried):
+        weight = weighting.as_of(known, day, opinions[weighting.evidence])
         matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=shape)
         found[number] = _blended(matrix, together, visits, (at, item, n_taken))
     return found
