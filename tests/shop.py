@@ -68,6 +68,7 @@ ops:
   weighting_trials: {config: {n_components: 30, n_trials: 12}}
   fine_tuned_model:
     config: {estimator: oof_confidence, learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}
+  learning_periods: {config: {length: 2, n_train: 1, n_test: 2}}
   interaction_trials: {config: {n_trials: 3}}
   ranker: {config: {n_rows: 400, n_visits: 200, leaves: [7], rounds: [20]}}
 """
@@ -140,7 +141,6 @@ def make_events(items: list[dict], draw: random.Random) -> list[dict]:
             query = draw.choice(SEARCHES).format(*wanted) if user % 3 == 0 else ""
             for position, item in enumerate(draw.sample(items, 12), 1):
                 seen = {
-                    "query": query,
                     "event_id": f"e{len(rows)}",
                     "occurred_at": at.isoformat(),
                     "user_id": f"person-{user}",
@@ -149,6 +149,7 @@ def make_events(items: list[dict], draw: random.Random) -> list[dict]:
                     "item_id": item["item_id"],
                     "position": position,
                     "propensity": 0.5,
+                    "query": query,
                 }
                 rows.append(seen)
                 if item["category"].split(" > ")[1] in wanted:
@@ -279,6 +280,16 @@ def make_shop(folder: Path) -> Shop:
     for name, rows in (("items", items), ("events", events), ("judgments", judgments)):
         write_csv(made.folder / f"{name}.csv", rows)
     return made
+
+
+def make_purchases(shop: Shop, folder: Path) -> None:
+    """Write a shop into an empty folder that knows of purchases and nothing else: what was clicked without a query."""
+    with (shop.folder / "events.csv").open(encoding="utf-8") as file:
+        clicks = [row for row in csv.DictReader(file) if row["action"] == "click" and not row["query"]]
+    names = ("event_id", "occurred_at", "user_id", "item_id")
+    bought = [{**{name: row[name] for name in names}, "action": "purchase"} for row in clicks]
+    write_csv(folder / "events.csv", bought)
+    (folder / "items.csv").write_text((shop.folder / "items.csv").read_text())
 
 
 def ecom(*arguments: object, home: Path, check: bool = False) -> subprocess.CompletedProcess[str]:

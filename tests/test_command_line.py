@@ -33,13 +33,51 @@ def test_suspects_are_mostly_the_planted_ones(finished, shop, tmp_path):
     assert sum(planted) >= 10
 
 
+def test_what_to_have_judged_next_is_what_models_are_least_sure_of_and_says_what_nobody_judged(finished, tmp_path):
+    table = tmp_path / "ask.csv"
+    ecom("suspects", "--ask", "--top", 400, "--csv", table, home=finished.home, check=True)
+    found = pd.read_csv(table)
+    assert found.expected_gap.is_monotonic_decreasing
+    assert found.expected_gap.to_numpy() == pytest.approx(2 * found.oof_score * (1 - found.oof_score))
+    assert set(found.judged) == {True, False}
+    told = ecom("suspects", "--ask", "--top", 400, home=finished.home, check=True).stdout
+    assert told.count("  not judged\n") == (~found.judged).sum()
+    assert "what to have judged next" in ecom("suspects", "--help", home=finished.home, check=True).stdout
+
+
+def test_a_user_and_an_item_have_lists_and_one_must_be_named(finished):
+    def told(*options):
+        return ecom("recommend", *options, home=finished.home)
+
+    own, new = told("--user", "person-1", "--top", 5), told("--user", "nobody", "--top", 5)
+    assert len(own.stdout.splitlines()) == 5
+    assert "is what new visitors are shown" in new.stdout
+    assert len(new.stdout.splitlines()) == 6
+    assert told("--item", "i0-0-0").stdout.startswith(
+        "red ceramic coffee mug with handle (i0-0-0): 10 items are like it"
+    )
+    for wrong, words in (
+        (("--item", "no-such"), "--item: 1 id is unknown: 'no-such'"),
+        ((), "0 of --user and --item are given"),
+        (("--user", "person-1", "--item", "i0-0-0"), "2 of --user and --item are given"),
+    ):
+        refused = told(*wrong)
+        assert refused.returncode == 2
+        assert words in refused.stderr
+
+
 def test_weights_are_exported_with_the_ids_of_the_pairs(finished, tmp_path):
     path = tmp_path / "weights.parquet"
     told = ecom("weights", "--export", path, home=finished.home, check=True).stdout
-    found = pd.read_parquet(path)
+    found, beside = pd.read_parquet(path), tmp_path / "weights-interactions.parquet"
     assert {"sample_id", "sample_weight", "group_id", "item_id"} <= set(found.columns)
     assert found.sample_weight.mean() == pytest.approx(1)
-    assert told == f"{len(found)} weights of oof_confidence: {path}\n"  # what the model was trained with
+    acts = pd.read_parquet(beside)
+    assert {"event_id", "user_id", "item_id", "day", "action", "interaction_weight"} <= set(acts.columns)
+    assert acts.interaction_weight.mean() == pytest.approx(1)
+    assert told == (  # what the model was trained with, and what lists are
+        f"{len(found)} weights of oof_confidence: {path}\n{len(acts)} weights of past acts: {beside}\n"
+    )
 
 
 def test_another_estimators_weights_are_exported_by_its_name(finished, tmp_path):

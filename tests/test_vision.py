@@ -154,7 +154,7 @@ def test_pictures_are_like_those_of_what_a_user_took_before_where_the_item_is(pi
     warehouse, _ = pictured
     rows = warehouse.read(
         "select label, image_similarity from training_samples join sample_attributes using (sample_id) "
-        "where origin = 'browse' and image_similarity is not null"
+        "where origin = 'search' and image_similarity is not null"
     )
     assert len(rows) > 100
     assert rows[rows.label == 1].image_similarity.mean() > rows[rows.label == 0].image_similarity.mean()

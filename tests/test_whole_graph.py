@@ -4,7 +4,7 @@ import shutil
 import duckdb
 import numpy as np
 import pytest
-from shop import HEAD_ALONE, ecom
+from shop import ecom, make_purchases
 from sklearn.metrics import roc_auc_score
 
 from ecom_pipeline import schema
@@ -108,15 +108,31 @@ def test_a_second_run_makes_nothing(finished, config):
     assert result.stdout == finished.output
 
 
-def test_a_new_day_cleans_that_day_alone(finished, shop, tmp_path):
-    home, folder, config = tmp_path / "home", tmp_path / "shop", tmp_path / "config.yaml"
+def test_a_new_day_is_cleaned_alone_and_lists_are_made_for_the_next_with_nothing_learnt_anew(
+    finished, shop, config, tmp_path
+):
+    home, folder = tmp_path / "home", tmp_path / "shop"
     shutil.copytree(finished.home, home)
     shutil.copytree(shop.folder, folder)
-    config.write_text(HEAD_ALONE)
     with (folder / "events.csv").open("a") as file:
-        file.write("new,2024-05-12T10:00:00Z,person-1,z,click,i0-0-0,,,,,\n")
+        file.write("new,2024-05-11T10:00:00Z,person-1,z,click,i0-0-0,,,,,,\n")
     result = ecom("run", "--source", folder, "--config", config, home=home, check=True)
-    assert "cleaning 2024-05-12 to 2024-05-12" in result.stderr
+    assert "cleaning 2024-05-11 to 2024-05-11" in result.stderr
+    assert "users, of 120 items, for 2024-05-11" in finished.output
+    assert "users, of 120 items, for 2024-05-12" in result.stdout
+    for step in (
+        "ranker",
+        "interaction_trials",
+        "fold_predictions",
+        "weighting_trials",
+        "fine_tuned_model",
+        "evaluation",
+    ):
+        assert f" {step}: " not in result.stderr
+    assert (
+        result.stdout.split("search, test split")[1].split("report: ")[0]
+        == (finished.output.split("search, test split")[1].split("report: ")[0])
+    )
 
 
 def test_what_people_did_is_not_called_a_wrong_label(db):
@@ -128,3 +144,35 @@ def test_what_people_did_is_not_called_a_wrong_label(db):
     (_, flagged_behaviour, n_behaviour), (_, flagged_judgments, _) = rows
     assert n_behaviour > 100
     assert flagged_behaviour == 0 < flagged_judgments
+
+
+def test_a_shop_with_purchases_alone_gets_lists_and_an_empty_half_of_search(shop, config, tmp_path):
+    folder, home = tmp_path / "shop", tmp_path / "home"
+    folder.mkdir()
+    make_purchases(shop, folder)
+    result = ecom("run", "--source", folder, "--config", config, home=home, check=True)
+    assert "weighted and chosen - unweighted twin" in result.stdout
+    assert "nothing to learn search from" in result.stdout
+    assert not list((home / "models").glob("*"))
+    with duckdb.connect(str(home / "warehouse.duckdb")) as db:
+        (n_users,) = db.execute("select count(distinct user_id) from recommendations").fetchone()
+        assert n_users > 20
+        for relation in MADE_BY_A_RUN:
+            assert db.sql(f"from {relation.name}").columns == relation.column_names
+            assert [str(v) for v in schema.violations(db, relation) if v.n_rows] == []
+            (n_rows,) = db.execute(f"select count(*) from {relation.name}").fetchone()
+            assert n_rows > 0 or relation.may_be_empty
+    exported = tmp_path / "weights.parquet"
+    told = ecom("weights", "--export", exported, home=home, check=True).stdout
+    assert told.endswith(f"weights of past acts: {tmp_path / 'weights-interactions.parquet'}\n")
+    assert not exported.exists()
+    for command in (
+        ("suspects",),
+        ("suspects", "--ask"),
+        ("weights", "--export", exported, "--estimator", "automatic"),
+    ):
+        refused = ecom(*command, home=home)
+        assert refused.returncode == 2
+        assert "has 0 judged or searched pairs" in refused.stderr
+    again = ecom("run", "--config", config, home=home, check=True)
+    assert "nothing is new" in again.stderr
