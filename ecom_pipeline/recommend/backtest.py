@@ -202,7 +202,7 @@ def _coverage(found: Sequence[_Tested], n_items: int) -> pd.DataFrame:
         tops = [one.lists[model].top[:, :10] for one in found if model in one.lists]
         value = float(np.mean([len(np.unique(top[top >= 0])) / n_items for top in tops]))
         n_users = len(np.unique(np.concatenate([one.truth.visits.user for one in found])))
-        rows.append((model, "all", "coverage_at_10", value, None, None, n_users))
+        rows.append((model, "all", "coverage_at_10", value, np.nan, np.nan, n_users))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
