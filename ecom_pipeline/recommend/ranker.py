@@ -103,7 +103,7 @@ class Ranker:
             "pilot": self.chooser.pilot.to_json(),
             "acceptance": {
                 "method": acceptance.method,
-                "scale": list(acceptance.scale),
+                "scale": [float(one) for one in acceptance.scale],
                 "missed": acceptance.noise.missed,
                 "invented": acceptance.noise.invented,
             },
