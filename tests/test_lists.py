@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,6 +109,13 @@ def test_all_systems_and_simple_lists_are_judged_in_every_period_with_intervals(
     assert (rows.value <= rows.ci_high).all()
 
 
+def test_side_by_side_they_come_to_the_same_figures(tested):
+    origins, shop, found = tested
+    both = backtest(shop.acts, shop.catalogue, WEIGHTING, origins, replace(SETTINGS, n_processes=2))
+    pd.testing.assert_frame_equal(both.evaluation, found.evaluation)
+    assert both.ranker.trees == found.ranker.trees
+
+
 def test_the_difference_is_that_of_the_two_systems(tested):
     table = tested[2].evaluation
     of = table[(table.metric == "ndcg_at_10") & (table.slice == "all")].set_index("model").value
@@ -116,7 +125,9 @@ def test_the_difference_is_that_of_the_two_systems(tested):
 def test_curves_have_fewer_rows_of_both_systems(tested):
     models = set(tested[2].evaluation.model)
     for name in (CHOSEN, TWIN):
-        assert len([model for model in models if model.startswith(f"{name}, ")]) == 2
+        sizes = sorted(int(model.split(", ")[1].split()[0]) for model in models if model.startswith(f"{name}, "))
+        assert len(sizes) == 2
+        assert sizes[0] < sizes[1] / 4
 
 
 def test_the_later_channels_are_asked_the_more_they_bring(tested):
