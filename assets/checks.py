@@ -10,16 +10,10 @@ from ecom_pipeline.laws import LAWS, Law
 from ecom_pipeline.schema import Relation
 from resources.warehouse import Warehouse
 
-HELD_BY = {"evaluation": "evaluation_report"}  # relations that are not called as their asset
-
-
-def _asset(relation: str) -> dg.AssetKey:
-    return dg.AssetKey(HELD_BY.get(relation, relation))
-
 
 def _schema_check(relation: Relation) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=_asset(relation.name),
+        asset=relation.name,
         name=f"{relation.name}_keep_schema_keys_and_ranges",
         blocking=True,
         description=f"One row per {relation.row}: columns, keys, ranges and volume, judged by Great Expectations.",
@@ -64,7 +58,7 @@ def _judge(counts: pd.DataFrame, least: int) -> list[str]:
 
 
 def _law_check(law: Law) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=_asset(law.relation), name=law.name, blocking=True, description=law.statement)
+    @dg.asset_check(asset=law.relation, name=law.name, blocking=True, description=law.statement)
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
         with warehouse.connect() as db:
             broken = db.sql(law.broken).df()

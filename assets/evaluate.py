@@ -1,16 +1,18 @@
-"""Stage 6: whether it helped, with intervals, as a relation and as one page."""
+"""Stage 8: whether it helped, with intervals: the relation for search, and one page for search and lists."""
 
 import dagster as dg
 from pydantic import Field
 
-from assets.importance import TRAIN, VALIDATION
+from assets.importance import TRAIN, VALIDATION, importance_weights, label_suspicions
 from assets.language import adapted_encoder, encoder_folder
 from assets.model import fine_tuned_model
 from assets.prepare import training_samples
-from assets.publish import column_schema, plain, publish, recipe
+from assets.publish import column_schema, nothing_to_learn, publish, recipe, told
+from assets.recommend import interaction_trials, interaction_weights, item_index, recommendations
 from ecom_pipeline import ledger, report, schema
 from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.language.embeddings import item_embeddings, sample_features
+from ecom_pipeline.report.search import popularity
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -25,45 +27,56 @@ class EvaluationConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[
-        *(fine_tuned_model, training_samples, adapted_encoder, "embeddings", "sample_attributes"),
-        *("importance_weights", "label_suspicions", "rejected_rows"),
-    ],
-    code_version="5",
+    deps=[fine_tuned_model, training_samples, adapted_encoder, "embeddings", "sample_attributes"],
+    code_version="1",
     group_name="evaluate",
-    kinds={"html"},
+    kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.EVALUATION)},
 )
-def evaluation_report(
+def evaluation(
     context: dg.AssetExecutionContext, config: EvaluationConfig, warehouse: Warehouse, compute: Compute, home: Home
 ) -> dg.MaterializeResult:
-    """One row per figure of the relation `evaluation`, and the page that tells them."""
+    """One row per figure of both rankers of search, and of simple ones, on the test split."""
+    made = recipe(context, config, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.EVALUATION):
+        return empty
     from ecom_pipeline.ranking.ablation import Part, Parts
     from ecom_pipeline.ranking.figures import figures
 
-    made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         folder = home.models / ledger.entries(db, "fine_tuned_model")[ledger.WHOLE].content
         reads_with = encoder_folder(db, home)
         splits = [db.sql(query).df() for query in (TRAIN, VALIDATION, TEST)]
         parts = Parts(*(Part(samples, sample_features(db, samples)) for samples in splits))
-        test_items, known, popularity = item_embeddings(db, "test"), item_embeddings(db, "train"), report.popularity(db)
+        test_items, known, taken = item_embeddings(db, "test"), item_embeddings(db, "train"), popularity(db)
     context.log.info("judging %d test samples", len(parts.test.samples))
     with compute.step(context.log) as step:
         encoder = open_encoder(reads_with, step.device)
-        rows = figures(*(parts, test_items, known, popularity, encoder, folder, home.frozen, step.device, config.seed))
-    result = publish(context, warehouse, schema.EVALUATION, rows, made, step.figures)
+        rows = figures(*(parts, test_items, known, taken, encoder, folder, home.frozen, step.device, config.seed))
+    return publish(context, warehouse, schema.EVALUATION, rows, made, step.figures)
+
+
+@dg.asset(
+    deps=[
+        *(evaluation, importance_weights, label_suspicions, "rejected_rows"),
+        *(interaction_trials, interaction_weights, item_index, recommendations),
+        *("sample_choice", "next_visit_evaluation"),
+    ],
+    code_version="6",
+    group_name="evaluate",
+    kinds={"html"},
+)
+def evaluation_report(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
+    """One page that tells both halves: lists, and search."""
+    made = recipe(context, None, warehouse)
     with warehouse.connect() as db:
-        page = report.gather(db, folder)
+        page = report.gather(db, home.models)
     report.write(page, home.report)
     with warehouse.transaction() as db:
-        ledger.record(db, "evaluation_report", ledger.entries(db, "evaluation")[ledger.WHOLE])
-    return dg.MaterializeResult(
-        data_version=result.data_version,
-        metadata={
-            **result.metadata,
-            "report": dg.MetadataValue.path(home.report),
-            "results": dg.MetadataValue.md(report.markdown(page)),
-            **plain(report.headline(page)),
-        },
-    )
+        ledger.record(db, "evaluation_report", ledger.Entry(made, made, 1))
+    figures = {
+        "report": dg.MetadataValue.path(home.report),
+        "results": dg.MetadataValue.md(report.markdown(page)),
+        **report.headline(page),
+    }
+    return told(warehouse, "evaluation_report", figures)

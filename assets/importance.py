@@ -10,7 +10,7 @@ from pydantic import Field
 from assets.language import embeddings
 from assets.modes import sample_attributes
 from assets.prepare import training_samples
-from assets.publish import column_schema, publish, recipe, settings_of
+from assets.publish import column_schema, nothing_to_learn, publish, recipe, settings_of
 from ecom_pipeline import schema
 from ecom_pipeline.importance import frames
 from ecom_pipeline.importance.selection import Search
@@ -48,6 +48,8 @@ def fold_predictions(
 ) -> dg.MaterializeResult:
     """One row per training sample and repeat: its score by a model that saw neither it nor its group."""
     made = recipe(context, config, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.FOLD_PREDICTIONS):
+        return empty
     with warehouse.connect() as db:
         samples, features = _with_features(db, TRAIN)
     context.log.info("scoring %d samples, %d repeats", len(samples), config.n_repeats)
@@ -65,6 +67,8 @@ def fold_predictions(
 def label_suspicions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
     """One row per training sample: how probable it is that its label is wrong, and whether to say so."""
     made = recipe(context, None, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.LABEL_SUSPICIONS):
+        return empty
     found = frames.suspect(warehouse.read(TRAIN), warehouse.read("fold_predictions"))
     return publish(context, warehouse, schema.LABEL_SUSPICIONS, found.frame, made, found.figures)
 
@@ -101,6 +105,8 @@ def sample_values(
 ) -> dg.MaterializeResult:
     """One row per estimator and training sample: what the sample is worth to learn from."""
     made = recipe(context, config, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.SAMPLE_VALUES):
+        return empty
     with warehouse.connect() as db:
         (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
         predictions = db.sql("from fold_predictions").df()
@@ -144,9 +150,11 @@ def weighting_trials(
     context: dg.AssetExecutionContext, config: TrialsConfig, warehouse: Warehouse, compute: Compute
 ) -> dg.MaterializeResult:
     """One row per weighting that was tried on validation with a linear ranker; one of them, or none, is chosen."""
+    made = recipe(context, config, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.WEIGHTING_TRIALS):
+        return empty
     from ecom_pipeline.ranking.weighting import try_weightings
 
-    made = recipe(context, config, warehouse)
     settings = settings_of(config)
     n_components, n_tried = settings.pop("n_components"), settings.pop("n_tried")
     with warehouse.connect() as db:
@@ -189,6 +197,8 @@ def importance_weights(
 ) -> dg.MaterializeResult:
     """One row per estimator and training sample: its weight, at least 0 and 1 on average; `automatic` is the choice."""
     made = recipe(context, config, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.IMPORTANCE_WEIGHTS):
+        return empty
     with warehouse.connect() as db:
         samples = db.sql(f"select sample_id, group_id, label from ({TRAIN}) order by sample_id").df()
         values, trials = frames.read_values(db, len(samples)), db.sql("from weighting_trials").df()

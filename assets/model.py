@@ -9,7 +9,7 @@ from assets.importance import TRAIN, VALIDATION, fold_predictions, importance_we
 from assets.language import adapted_encoder, embeddings, encoder_folder
 from assets.modes import sample_attributes
 from assets.prepare import training_samples
-from assets.publish import made_from, plain, settings_of
+from assets.publish import made_from, nothing_to_learn, plain, settings_of
 from ecom_pipeline import ledger
 from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.ranking.design import Architecture, Method, Precision
@@ -89,11 +89,14 @@ def fine_tuned_model(
     tracking: Tracking,
 ) -> dg.MaterializeResult:
     """One row per trained ranker: the weighted ones and their unweighted twins, as safetensors with a manifest."""
+    with warehouse.connect() as db:
+        contents = ledger.contents(db)
+    made = made_from(context.assets_def, "fine_tuned_model", config, contents)
+    if empty := nothing_to_learn(context, warehouse, made):
+        return empty
     from ecom_pipeline.ranking import frames
 
     with warehouse.connect() as db:
-        contents = ledger.contents(db)
-        made = made_from(context.assets_def, "fine_tuned_model", config, contents)
         data = frames.read_splits(db, TRAIN, VALIDATION, config.estimator)
         reads_with = encoder_folder(db, home)
     folder = home.models / made

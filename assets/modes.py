@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.prepare import items, training_samples
-from assets.publish import column_schema, recipe, remember, settings_of, told
+from assets.publish import column_schema, nothing_to_learn, recipe, remember, settings_of, told
 from ecom_pipeline import schema, sources
 from ecom_pipeline.language import vision
 from ecom_pipeline.language.attributes import build_attributes
@@ -70,6 +70,8 @@ def sample_attributes(
 ) -> dg.MaterializeResult:
     """One row per sample: what was known of its item before its visit, beside the text."""
     made = recipe(context, config, warehouse)
+    if empty := nothing_to_learn(context, warehouse, made, schema.SAMPLE_ATTRIBUTES):
+        return empty
     with warehouse.transaction() as db:
         counts = build_attributes(db, [mode for mode, on in settings_of(config).items() if on])
         remember(db, "sample_attributes", made)

@@ -120,27 +120,23 @@ def cleaned_interactions(context: dg.AssetExecutionContext, config: CleaningConf
 
 
 class SamplesConfig(dg.Config):
-    """How training samples are made; the defaults fit 15 minutes on two cores."""
+    """How training samples are made: all that was judged or searched for, unless a limit is set."""
 
     n_folds: int = Field(default=5, ge=2, le=50, description="Folds for out-of-fold scores.")
     relevant_from: float | None = Field(
         default=None, description="Grade from which a judged pair has label 1; none: above the middle of the grades."
     )
-    train_groups: int = Field(default=240, ge=2, description="Queries or user-days to train on, at most.")
-    validation_groups: int = Field(default=160, ge=1, description="Queries or user-days to choose on, at most.")
-    test_groups: int = Field(default=500, ge=1, description="Queries or user-days to report on, at most.")
-    positives_per_visit: int = Field(default=3, ge=1, description="Taken items kept of one visit, at most.")
-    negatives_per_positive: int = Field(default=3, ge=1, description="Items not taken, for each taken one.")
-    rows_per_group: int = Field(default=200, ge=2, description="Samples of one query or user-day, at most.")
-    history_items: int = Field(default=8, ge=1, description="Earlier items that a browsing context tells of.")
-    history_days: int = Field(default=28, ge=1, description="How far back negatives are drawn from.")
-    validation_share: float = Field(default=0.15, gt=0, lt=0.5, description="Share of visits or groups.")
-    test_share: float = Field(default=0.15, gt=0, lt=0.5, description="Share of visits or groups.")
+    train_groups: int | None = Field(default=None, ge=2, description="Queries to train on, at most; none: all.")
+    validation_groups: int | None = Field(default=None, ge=1, description="Queries to choose on, at most; none: all.")
+    test_groups: int | None = Field(default=None, ge=1, description="Queries to report on, at most; none: all.")
+    rows_per_group: int | None = Field(default=None, ge=2, description="Samples of one query, at most; none: all.")
+    validation_share: float = Field(default=0.15, gt=0, lt=0.5, description="Share of visits or queries.")
+    test_share: float = Field(default=0.15, gt=0, lt=0.5, description="Share of visits or queries.")
 
 
 @dg.asset(
     deps=["cleaned_interactions", judgments, items],
-    code_version="2",
+    code_version="3",
     group_name="prepare",
     kinds={"duckdb"},
     pool="warehouse",
@@ -149,7 +145,7 @@ class SamplesConfig(dg.Config):
 def training_samples(
     context: dg.AssetExecutionContext, config: SamplesConfig, warehouse: Warehouse
 ) -> dg.MaterializeResult:
-    """One row per (context, item) pair to learn from, with its label, group, fold and split."""
+    """One row per (query, item) pair that was judged or searched for, with its label, group, fold and split."""
     made = recipe(context, config, warehouse)
     with warehouse.transaction() as db:
         counts = build_samples(db, SampleRules(**settings_of(config)))

@@ -83,6 +83,33 @@ def publish(
     return told(warehouse, relation.name, metadata)
 
 
+def nothing_to_learn(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, made: str, relation: Relation | None = None
+) -> dg.MaterializeResult | None:
+    """How the asset that is running ends where nothing was judged and nobody searched: at once, and empty.
+
+    Args:
+        context: of the asset.
+        warehouse: holds `training_samples`.
+        made: what the asset is made from.
+        relation: that the asset writes; None: it writes no relation.
+
+    Returns:
+        What Dagster hears; None where there are samples, and the asset has its work to do.
+    """
+    name = context.asset_key.to_user_string()
+    with warehouse.transaction() as db:
+        if db.execute("select 1 from training_samples limit 1").fetchone():
+            return None
+        if relation:
+            relation.clear(db)
+            remember(db, name, made)
+        else:
+            ledger.record(db, name, Entry(made, "", 0))
+    context.log.info("nothing was judged and nobody searched: there is nothing to learn search from")
+    return told(warehouse, name, {"without": "judged pairs and search visits: nothing was computed"})
+
+
 def remember(db, asset: str, made: str, where: str = "true") -> None:
     """Note in the ledger what was written; call it in the transaction that wrote it."""
     content, n_rows = ledger.content(db, asset, where)

@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 from pydantic import ValidationError
 
 from assets.benchmark import importance_benchmark
-from assets.evaluate import evaluation_report
+from assets.evaluate import evaluation, evaluation_report
 from assets.importance import (
     fold_predictions,
     importance_weights,
@@ -52,7 +52,7 @@ SAMPLES = [
     *(sample_values, weighting_trials, importance_weights),
 ]
 LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
-MODELS = [fine_tuned_model, evaluation_report]
+MODELS = [fine_tuned_model, evaluation, evaluation_report]
 BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
 FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]
 # made anew on most days, and most often as they were: what lies below waits to see whether they changed
@@ -98,7 +98,7 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
             return Plan(tuple(catalogue))
         days = _stale_days(db, run_config, made)
         below = _stale(db, BELOW, run_config, made, {}, ["cleaned_interactions"] if days else [])
-    if "evaluation_report" not in below and not home.report.is_file():
+    if not (days or below) and not home.report.is_file():
         below.append("evaluation_report")
     return Plan((*(("cleaned_interactions", "rejected_rows") if days else ()), *below), days)
 

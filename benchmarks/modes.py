@@ -4,8 +4,8 @@
     python benchmarks/modes.py HOME/warehouse.duckdb ... --out rows.parquet
 
 All with the linear ranker, on validation and test. Each mode is added alone to the texts, and then all; penalties are chosen on validation, intervals are a paired bootstrap
-over groups. `taken before` are the samples whose item somebody took before the visit: drawn negatives always are, so only
-there is it sure that a ranker has not learnt how negatives were drawn. Few labels and cold items are as in the report.
+over groups. `taken before` are the samples whose item somebody took before the visit. Few labels and cold items are as in
+the report.
 The warehouses stay as they are.
 """
 
@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from search_data import N_COMPONENTS
 
-from ecom_pipeline import report
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.language.attributes import MODES, build_attributes
 from ecom_pipeline.language.embeddings import Items, item_embeddings, sample_features
@@ -31,6 +30,7 @@ from ecom_pipeline.ranking.cold import BORROWED, look_at_cold
 from ecom_pipeline.ranking.evaluation import evaluate
 from ecom_pipeline.ranking.learning_curve import learning_curve
 from ecom_pipeline.ranking.linear import fit_linear
+from ecom_pipeline.report.search import popularity
 from ecom_pipeline.samples import TAKEN
 from resources.warehouse import Warehouse
 
@@ -64,7 +64,7 @@ def read(path: Path) -> Shop:
                 parts[split] = Part(samples, sample_features(db, samples))
             taken_before = {name for (name,) in db.execute(TAKEN_BEFORE).fetchall()}
             items = (item_embeddings(db, split) for split in ("test", "train"))
-            return Shop(parts, taken_before, *items, report.popularity(db))
+            return Shop(parts, taken_before, *items, popularity(db))
 
 
 def variants(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The weights that go out: of the estimator that the model in use was trained with, unless another is asked for.
+"""The weights that go out: of past acts, and of pairs by the estimator that the model in use was trained with.
 
 On the floor of `report`.
 """
@@ -39,6 +39,14 @@ def weights_of(db: DuckDBPyConnection, estimator: str) -> pd.DataFrame:
         """select sample_id, sample_weight, origin, group_id, context_text, item_id, label
         from importance_weights join training_samples using (sample_id) where estimator = ? order by sample_id""",
         [estimator],
+    ).df()
+
+
+def weights_of_acts(db: DuckDBPyConnection) -> pd.DataFrame:
+    """The weights of past acts and their factors, with who did what when; as many rows as `interaction_weights`."""
+    return db.execute(
+        """select event_id, user_id, item_id, day, action, interaction_weights.* exclude (event_id)
+        from interaction_weights join cleaned_interactions using (event_id) order by event_id"""
     ).df()
 
 

@@ -63,12 +63,6 @@ LAWS = (
     ),
     Law(
         "training_samples",
-        "no_context_is_later_than_its_sample",
-        "what a context tells of happened before the sample",
-        "select sample_id, occurred_at, context_until from training_samples where context_until >= occurred_at",
-    ),
-    Law(
-        "training_samples",
         "the_last_period_is_test",
         "no training sample of behaviour is as late as a test sample, where days decide the split",
         """select sample_id, occurred_at from training_samples
@@ -128,9 +122,10 @@ LAWS = (
     Law(
         "weighting_trials",
         "one_weighting_is_chosen",
-        "one trial is chosen, and the first is none",
+        "where weightings were tried, one is chosen, and the first is none",
         """select count(*) filter (where chosen) as n_chosen from weighting_trials
-           having n_chosen <> 1 or count(*) filter (where trial = 0 and estimator = 'none') <> 1""",
+           having count(*) > 0
+               and (n_chosen <> 1 or count(*) filter (where trial = 0 and estimator = 'none') <> 1)""",
     ),
     Law(
         "importance_weights",

@@ -60,14 +60,16 @@ KINDS = {
     ),
 }
 COLOURS = ("red", "blue", "green")
+SEARCHES = ("best {}", "{} gift", "{} online", "buy {}")  # the first two are judged as well
 CONFIG = """\
 ops:
-  training_samples: {config: {train_groups: 120, validation_groups: 40, test_groups: 60}}
   fold_predictions: {config: {n_components: 30}}
   sample_values: {config: {n_components: 30}}
   weighting_trials: {config: {n_components: 30, n_trials: 12}}
   fine_tuned_model:
     config: {estimator: oof_confidence, learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}
+  interaction_trials: {config: {n_trials: 3}}
+  ranker: {config: {n_rows: 400, n_visits: 200, leaves: [7], rounds: [20]}}
 """
 HEAD_ALONE = (
     CONFIG.replace("estimator: oof_confidence, ", "")
@@ -125,14 +127,20 @@ def make_judgments(items: list[dict], draw: random.Random, flipped: set) -> list
 
 
 def make_events(items: list[dict], draw: random.Random) -> list[dict]:
-    """Thirty users for ten days: each sees items and clicks those of the two kinds that it likes."""
+    """Thirty users for ten days: each sees items and clicks those of the two kinds that it likes.
+
+    Every third searches for one of its kinds, and clicks what is of it.
+    """
     rows = []
     for user in range(30):
         liked = draw.sample(list(KINDS), 2)
         for day in range(10):
             at = datetime(2024, 5, 1, 9, tzinfo=UTC) + timedelta(days=day, minutes=17 * user)
+            wanted = [draw.choice(liked)] if user % 3 == 0 else liked
+            query = draw.choice(SEARCHES).format(*wanted) if user % 3 == 0 else ""
             for position, item in enumerate(draw.sample(items, 12), 1):
                 seen = {
+                    "query": query,
                     "event_id": f"e{len(rows)}",
                     "occurred_at": at.isoformat(),
                     "user_id": f"person-{user}",
@@ -143,7 +151,7 @@ def make_events(items: list[dict], draw: random.Random) -> list[dict]:
                     "propensity": 0.5,
                 }
                 rows.append(seen)
-                if item["category"].split(" > ")[1] in liked:
+                if item["category"].split(" > ")[1] in wanted:
                     click = at + timedelta(minutes=position)
                     rows.append(
                         {

@@ -19,7 +19,7 @@ FLOORS = [
     {"ranking"},
     {"recommend"},
     {"benchmark"},
-    {"report", "laws", "comparison", "lists_report", "export"},
+    {"report", "laws", "export"},
     {"cli", "definitions"},
 ]
 

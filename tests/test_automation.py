@@ -92,8 +92,16 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "sample_values",
         "weighting_trials",
         "importance_weights",
-        "evaluation_report",
+        "evaluation",
         "importance_benchmark",
+        "learning_periods",
+        "interaction_trials",
+        "interaction_weights",
+        "item_index",
+        "similar_items",
+        "sample_choice",
+        "next_visit_evaluation",
+        "recommendations",
     }
     assert all(spec.blocking for check in defs.asset_checks for spec in check.check_specs)
 

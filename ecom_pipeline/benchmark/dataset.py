@@ -10,6 +10,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.frames import known
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.ranking.evaluation import Rows
@@ -64,18 +65,28 @@ class Dataset:
 
 
 def told_samples(db: DuckDBPyConnection) -> pd.DataFrame:
-    """All rows of `training_samples`, with `returned`: whether the purchase behind a positive was taken back later."""
-    return db.sql(
+    """All rows of `training_samples`, with `returned`: whether the purchase behind a positive was taken back later.
+
+    Raises:
+        SampleError: if there are none.
+    """
+    samples = db.sql(
         """with taken_back as (
             select distinct bought.item_id, md5(concat_ws('|', coalesce(bought.user_id, bought.session_id),
-                lower(bought.query), bought.day)) as visit_id,
-                case when bought.query is null then 'browse' else 'search' end as origin
+                lower(bought.query), bought.day)) as visit_id
             from cleaned_interactions as bought
-                join cleaned_interactions as back on back.return_of = bought.event_id and back.action = 'return')
+                join cleaned_interactions as back on back.return_of = bought.event_id and back.action = 'return'
+            where bought.query is not null)
         select training_samples.*, sample_id in (
-            select md5(concat_ws('|', origin, visit_id, item_id)) from taken_back) as returned
+            select md5(concat_ws('|', 'search', visit_id, item_id)) from taken_back) as returned
         from training_samples order by sample_id"""
     ).df()
+    if samples.empty:
+        raise SampleError(
+            "training_samples: 0 judged or searched pairs are there; first: none. There must be some for estimators to be "
+            "judged on: bring judgments.csv, or events with a query and what was shown."
+        )
+    return samples
 
 
 def from_samples(

@@ -42,11 +42,10 @@ def finished(home: Path, relation: str) -> Iterator[Any]:
 
 def tell(home: Any, warehouse: Any) -> None:
     """Print the results of the last run; the page is written if it is gone."""
-    from ecom_pipeline import ledger, report
+    from ecom_pipeline import report
 
     with finished(home.folder, "evaluation") as db:
-        entry = ledger.entries(db, "fine_tuned_model")[ledger.WHOLE]
-        page = report.gather(db, home.models / entry.content)
+        page = report.gather(db, home.models)
     if not home.report.is_file():
         report.write(page, home.report)
     print("\n".join(["", *report.lines(page), "", f"report: {home.report}"]))

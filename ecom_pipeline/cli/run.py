@@ -40,7 +40,7 @@ def run(
     enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
     from ecom_pipeline import definitions
 
-    seeded = ("weighting_trials", "fine_tuned_model", "evaluation_report")
+    seeded = ("weighting_trials", "interaction_trials", "ranker", "fine_tuned_model", "evaluation")
     run_config = _run_config(config, {name: {"seed": seed} for name in seeded})
     home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
     home_.prepare()

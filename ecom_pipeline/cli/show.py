@@ -29,7 +29,7 @@ def recommend(
     top: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
 ) -> None:
     """Print a user's list for the next visit with reasons, or the items that are like an item."""
-    from ecom_pipeline import lists_report
+    from ecom_pipeline.report import lists
 
     if bool(user) == bool(item):
         raise InputError(
@@ -38,7 +38,7 @@ def recommend(
         )
     with finished(home, "similar_items" if item else "recommendations") as db:
         if item:
-            title, rows = lists_report.alike(db, item, top)
+            title, rows = lists.alike(db, item, top)
             print(f"{title} ({item}): {len(rows)} items are like it")
         else:
             rows = _list_of(db, user, top)
@@ -47,15 +47,16 @@ def recommend(
 
 
 def _list_of(db: Any, user: str, top: int) -> pd.DataFrame:
-    from ecom_pipeline import definitions, lists_report
+    from ecom_pipeline import definitions
     from ecom_pipeline.recommend.lists import NEW_VISITOR
+    from ecom_pipeline.report import lists
     from ecom_pipeline.sources.source import keyed_hash
 
     hashed = keyed_hash(user, definitions.hash_key_of(definitions.RESOURCES["home"]))
-    found = lists_report.known_user(db, [hashed, user])
+    found = lists.known_user(db, [hashed, user])
     if found is None:
         print(f"{user!r} took nothing that can be learnt from, so this is what new visitors are shown")
-    return lists_report.list_of(db, found or NEW_VISITOR, top)
+    return lists.list_of(db, found or NEW_VISITOR, top)
 
 
 @app.command()
@@ -63,37 +64,77 @@ def suspects(
     home: HomeOption = DEFAULT_HOME,
     top: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
     csv: Annotated[Path | None, typer.Option(help="Write them to this file instead.")] = None,
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask",
+            help="List what to have judged next instead: the pairs whose label teaches most, those that models find least "
+            "sure, 2p(1 - p); pairs that no rater has judged, only searched for, are marked so.",
+        ),
+    ] = False,
 ) -> None:
     """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
-    from ecom_pipeline import report
+    from ecom_pipeline.report import doubts
 
     with finished(home, "label_suspicions") as db:
-        found = report.suspects(db, top)
+        _require_samples(db, home)
+        found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top)
     if csv:
         writing(csv, lambda: found.to_csv(csv, index=False))
         print(f"{len(found)} samples: {csv}")
         return
     for row in found.itertuples():
-        print(f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}")
-        print(f"       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {row.why}")
+        if ask:
+            told = f"{row.expected_gap:.3f}  {row.sample_id}  {f'judged {row.label:g}' if row.judged else 'not judged'}"
+            why = f"models that did not see it give label 1 a chance of {row.oof_score:.0%}"
+        else:
+            told, why = f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}", row.why
+        print(f"{told}\n       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {why}")
 
 
 @app.command()
 def weights(
-    export: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    export: Annotated[
+        Path,
+        typer.Option(
+            help="Parquet file to write: weights of judged and searched pairs. Those of past acts come beside it, in "
+            "FILE's name with -interactions."
+        ),
+    ],
     home: HomeOption = DEFAULT_HOME,
     estimator: Annotated[
         str, typer.Option(help="Whose weights; not said: those that the model in use was trained with.")
     ] = "",
 ) -> None:
-    """Write the training weights to a Parquet file, with the ids of the pairs."""
-    from ecom_pipeline.export import weights_in_use, weights_of, weights_told
+    """Write the training weights to Parquet files, with the ids of the pairs and of the acts."""
+    from ecom_pipeline.export import weights_in_use, weights_of, weights_of_acts, weights_told
 
-    with finished(home, "importance_weights") as db:
-        name = estimator or weights_in_use(db, home.expanduser() / "models")
-        found, told = weights_of(db, name), weights_told(db, name)
-    writing(export, lambda: found.to_parquet(export, index=False))
-    print(f"{len(found)} weights {told}: {export}")
+    beside = export.with_name(f"{export.stem}-interactions.parquet")
+    written = []
+    with finished(home, "interaction_weights") as db:
+        acts = weights_of_acts(db)
+        if estimator or acts.empty:
+            _require_samples(db, home)
+        if _has_samples(db):
+            name = estimator or weights_in_use(db, home.expanduser() / "models")
+            written.append((export, weights_of(db, name), weights_told(db, name)))
+    if len(acts):
+        written.append((beside, acts, "of past acts"))
+    for path, found, told in written:
+        writing(path, lambda path=path, found=found: found.to_parquet(path, index=False))
+        print(f"{len(found)} weights {told}: {path}")
+
+
+def _has_samples(db: Any) -> bool:
+    return db.execute("select 1 from training_samples limit 1").fetchone() is not None
+
+
+def _require_samples(db: Any, home: Path) -> None:
+    if not _has_samples(db):
+        raise InputError(
+            f"home: {str(home)!r} has 0 judged or searched pairs; first: none. There must be some to be doubtful or to have "
+            "weights: bring judgments.csv, or events with a query and what was shown, and run again."
+        )
 
 
 @app.command()

@@ -59,8 +59,8 @@ def suspect(samples: pd.DataFrame, predictions: pd.DataFrame) -> Result:
     """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold.
 
     Only what a rater judged is flagged. What a user did is a fact: models that did not see a purchase find it unlikely as
-    often because it is new as because it is an accident, and drawn negatives are guesses. There, and where noise among
-    judgments cannot be told from taste, the probability is that of the other label.
+    often because it is new as because it is an accident, and what was shown and not taken may not have been looked at.
+    There, and where noise among judgments cannot be told from taste, the probability is that of the other label.
     """
     score, _ = _wide(samples, predictions)
     label = one_hot(samples.label)

@@ -29,9 +29,8 @@ NUMBERS = tuple(name for names in MODES.values() for name in names if name != "i
 def build_attributes(db: DuckDBPyConnection, modes: Sequence[str]) -> dict[str, object]:
     """Make `sample_attributes` from `training_samples`, `cleaned_interactions`, `items` and `image_embeddings`.
 
-    A price is the catalogue's; where that has none, what was paid before, on average. That an item was never paid for is
-    not told: where negatives are drawn among items that others took, only positives can be new, and a ranker would learn
-    how negatives are drawn. A judged pair has no time: it is told what the time before the first held-out visit knew.
+    A price is the catalogue's; where that has none, what was paid before, on average. A judged pair has no time: it is told
+    what the time before the first held-out visit knew.
 
     Args:
         db: a connection inside a transaction.
@@ -69,11 +68,9 @@ _ASKED = f"""
         select coalesce(min(occurred_at), 'infinity'::timestamp) as began from training_samples where split <> 'train'),
     acts as (
         select distinct coalesce(user_id, session_id) as actor, lower(query) as query, day from cleaned_interactions
-        where action <> 'return' and day in (select distinct occurred_at::date from training_samples)),
+        where query is not null and action <> 'return' and day in (select distinct occurred_at::date from training_samples)),
     visits as (
-        select *, md5(concat_ws('|', actor, query, day)) as visit_id, case when query is null
-            then 'visit:' || md5(concat_ws('|', actor, day)) else 'query:' || md5(query) end as group_id
-        from acts),
+        select *, md5(concat_ws('|', actor, query, day)) as visit_id, 'query:' || md5(query) as group_id from acts),
     actors as (
         select sample_id, actor from training_samples as s
         join visits on visits.group_id = s.group_id and visits.day = s.occurred_at::date

@@ -187,8 +187,7 @@ def embed_pictures(
 def replace_pictures(db: DuckDBPyConnection, rows: pd.DataFrame) -> dict[str, object]:
     """Write `image_embeddings`; how many pictures there are, and of those that cannot be read the first, and why."""
     columns = ", ".join(f"{one.name}::{one.type} as {one.name}" for one in schema.IMAGE_EMBEDDINGS.columns)
-    db.execute("drop table if exists image_embeddings")
-    schema.IMAGE_EMBEDDINGS.create(db)
+    schema.IMAGE_EMBEDDINGS.clear(db)
     if rows.empty:  # a frame without rows has no types
         return {"n_images": 0, "n_unreadable_images": 0}
     db.register("pictures", rows)

@@ -17,6 +17,7 @@ EVALUATION = Relation(
         Column("n_groups", "BIGINT", "groups that the figure is over", minimum=1),
         Column("n_seeds", "BIGINT", "rankers that the figure is over and that differ from each other", minimum=1),
     ),
+    may_be_empty=True,
 )
 
 IMPORTANCE_BENCHMARK = Relation(

@@ -54,6 +54,11 @@ class Relation:
         columns = ", ".join(f"{column.name} {column.type}" for column in self.columns)
         db.execute(f"create table if not exists {self.name} ({columns})")
 
+    def clear(self, db: DuckDBPyConnection) -> None:
+        """Make the relation anew, without a row."""
+        db.execute(f"drop table if exists {self.name}")
+        self.create(db)
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:

@@ -1,17 +1,20 @@
-"""Training samples, and all that is known of each: texts read, scores, values, weights."""
+"""Training samples, and all that is known of each: texts read, scores, values, weights.
+
+All but `embeddings` are empty where nothing was judged and nobody searched.
+"""
 
 from ecom_pipeline.schema.relation import Column, Relation, text
 from ecom_pipeline.schema.shop import SPLITS
 
 TRAINING_SAMPLES = Relation(
     "training_samples",
-    "(context, item) pair to learn from",
+    "(query, item) pair to learn from",
     ("sample_id",),
     (
         text("sample_id", "hash of what identifies the pair"),
-        text("origin", "where the label comes from", choices=("judgment", "search", "browse")),
-        text("group_id", "the query, or the user's day: never in two splits"),
-        text("context_text", "the query, or what the user did before"),
+        text("origin", "where the label comes from", choices=("judgment", "search")),
+        text("group_id", "the query: never in two splits"),
+        text("context_text", "the query"),
         text("item_id", "in `items`"),
         text("title", "of the item"),
         text("item_text", "of the item"),
@@ -22,11 +25,11 @@ TRAINING_SAMPLES = Relation(
         Column("position", "INTEGER", "rank at which the item was shown, the best of a visit", False, minimum=1),
         Column("propensity", "DOUBLE", "logged probability of showing the item", False, minimum=0, maximum=1),
         Column("occurred_at", "TIMESTAMP", "when the visit began, UTC; null for judgments", False),
-        Column("context_until", "TIMESTAMP", "last event that the context tells of, UTC", False),
-        Column("n_context_rows", "BIGINT", "earlier events of the user, or rows of the query", minimum=0),
+        Column("n_context_rows", "BIGINT", "rows of the query", minimum=0),
         Column("fold", "INTEGER", "hash of group_id modulo the number of folds", minimum=0),
         text("split", "by group; the last period is test", choices=SPLITS),
     ),
+    may_be_empty=True,
 )
 
 EMBEDDINGS = Relation(
@@ -73,6 +76,7 @@ SAMPLE_ATTRIBUTES = Relation(
         Column("image_similarity", "DOUBLE", "cosine to the mean picture of what this user took", False, -1.001, 1.001),
         Column("image", "FLOAT[]", "principal components of the picture", False),
     ),
+    may_be_empty=True,
 )
 
 FOLD_PREDICTIONS = Relation(
@@ -86,6 +90,7 @@ FOLD_PREDICTIONS = Relation(
         Column("oof_score", "DOUBLE", "probability that the label is 1", minimum=0, maximum=1),
         Column("loss", "DOUBLE", "cross-entropy of the label, in nats", minimum=0),
     ),
+    may_be_empty=True,
 )
 
 LABEL_SUSPICIONS = Relation(
@@ -104,6 +109,7 @@ LABEL_SUSPICIONS = Relation(
         ),
         Column("flagged", "BOOLEAN", "whether to say so, of judgments alone: the cut with the highest expected F1"),
     ),
+    may_be_empty=True,
 )
 
 SAMPLE_VALUES = Relation(
@@ -116,6 +122,7 @@ SAMPLE_VALUES = Relation(
         Column("sample_value", "DOUBLE", "higher: worth more to learn from; in the estimator's unit"),
         Column("stderr", "DOUBLE", "over repeats, in the estimator's unit", False, minimum=0),
     ),
+    may_be_empty=True,
 )
 
 WEIGHTING_TRIALS = Relation(
@@ -132,6 +139,7 @@ WEIGHTING_TRIALS = Relation(
         Column("utility", "DOUBLE", "mean nDCG@10 over validation groups, with the best penalty", minimum=0, maximum=1),
         Column("chosen", "BOOLEAN", "whether this one is taken; exactly one is"),
     ),
+    may_be_empty=True,
 )
 
 IMPORTANCE_WEIGHTS = Relation(
@@ -143,4 +151,5 @@ IMPORTANCE_WEIGHTS = Relation(
         text("sample_id", "in `training_samples`, split train"),
         Column("sample_weight", "DOUBLE", "mean 1 over the training split", minimum=0),
     ),
+    may_be_empty=True,
 )

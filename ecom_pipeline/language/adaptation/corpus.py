@@ -1,7 +1,7 @@
 """What the language model learns from: texts of the catalogue, and pairs of texts that belong together.
 
-On the floor of `language`. Nothing of the validation and test splits is in it: behaviour is from before the first day
-of validation, and queries that are held back are left out. Texts of the catalogue carry no label and are all allowed.
+On the floor of `language`. Nothing that is tested on is in it: behaviour is from the first half of the days and from before
+the first held-out search visit, and queries that are held back are left out. Texts of the catalogue carry no label and are all allowed.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline import schema
 from ecom_pipeline.language.adaptation.settings import Adaptation
-from ecom_pipeline.samples import NEW_VISITOR, acts, history
+from ecom_pipeline.samples import TAKEN
 
 Rows = NDArray[np.int64]
 
@@ -90,7 +90,7 @@ def read_corpus(db: DuckDBPyConnection, settings: Adaptation) -> Corpus:
     for relation in (schema.JUDGMENTS, schema.CLEANED_INTERACTIONS):
         relation.create(db)
     told = {name: _rows(db, query) for name, query in _queries(db, settings).items()}
-    db.execute("drop view visits; drop table visited; drop table told")
+    db.execute("drop table visited; drop table told")
     return gather(told["language"].second.tolist(), told, told["catalogue"].second.tolist())
 
 
@@ -142,15 +142,11 @@ def _queries(db: DuckDBPyConnection, settings: Adaptation) -> dict[str, str]:
                 where query is not null
                 union all
                 select context_text, item_text, label < 0.5 from training_samples
-                where {own} and (origin = 'judgment' or origin = 'search' and label >= 0.5))
+                where {own} and (origin = 'judgment' or label >= 0.5))
             order by md5(first || second), refused limit {4 * settings.needs("query")}""",
         "history": f"""
-            select distinct first, second, refused from (
-                select context_text as first, item_text as second, false as refused
-                from visited join told using (visit_id) join items using (item_id)
-                union all
-                select context_text, item_text, false from training_samples
-                where {own} and origin = 'browse' and label >= 0.5 and context_text <> '{NEW_VISITOR}')
+            select distinct context_text as first, item_text as second, false as refused
+            from visited join told using (visit_id) join items using (item_id)
             order by md5(first || second) limit {settings.needs("history")}""",
         "attribute": f"""
             select distinct title as first, {attribute} as second, false as refused from items where {attribute} <> ''
@@ -162,21 +158,45 @@ def _queries(db: DuckDBPyConnection, settings: Adaptation) -> dict[str, str]:
 
 
 def _behaviour(db: DuckDBPyConnection, settings: Adaptation) -> None:
-    """Temporary tables: `visited`, what was taken before the first day of validation; `told`, its histories.
+    """Temporary tables: `visited`, what was taken in the days that may be learnt from; `told`, its histories.
 
     Twice as many as are read: first visits have no history, and pairs come again.
     """
     held = "split <> 'train'" if settings.from_samples else "true"
     db.execute(
         f"""create or replace temp table visited as
-        with visits as (
-            select *, row_number() over (partition by query is null order by md5(visit_id || item_id)) as place
-            from ({acts()})
-            where taken and day < (
-                    select min(occurred_at)::date from training_samples where split <> 'train' and origin <> 'judgment')
-                and group_id not in (select group_id from training_samples where {held}))
-        select * from visits
+        with taken as (
+            select *, coalesce(user_id, session_id) as actor from cleaned_interactions where {TAKEN} and day < {_UNTIL}),
+        visits as (
+            select md5(concat_ws('|', actor, lower(query), day)) as visit_id, actor, query, item_id,
+                'query:' || md5(lower(query)) as group_id,
+                min(min(occurred_at)) over (partition by actor, lower(query), day) as started_at
+            from taken group by actor, day, query, lower(query), item_id),
+        placed as (
+            select *, row_number() over (partition by query is null order by md5(visit_id || item_id)) as place from visits
+            where query is null or group_id not in (select group_id from training_samples where {held}))
+        select * from placed
         where place <= 2 * case when query is null then {settings.needs("history")} else {settings.needs("query")} end"""
     )
-    db.execute("create or replace temp view visits as from visited")
-    db.execute(f"create or replace temp table told as {history(settings.history_items)}")
+    db.execute(f"create or replace temp table told as {_histories(settings.history_items)}")
+
+
+# before the first held-out search visit; and the first half of all days, as the last of them are what lists are tested on
+_UNTIL = """(
+    select least(min(occurred_at)::date, (select min(day) + ((max(day) - min(day) + 1) // 2)::int from cleaned_interactions))
+    from training_samples where split <> 'train')"""
+
+
+def _histories(n_items: int) -> str:
+    """A query: what users took before each visit without a query began, as distinct titles, the latest first."""
+    return f"""
+        with before as (
+            select v.visit_id, e.item_id, max(e.occurred_at) as last_at
+            from (select distinct visit_id, actor, started_at from visited where query is null) as v
+                join cleaned_interactions as e
+                on coalesce(e.user_id, e.session_id) = v.actor and e.occurred_at < v.started_at
+            where {TAKEN} group by v.visit_id, e.item_id),
+        ranked as (
+            select *, row_number() over (partition by visit_id order by last_at desc, item_id) as nth from before)
+        select visit_id, string_agg(title, '; ' order by nth) as context_text
+        from ranked join items using (item_id) where nth <= {n_items} group by visit_id"""

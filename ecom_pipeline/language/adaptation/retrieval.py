@@ -10,7 +10,6 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline.language.encoder import Encoder, encode
-from ecom_pipeline.samples import NEW_VISITOR
 
 N_BOOTSTRAP = 2000
 _BLOCK = 256  # contexts whose scores are held at once
@@ -52,7 +51,7 @@ class Difference:
 def read_retrieval(db: DuckDBPyConnection, split: str, n_items: int) -> Retrieval:
     """The contexts of a split with what was clicked, bought or judged relevant for each.
 
-    Items of equal text are one: no encoder can tell them apart. Visitors without a history ask nothing.
+    Items of equal text are one: no encoder can tell them apart.
 
     Args:
         db: a connection to the warehouse.
@@ -62,7 +61,7 @@ def read_retrieval(db: DuckDBPyConnection, split: str, n_items: int) -> Retrieva
     """
     wanted = db.execute(
         f"""select distinct group_id, context_text, item_text from training_samples
-        where split = '{split}' and label >= 0.5 and context_text <> '{NEW_VISITOR}' order by all"""
+        where split = '{split}' and label >= 0.5 order by all"""
     ).df()
     limit = f"limit {n_items}" if n_items else ""
     drawn = db.execute(f"select distinct item_text from items order by md5(item_text) {limit}").df()

@@ -6,6 +6,7 @@ On the floor of `report`.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend.backtest import BASELINES, CHOSEN, DIFFERENCE, TWIN
 from ecom_pipeline.recommend.lists import NEW_VISITOR
 from ecom_pipeline.recommend.trials import chosen_weighting
+from ecom_pipeline.report.comparison import cell
 from ecom_pipeline.samples import TAKEN
 
 N_USERS = 3  # whose lists are shown beside their histories
@@ -217,18 +219,37 @@ def lines(told: ListsTold) -> list[str]:
     columns = [("all", "ndcg_at_10"), ("explore", "ndcg_at_10"), ("all", "recall_at_100")]
     shown.append(f"{'next visit':<44}" + "".join(f"{COLUMNS[one]:>25}" for one in columns))
     for model in told.models:
-        cells = [cell(told.figure(model, metric, slice_), " - " in model) for slice_, metric in columns]
+        cells = [cell(told.figure(model, metric, slice_), signed=" - " in model) for slice_, metric in columns]
         shown.append(f"{model:<44}" + "".join(f"{one:>25}" for one in cells))
     return [*shown, "", verdict(told), baseline_told(told)]
 
 
-def cell(row: pd.Series | None, signed: bool = False) -> str:
-    """A figure with its interval, if it has one."""
-    if row is None:
-        return ""
-    sign = "+" if signed else ""
-    interval = "" if pd.isna(row.ci_low) else f" [{row.ci_low:{sign}.3f}, {row.ci_high:{sign}.3f}]"
-    return f"{row.value:{sign}.3f}{interval}"
+def markdown(told: ListsTold) -> str:
+    """The results as a table."""
+    if told.figure(DIFFERENCE) is None:
+        return verdict(told)
+    head = "| next visit | " + " | ".join(COLUMNS.values()) + " |\n|---|" + "---|" * len(COLUMNS)
+    rows = [
+        f"| {model} | "
+        + " | ".join(cell(told.figure(model, metric, slice_), signed=" - " in model) for slice_, metric in COLUMNS)
+        + " |"
+        for model in told.models
+    ]
+    return "\n".join([verdict(told), "", head, *rows, "", baseline_told(told)])
+
+
+def for_template(told: ListsTold) -> dict[str, Any]:
+    """What `lists.html.j2` is given."""
+    trials = told.trials
+    return {
+        "lists": told,
+        "lists_figure": results_figure(told) if told.figure(DIFFERENCE) is not None else "",
+        "lists_columns": COLUMNS,
+        "lists_cell": cell,
+        "lists_baseline": baseline_told(told),
+        "rows_figure": rows_figure(told) if rows_curve(told) else "",
+        "lists_trials": trials[(np.arange(len(trials)) < 6) | (trials.trial == 0) | trials.chosen],
+    }
 
 
 def results_figure(told: ListsTold) -> str:

@@ -1,26 +1,37 @@
-"""What the rankers are compared with, in words: the strongest ranking without learning, and how many rankers differ.
+"""Figures in words: with their intervals, beside the strongest ranking without learning, and how many rankers differ.
 
 On the floor of `report`.
 """
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from ecom_pipeline.ranking.baselines import SIMPLE
 
 if TYPE_CHECKING:
-    from ecom_pipeline.report import Page
+    from ecom_pipeline.report.search import SearchTold
 
 
-def strongest_baseline(page: "Page") -> str | None:
+def cell(row: pd.Series | None, signed: bool = False) -> str:
+    """A figure with its interval, if it has one."""
+    if row is None:
+        return ""
+    sign = "+" if signed else ""
+    interval = "" if pd.isna(row.ci_low) else f" [{row.ci_low:{sign}.3f}, {row.ci_high:{sign}.3f}]"
+    return f"{row.value:{sign}.3f}{interval}"
+
+
+def strongest_baseline(told: "SearchTold") -> str | None:
     """The ranking without learning that has the highest nDCG@10 on the test split, which favours it; None without any."""
-    found = {name: row.value for name in SIMPLE if (row := page.figure(name)) is not None}
+    found = {name: row.value for name in SIMPLE if (row := told.figure(name)) is not None}
     return max(found, key=found.__getitem__) if found else None
 
 
-def baseline_told(page: "Page") -> str:
+def baseline_told(told: "SearchTold") -> str:
     """One sentence: is the weighted ranker better than the strongest ranking without learning?"""
-    name = strongest_baseline(page)
-    row = page.figure(f"weighted - {name}")
+    name = strongest_baseline(told)
+    row = told.figure(f"weighted - {name}")
     if row is None:
         return ""
     how = "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else "not certainly different from"
@@ -30,16 +41,16 @@ def baseline_told(page: "Page") -> str:
     )
 
 
-def seeds_told(page: "Page") -> str:
+def seeds_told(told: "SearchTold") -> str:
     """One or two sentences: over how many seeds rankers are averaged, and how many of them really differ."""
-    twins = page.manifest["twins"]
+    twins = told.manifest["twins"]
     n_seeds = len(twins["weighted"]["seeds"])
     differ = {name: twin.get("n_rankers", n_seeds) for name, twin in twins.items()}
-    told = f"Rankers are averaged over {n_seeds} seed{'s' if n_seeds > 1 else ''}."
+    words = f"Rankers are averaged over {n_seeds} seed{'s' if n_seeds > 1 else ''}."
     if min(differ.values()) == n_seeds:
-        return told
+        return words
     counts = " and ".join(f"{n} of {n_seeds} {name}" for name, n in sorted(differ.items(), reverse=True))
     return (
-        f"{told} Only {counts} rankers differ from each other: where no epoch was better on validation than the head that "
+        f"{words} Only {counts} rankers differ from each other: where no epoch was better on validation than the head that "
         "training began with, every seed leaves that head."
     )
