@@ -108,7 +108,9 @@ class ReadingConfig(dg.Config):
 
     token_budget: int = Field(default=2048, ge=8, description="Tokens of a batch, padding included.")
     n_items: int = Field(
-        default=100_000, ge=0, description="Items of the catalogue whose texts are read, at most: those taken most."
+        default=25_000,
+        ge=0,
+        description="Items of the catalogue whose texts are read, at most, those taken most: more than are ranked.",
     )
     precision: store.Precision = Field(
         default="fp32",

@@ -130,11 +130,14 @@ class RankerConfig(dg.Config):
     )
     n_rows: int = Field(default=100_000, ge=100, description="Candidates that a ranker learns from, about.")
     pilot_rows: int = Field(default=150_000, ge=100, description="Candidates that the pilot learns from, at most.")
-    n_visits: int = Field(default=4000, ge=1, description="Visits of a period that are learnt from, at most.")
-    n_asked: int = Field(default=3000, ge=1, description="Visits of a period that are chosen or tested on, at most.")
-    leaves: list[int] = Field(default=[31, 63], description="Sizes of trees that are tried.")
-    rounds: list[int] = Field(default=[100, 200, 300, 400], description="Numbers of trees that are tried.")
+    n_visits: int = Field(default=2000, ge=1, description="Visits of a period that are learnt from, at most.")
+    n_asked: int = Field(default=1500, ge=1, description="Visits of a period that are chosen or tested on, at most.")
+    leaves: list[int] = Field(default=[31], description="Sizes of trees that are tried.")
+    rounds: list[int] = Field(default=[100, 200], description="Numbers of trees that are tried.")
     learning_rate: float = Field(default=0.05, gt=0, description="Of the trees.")
+    n_processes: int = Field(
+        default=2, ge=1, description="In which the system and its twin learn side by side; 1: in half the memory."
+    )
     seed: int = Field(default=0, ge=0, description="Of all that is drawn.")
 
     def settings(self) -> Settings:
@@ -146,6 +149,7 @@ class RankerConfig(dg.Config):
             n_visits=self.n_visits,
             n_asked=self.n_asked,
             seed=self.seed,
+            n_processes=self.n_processes,
         )
 
 

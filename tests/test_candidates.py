@@ -25,10 +25,28 @@ def test_own_columns_are_what_a_person_would_count():
     row = of_item[0]
     read = {name: float(found.known[row, place]) for place, name in enumerate(found.names)}
     assert (read["own_days"], read["own_age"], read["own_first_age"], read["own_gap"]) == (2, 10, 20, 10)
+    assert (read["own_visits_since"], read["own_visits_due"]) == (0, 1)  # taken on both visits there were
+    assert read["own_fade"] == pytest.approx(1.9)
     assert read["own_visit_share"] == 1
     assert read["user_visits"] == 2
     assert read["user_visit_age"] == 10
+    assert (read["user_due"], read["user_last_basket"]) == (1, 2)
     assert np.isnan(found.column("own_age")[of_item[2]])
+
+
+def test_class_columns_count_days_and_not_items():
+    acts = interactions([(0, 0, 0), (0, 1, 0), (0, 1, 8), (0, 2, 12), (1, 3, 1)], 2, 4)
+    visits = Visits(np.array([0]), np.array([14]))
+    found = candidates(acts, Catalogue({"class": np.array([0, 0, 1, 1])}), visits, 14)
+    of_item = {int(item): row for row, item in enumerate(found.item)}
+    of_zero, of_three = (
+        [float(found.column(f"class_{name}")[of_item[item]]) for name in ("days", "age", "due", "loyal")]
+        for item in (0, 3)
+    )
+    assert of_zero == pytest.approx([2, 6, 6 / 8, 1 / 3])
+    assert of_three[:2] == [1, 2]  # what he took of the class was another item
+    assert np.isnan(of_three[2])
+    assert of_three[3] == 0
 
 
 def test_nothing_that_happens_on_the_day_or_later_changes_what_is_known():

@@ -4,7 +4,15 @@ import scipy.sparse as sparse
 from crowd import crowd, interactions
 
 from ecom_pipeline.recommend.interactions import Visits
-from ecom_pipeline.recommend.retrieval import Index, Neighbours, RidgeByItems, RidgeByUsers, history_value, popularity
+from ecom_pipeline.recommend.retrieval import (
+    Index,
+    Lately,
+    Neighbours,
+    RidgeByItems,
+    RidgeByUsers,
+    history_value,
+    popularity,
+)
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
 
@@ -77,3 +85,12 @@ def test_popularity_is_of_the_days_before():
     acts = interactions([(0, 0, 3), (0, 1, 4), (0, 1, 5)], 1, 2)
     found = popularity(acts, Visits(np.array([0]), np.array([5])), days=1)
     assert found[5].tolist() == [0, 1]
+
+
+def test_what_was_taken_lately_is_counted_by_window_and_day():
+    acts = interactions([(0, 0, 3), (0, 1, 4), (1, 1, 4), (0, 1, 5)], 2, 2)
+    visits = Visits(np.array([0, 1, 0]), np.array([6, 5, 5]))
+    lately = Lately.of(acts, visits, windows=(1, 2))
+    assert lately.days[lately.row].tolist() == [6, 5, 5]
+    assert lately.takings[1].tolist() == [[0, 2], [0, 1]]
+    assert lately.takings[2].tolist() == [[1, 2], [0, 3]]

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 CHOSEN, TWIN = "weighted and chosen", "unweighted twin"
 DIFFERENCE = f"{CHOSEN} - {TWIN}"
 BASELINES = (POPULAR, OWN, OWN_BY_AGE, ITEM_KNN, EASE, TIFU)
-SHARES = (1 / 16, 1 / 4)  # of the rows kept: how much is lost with fewer
+PILOT = "linear pilot"  # the weighted system without its trees
+SHARE = 1 / 8  # of the rows kept: how much is lost with fewer
 
 
 _COLUMNS = schema.NEXT_VISIT_EVALUATION.column_names
@@ -53,14 +54,16 @@ class Settings:
         n_visits: of a period, learnt from at most.
         n_asked: next visits of a period, chosen and tested on at most.
         seed: of the bootstrap.
+        n_processes: in which the system, its twin and the simple lists are made; 1: one after the other.
     """
 
     retrieval: Retrieval = field(default_factory=Retrieval)
     choice: RowChoice = field(default_factory=RowChoice)
     search: TreeSearch = field(default_factory=TreeSearch)
-    n_visits: int = 4000
-    n_asked: int = 3000
+    n_visits: int = 2000
+    n_asked: int = 1500
     seed: int = 0
+    n_processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +96,21 @@ def backtest(
     Cost: for each system and period, one index, the candidates of its visits, and the fits of the search. Memory: the
     candidates of the next visits of two periods, about 150 KB a visit, for each system.
     """
-    learners = {name: _learner(acts, catalogue, weighting, settings, name) for name in (CHOSEN, TWIN)}
-    choosers = {name: learner.chooser(list(origins)) for name, learner in learners.items()}
-    *tested, serving = origins
-    found = []
-    for number, origin in enumerate(tested):
-        truth = Truth.of(acts, learners[CHOSEN].next_visits(origin.test), origin.test.first)
-        lists = baseline_lists(acts, origin, truth, learners[CHOSEN])
-        for name, learner in learners.items():
-            ranker = learner.fit(origin, choosers[name], settings.search)
-            lists[name] = ranker_lists(learner, origin, ranker)
-            if number == len(tested) - 1:
-                lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
-        found.append(_Tested(truth, lists, _retrieved(learners[CHOSEN].asked(origin.test), truth)))
-        for learner in learners.values():
-            learner.forget(origin.test.first)
-        log.info("test period %d of %d is done: %d visits", number + 1, len(tested), len(truth.visits))
-    ranker = learners[CHOSEN].fit(serving, choosers[CHOSEN], settings.search)
-    kept = [learners[CHOSEN].kept(period, choosers[CHOSEN]) for period in serving.train]
-    return Backtest(ranker, kept, _evaluation(found, acts.n_items, settings.seed))
+    from joblib import Parallel, delayed
+
+    *tested, _ = origins
+    log.info("%d test periods: the system and its twin learn side by side, and simple lists are tuned", len(tested))
+    systems = [
+        delayed(_system)(acts, catalogue, weighting, origins, settings, CHOSEN),
+        delayed(_system)(acts, catalogue, UNWEIGHTED, origins, settings, TWIN),
+    ]
+    simple = [delayed(_simple)(acts, catalogue, origin, settings) for origin in tested]
+    chosen, twin, *baselines = Parallel(n_jobs=settings.n_processes)([*systems, *simple])
+    found = [
+        _Tested(truth, {**lists, **chosen.lists[number], **twin.lists[number]}, chosen.retrieved[number])
+        for number, (truth, lists) in enumerate(baselines)
+    ]
+    return Backtest(chosen.ranker, chosen.kept, _evaluation(found, acts.n_items, settings.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +120,57 @@ class _Tested:
     retrieved: Mapping[str, Figures]
 
 
+@dataclass(frozen=True, slots=True)
+class _System:
+    """By test period: lists by name, and what was retrieved; of the chosen system also what serves."""
+
+    lists: list[dict[str, Lists]]
+    retrieved: list[dict[str, Figures]]
+    ranker: Ranker
+    kept: list[Kept]
+
+
+def _system(
+    acts: Interactions,
+    catalogue: Catalogue,
+    weighting: Weighting,
+    origins: Sequence[Origin],
+    settings: Settings,
+    name: str,
+) -> _System:
+    """All that a system learns and lists, origin by origin; of the twin the last origin is not needed."""
+    learner = _learner(acts, catalogue, weighting, settings, name)
+    chooser = learner.chooser(list(origins))
+    *tested, serving = origins
+    found, retrieved = [], []
+    for origin in tested:
+        ranker = learner.fit(origin, chooser, settings.search)
+        lists = {name: ranker_lists(learner, origin, ranker)}
+        if name == CHOSEN:
+            lists[PILOT] = ranker_lists(learner, origin, replace(ranker, trees=""))
+            truth = Truth.of(acts, learner.next_visits(origin.test), origin.test.first)
+            retrieved.append(_retrieved(learner.asked(origin.test), truth))
+        if origin is tested[-1]:
+            lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
+        found.append(lists)
+        learner.forget(origin.test.first)
+    if name == CHOSEN:
+        ranker = learner.fit(serving, chooser, settings.search)
+    return _System(found, retrieved, ranker, [learner.kept(one, chooser) for one in serving.train if name == CHOSEN])
+
+
+def _simple(
+    acts: Interactions, catalogue: Catalogue, origin: Origin, settings: Settings
+) -> tuple[Truth, dict[str, Lists]]:
+    """What was taken in a test period, and the simple lists for it."""
+    learner = _learner(acts, catalogue, UNWEIGHTED, settings, TWIN)
+    truth = Truth.of(acts, learner.next_visits(origin.test), origin.test.first)
+    return truth, baseline_lists(acts, origin, truth, learner)
+
+
 def _learner(acts: Interactions, catalogue: Catalogue, weighting: Weighting, settings: Settings, name: str) -> Learner:
-    weighs = weighting if name == CHOSEN else UNWEIGHTED
     choice = settings.choice if name == CHOSEN else replace(settings.choice, method="random")
-    return Learner(acts, catalogue, weighs, settings.retrieval, choice, settings.n_visits, settings.n_asked)
+    return Learner(acts, catalogue, weighting, settings.retrieval, choice, settings.n_visits, settings.n_asked)
 
 
 def ranker_lists(learner: Learner, origin: Origin, ranker: Ranker) -> Lists:
@@ -158,18 +204,20 @@ def _retrieved(asked: Asked, truth: Truth) -> dict[str, Figures]:
 
 
 def _of_fewer_rows(learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, name: str) -> dict[str, Lists]:
-    """Lists of rankers that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
+    """Lists of a ranker that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
     kept = [learner.kept(period, ranker.chooser) for period in origin.train]
     known = np.concatenate([one.rows.known for one in kept])
     label = np.concatenate([one.rows.taken for one in kept])
-    order = np.random.default_rng([learner.choice.seed, 3]).permutation(len(label))
-    found = {}
-    for share in SHARES:
-        rows = np.sort(order[: round(share * len(label))])
-        validation = learner.asked(origin.validation)
-        fewer = fit_ranker(known[rows], label[rows], ranker.chooser, validation, search=search)
-        found[f"{name}, {len(rows):,} rows"] = ranker_lists(learner, origin, fewer)
-    return found
+    rows = np.random.default_rng([learner.choice.seed, 3]).random(len(label)) < SHARE
+    fewer = fit_ranker(known[rows], label[rows], ranker.chooser, learner.asked(origin.validation), search=search)
+    return {
+        _rows_name(name, rows.sum()): ranker_lists(learner, origin, fewer),
+        _rows_name(name, len(rows)): ranker_lists(learner, origin, ranker),
+    }
+
+
+def _rows_name(name: str, n_rows: int) -> str:
+    return f"{name}, {n_rows:,} rows"
 
 
 def _evaluation(found: Sequence[_Tested], n_items: int, seed: int) -> pd.DataFrame:
@@ -202,7 +250,7 @@ def _coverage(found: Sequence[_Tested], n_items: int) -> pd.DataFrame:
         tops = [one.lists[model].top[:, :10] for one in found if model in one.lists]
         value = float(np.mean([len(np.unique(top[top >= 0])) / n_items for top in tops]))
         n_users = len(np.unique(np.concatenate([one.truth.visits.user for one in found])))
-        rows.append((model, "all", "coverage_at_10", value, None, None, n_users))
+        rows.append((model, "all", "coverage_at_10", value, np.nan, np.nan, n_users))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

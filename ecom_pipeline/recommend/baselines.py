@@ -48,7 +48,11 @@ def baseline_scores(
         ITEM_KNN: Neighbours.fit(binary, 200) if ITEM_KNN in names else None,
         EASE: item_item(value) if EASE in names else None,
     }
-    tifu = _tifu(known, *settings.get("tifu", _TIFU_GRID[0])) if TIFU in names and acts.n_users <= MOST_USERS else None
+    tifu = None
+    if TIFU in names and acts.n_users <= MOST_USERS:
+        within, group, alpha = settings.get("tifu", _TIFU_GRID[0])
+        own, others = _tifu_parts(known, within, group)
+        tifu = (alpha * own + (1 - alpha) * others).tocsr()
     factors = _ials(counts, int(settings.get("factors", 64))) if IALS in names else None
     recent = popularity(acts, visits, days=28)
     for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
@@ -62,7 +66,7 @@ def baseline_scores(
             if model is not None:
                 found[name] = model.scores(binary[user] if name == ITEM_KNN else value[user])
         if tifu is not None:
-            found[TIFU] = tifu[user].toarray() if sparse.issparse(tifu) else tifu[user]
+            found[TIFU] = tifu[user].toarray()
         if factors is not None:
             found[IALS] = factors[0][user] @ factors[1].T
         yield rows, {name: table.astype(np.float32) for name, table in found.items() if name in names}
@@ -92,7 +96,12 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
     by_half_life = {one: quality(weighted_matrix(known, Weighting("exponential", one), day)) for one in _HALF_LIVES}
     found: dict[str, object] = {"half_life": max(by_half_life, key=by_half_life.get)}
     if acts.n_users <= MOST_USERS:
-        by_tifu = {one: quality(_tifu(known, *one)) for one in _TIFU_GRID}
+        by_tifu = {
+            (within, group, alpha): quality(alpha * own + (1 - alpha) * others)
+            for within, group in dict.fromkeys((within, group) for within, group, _ in _TIFU_GRID)
+            for own, others in [_tifu_parts(known, within, group)]
+            for alpha in dict.fromkeys(alpha for *_, alpha in _TIFU_GRID)
+        }
         found["tifu"] = max(by_tifu, key=by_tifu.get)
     return found
 
@@ -137,20 +146,22 @@ def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -
     return (within**last / sizes[of_group] * group ** (n_groups - 1 - of_group) / n_groups).astype(np.float32)
 
 
-def _tifu(known: Interactions, within: float, group: float, alpha: float, k: int = 300, n_groups: int = 7) -> Floats:
-    """(users, items) alpha times the user's own vector and 1 - alpha times the mean of his k nearest users'."""
+def _tifu_parts(
+    known: Interactions, within: float, group: float, k: int = 300, n_groups: int = 7
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """(users, items) the users' own vectors, and the mean of their k nearest users'."""
     own = tifu_vectors(known, within, group, n_groups)
     squares = np.asarray(own.multiply(own).sum(1)).ravel()
     near = (squares[:, None] + squares[None] - 2 * (own @ own.T).toarray()).astype(np.float32)
     np.fill_diagonal(near, np.inf)
     k = min(k, known.n_users - 1)
     if k < 1:
-        return own.toarray()
+        return own, own
     nearest = np.argpartition(near, k - 1, axis=1)[:, :k]
     mean = sparse.csr_matrix(
         (np.full(nearest.size, 1 / k, np.float32), nearest.ravel(), np.arange(0, nearest.size + 1, k)), shape=near.shape
     )
-    return (alpha * own + (1 - alpha) * (mean @ own)).tocsr()
+    return own, (mean @ own).tocsr()
 
 
 def tifu_vectors(known: Interactions, within: float, group: float, n_groups: int) -> sparse.csr_matrix:

@@ -11,12 +11,14 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 
 from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
-from ecom_pipeline.recommend.retrieval import Index, history_value, popularity
+from ecom_pipeline.recommend.retrieval import Index, Lately, history_value
 
 Floats = NDArray[np.float32]
 CHANNELS = ("own", "together", "popular", "text")
 CELLS = 6_000_000  # visits x items at a time: about 0.3 GB in all
 RECENT, SEASON = 28, 84  # days
+WEEK, FEW, DAY = 7, 3, 1  # days: what is on offer changes within a week
+FADE = 0.9  # of a taking's weight, a visit of the user later
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,15 @@ def retrieve(
 
     Cost: for v visits O(v items) for the channels, and the length of the histories; 0.5 GB.
     """
-    recent, week = (popularity(acts, visits, days=days) for days in (RECENT, 7))
+    lately = Lately.of(acts, visits, windows=(RECENT, WEEK, FEW, DAY))
     prices = _item_prices(acts.before(index.day))
+    at, item = acts.taken(visits)
+    order = np.argsort(at, kind="stable")
+    at, item = at[order], item[order]
     for rows in visits.blocks(max(8, min(512, CELLS // max(acts.n_items, 1)))):
-        yield (
-            rows,
-            _Part(acts, index, catalogue, visits.only(rows), recent, week, prices).candidates(retrieval),
-        )
+        taken = slice(*np.searchsorted(at, [rows.start, rows.stop]))
+        part = _Part(acts, index, catalogue, visits.only(rows), lately, lately.row[rows], prices)
+        yield rows, part.candidates(retrieval, (at[taken] - rows.start, item[taken]))
 
 
 class _Part:
@@ -109,20 +113,21 @@ class _Part:
         index: Index,
         catalogue: Catalogue,
         visits: Visits,
-        recent: Mapping[int, Floats],
-        week: Mapping[int, Floats],
+        lately: Lately,
+        of_day: Ints,
         prices: Floats,
     ):
-        self.acts, self.index, self.catalogue, self.visits, self.prices = acts, index, catalogue, visits, prices
-        self.recent = np.stack([recent[int(day)] for day in visits.day])
-        self.week = np.stack([week[int(day)] for day in visits.day])
+        self.index, self.catalogue, self.visits, self.prices = index, catalogue, visits, prices
+        self.lately, self.of_day = lately, of_day
         self.visit, row = acts.histories(visits)
         past = acts.only(row)
         self.past, self.age = past, (visits.day[self.visit] - past.day).astype(np.float32)
         self.weight = index.weights(past, visits.day[self.visit])
         key = self.visit * acts.n_items + past.item
-        days = np.unique(self.visit * (1 << 20) + past.day)
-        self.n_visits = np.maximum(np.bincount(days >> 20, minlength=len(visits)), 1).astype(np.float32)
+        days, place = np.unique(self.visit * (1 << 20) + past.day, return_inverse=True)
+        n_visits = np.bincount(days >> 20, minlength=len(visits))
+        self.since = (np.cumsum(n_visits)[self.visit] - 1 - place).astype(np.float32)  # later visits of the user
+        self.n_visits = np.maximum(n_visits, 1).astype(np.float32)
         self.start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]]) if len(key) else np.empty(0, np.int64)
         self.of, self.item = self.visit[self.start], past.item[self.start]  # of each distinct (visit, item)
         self.pair_weight = self._sum(self.weight)
@@ -144,15 +149,15 @@ class _Part:
         mean = np.asarray(self.history @ text, np.float32)
         return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)) @ text.T
 
-    def candidates(self, retrieval: Retrieval) -> Candidates:
-        """What the channels bring, with what is known of it."""
+    def candidates(self, retrieval: Retrieval, truth: tuple[Ints, Ints]) -> Candidates:
+        """What the channels bring, with what is known of it, and whether it is among the (visit, item) taken."""
         channel = np.zeros((4, *self.place.shape), bool)
         channel[0] = self._own(retrieval.n_own)
         had = self.place >= 0
         for place, (table, n) in enumerate(
             (
                 (self.together, retrieval.n_together),
-                (self.recent, retrieval.n_popular),
+                (self.lately.takings[RECENT][self.of_day], retrieval.n_popular),
                 (self.alike, retrieval.n_text),
             ),
             1,
@@ -163,10 +168,11 @@ class _Part:
                 channel[place] &= ~had
         visit, item = np.nonzero(channel.any(0))
         known = self._known(visit, item)
-        at, taken_item = self.acts.taken(self.visits)
         taken = np.zeros(self.place.shape, bool)
-        taken[at, taken_item] = True
-        columns = np.column_stack(list(known.values())).astype(np.float32)
+        taken[truth] = True
+        columns = np.empty((len(visit), len(known)), np.float32)
+        for number, column in enumerate(known.values()):
+            columns[:, number] = column
         return Candidates(visit, item, columns, taken[visit, item], channel[:, visit, item].T, tuple(known))
 
     def _own(self, n_own: int) -> NDArray[np.bool_]:
@@ -192,10 +198,11 @@ class _Part:
         def of_pair(value: NDArray, absent: float) -> NDArray:
             return np.where(had, np.append(value, absent)[place], absent)
 
-        ones = np.ones(len(self.age), np.float32)
-        n_days = of_pair(self._sum(ones), 0)
-        last = of_pair(np.minimum.reduceat(self.age, self.start) if len(self.start) else self.age, np.nan)
-        first = of_pair(np.maximum.reduceat(self.age, self.start) if len(self.start) else self.age, np.nan)
+        ends = np.append(self.start, len(self.age))[1:] - 1  # rows of a pair come by day
+        n_days = of_pair((ends - self.start + 1).astype(np.float32), 0)
+        first, last = (of_pair(self.age[rows], np.nan) for rows in (self.start, ends))
+        first_visit, last_visit = (of_pair(self.since[rows], np.nan) for rows in (self.start, ends))
+        pieces = of_pair(self._sum(self.past.quantity), 0) / np.maximum(n_days, 1)
         between = (first - last) / np.maximum(n_days - 1, 1)
         usual = self.index.usual_gap[item]
         expected = np.where(n_days > 1, (between * (n_days - 1) + usual) / np.maximum(n_days, 1), usual)
@@ -210,6 +217,11 @@ class _Part:
             "own_recent": of_pair(self._sum((self.age <= RECENT).astype(np.float32)), 0),
             "own_season": of_pair(self._sum((self.age <= SEASON).astype(np.float32)), 0),
             "own_age": last,
+            "own_visits_since": last_visit,
+            "own_visits_due": (last_visit + 1) * n_days / (first_visit + 1),
+            "own_fade": of_pair(self._sum(FADE**self.since), 0),
+            "own_pieces": pieces,
+            "own_last_pieces": of_pair(self.past.quantity[ends], np.nan) / np.maximum(pieces, 1e-3),
             "own_first_age": first,
             "own_gap": np.where(n_days > 1, between, np.nan),
             "due": last / np.maximum(expected, 1e-3),
@@ -217,7 +229,8 @@ class _Part:
 
     def _item_columns(self, visit: Ints, item: Ints, own: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Of the item alone, and of what the channels say."""
-        recent, week = self.recent[visit, item], self.week[visit, item]
+        row = self.of_day[visit]
+        recent, week, few, day = (self.lately.takings[n][row, item] for n in (RECENT, WEEK, FEW, DAY))
         price = np.log(self.prices[item])
         bought = np.isfinite(self.past.price) & (self.past.price > 0)
         paid = np.where(bought, np.log(np.where(bought, self.past.price, 1)), 0) * self.weight
@@ -229,7 +242,10 @@ class _Part:
             "text": self.alike[visit, item] if self.alike is not None else np.zeros(len(item), np.float32),
             "popular_recent": np.log1p(recent),
             "popular_week": np.log1p(week),
+            "popular_few": np.log1p(few),
+            "popular_day": np.log1p(day),
             "trend": np.log((week + 0.5) / (recent / 4 + 0.5)),
+            "trend_few": np.log((few + 0.5) / (recent * FEW / RECENT + 0.5)),
             "item_users": np.log1p(self.index.n_users[item]),
             "repeat_share": self.index.repeat_share[item],
             "usual_gap": self.index.usual_gap[item],
@@ -245,10 +261,14 @@ class _Part:
         last, first = np.full(len(self.visits), np.inf), np.zeros(len(self.visits))
         np.minimum.at(last, self.visit, self.age)
         np.maximum.at(first, self.visit, self.age)
+        last = np.where(np.isfinite(last), last, np.nan)
+        gap = (first - last) / np.maximum(n_visits - 1, 1)
         columns = {
             "user_visits": n_visits,
-            "user_visit_age": np.where(np.isfinite(last), last, np.nan),
-            "user_visit_gap": np.where(np.isfinite(last), (first - last) / np.maximum(n_visits - 1, 1), np.nan),
+            "user_visit_age": last,
+            "user_visit_gap": gap,
+            "user_due": last / np.maximum(gap, 1),
+            "user_last_basket": np.bincount(self.visit, self.since == 0, len(self.visits)),
             "user_basket": n_rows / n_visits,
             "user_items": n_pairs,
             "user_new_share": n_pairs / np.maximum(n_rows, 1),
@@ -258,24 +278,41 @@ class _Part:
 
     def _class_columns(self, name: str, code: Ints, visit: Ints, item: Ints, own: NDArray) -> dict[str, NDArray]:
         """Of the user and a class of items: its share of the weight, what lately fell on it, and the item's place in it."""
-        n, shape = int(code.max()) + 1, (len(self.visits), -1)
+        n, shape, place = int(code.max()) + 1, (len(self.visits), -1), (visit, code[item])
         cell = self.visit * n + code[self.past.item]
         size = len(self.visits) * n
         weight = np.bincount(cell, self.weight, size).reshape(shape)
         recent = np.bincount(cell[self.age <= RECENT], minlength=size).reshape(shape)
         total = np.maximum(weight.sum(1), 1e-9)
-        _, row, of_day = np.unique(self.visits.day, return_index=True, return_inverse=True)
-        in_class = np.stack([np.bincount(code, self.recent[one], n) for one in row])[of_day]
-        own_code = code[item]
-        share = weight[visit, own_code] / total[visit]
-        within = self.recent[visit, item] / (in_class[visit, own_code] + 1)
+        of_class = weight[place]
+        share = of_class / total[visit]
+        takings = self.lately.takings[RECENT]
+        days, row = np.unique(self.of_day, return_inverse=True)
+        in_class = np.stack([np.bincount(code, takings[day], n) for day in days])[row]
+        within = takings[self.of_day[visit], item] / (in_class[place] + 1)
+        n_days, first, last = (value.reshape(shape)[place] for value in self._class_days(cell, size))
+        gap = (last - first) / np.maximum(n_days - 1, 1)
+        age = self.visits.day[visit] - last
         return {
+            f"{name}_age": age,
+            f"{name}_days": n_days,
+            f"{name}_due": np.where(n_days > 1, age / np.maximum(gap, 1), np.nan),
+            f"{name}_loyal": own / np.maximum(of_class, 1e-9),
             f"{name}_share": share,
-            f"{name}_rest": weight[visit, own_code] - own,
-            f"{name}_recent": recent[visit, own_code],
+            f"{name}_rest": of_class - own,
+            f"{name}_recent": recent[place],
             f"{name}_popular": within,
             f"{name}_affinity": share * within,
         }
+
+    def _class_days(self, cell: Ints, size: int) -> tuple[NDArray, NDArray, NDArray]:
+        """(size,) on how many days something of each (visit, class) was taken, and the first and the last of them."""
+        taken_on = np.unique(cell * (1 << 20) + self.past.day)
+        found, start, n = np.unique(taken_on >> 20, return_index=True, return_counts=True)
+        day = taken_on & ((1 << 20) - 1)
+        n_days, first, last = np.zeros(size), np.full(size, np.nan), np.full(size, np.nan)
+        n_days[found], first[found], last[found] = n, day[start], day[start + n - 1]
+        return n_days, first, last
 
 
 def _item_prices(known: Interactions) -> Floats:

@@ -71,12 +71,12 @@ class Linear:
 
     def probability(self, rows: Candidates, fold: Ints) -> Floats:
         """(n,) that each candidate is taken, by the model that did not see the fold of its user."""
-        x = (design(rows.known, self.names) - self.mean) / self.scale
-        logit = np.empty(len(rows))
-        for one in range(N_FOLDS):
-            own = fold == one
-            logit[own] = x[own] @ self.coefficients[one, :-1] + self.coefficients[one, -1]
-        return np.clip(1 / (1 + np.exp(-logit)), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+        x = design(rows.known, self.names)
+        x -= self.mean
+        by_fold = x @ (self.coefficients[:, :-1] / self.scale).astype(np.float32).T
+        logit = by_fold[np.arange(len(rows)), fold] + self.coefficients[fold, -1]
+        surest = -_logit(0)
+        return 1 / (1 + np.exp(-np.clip(logit, -surest, surest)))
 
     def to_json(self) -> dict:
         """Plain values."""
@@ -99,11 +99,13 @@ def design(known: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float
     """(n, d) what a linear model reads: logs, squares of a few, and whether a value is known at all."""
     bent = [names.index(name) for name in _BENT]
     absent = np.isnan(known[:, [names.index("own_age"), names.index("own_gap")]])
-    logs = np.nan_to_num(np.sign(known) * np.log1p(np.abs(known)))
+    logs = np.abs(known)
+    logs += 1
+    logs = np.copysign(np.log(logs, out=logs), known)
+    np.nan_to_num(logs, copy=False)
     basket = logs[:, [names.index("user_basket")]]
-    return np.hstack([logs, absent, logs[:, bent] ** 2, logs[:, bent] * absent[:, :1], logs[:, bent] * basket]).astype(
-        np.float32
-    )
+    squares = logs[:, bent]
+    return np.hstack([logs, absent.astype(np.float32), squares**2, squares * absent[:, :1], squares * basket])
 
 
 def user_folds(user_ids: NDArray) -> Ints:

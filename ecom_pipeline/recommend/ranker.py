@@ -29,14 +29,14 @@ class TreeSearch:
         rounds: numbers of trees, of every fit.
         learning_rate: of all.
         min_rows: of a leaf.
-        n_threads: 0: all cores.
+        n_threads: of a fit; with another number the last digits may differ. 0: all cores.
     """
 
     leaves: tuple[int, ...] = (31, 63)
     rounds: tuple[int, ...] = (100, 200, 300, 400)
     learning_rate: float = 0.05
     min_rows: int = 100
-    n_threads: int = 0
+    n_threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Ranker:
             "pilot": self.chooser.pilot.to_json(),
             "acceptance": {
                 "method": acceptance.method,
-                "scale": list(acceptance.scale),
+                "scale": [float(one) for one in acceptance.scale],
                 "missed": acceptance.noise.missed,
                 "invented": acceptance.noise.invented,
             },

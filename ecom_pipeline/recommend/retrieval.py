@@ -3,6 +3,7 @@
 On the floor above `weighting`. Everything here is of interactions before one day, so nothing later leaks into a list.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.interactions import NEVER, Interactions, Ints, Visits
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
 Floats = NDArray[np.float32]
@@ -50,16 +51,17 @@ class RidgeByUsers:
         """From (users, items) weights. Cost: O(users^3 + users nnz)."""
         gram = (matrix @ matrix.T).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += ridge
-        dense = matrix.toarray().astype(np.float32)
-        solved = np.linalg.inv(gram).astype(np.float32) @ dense
-        return cls(matrix.T.tocsr(), solved, 1 - np.einsum("ui,ui->i", dense, solved))
+        solved = np.linalg.inv(gram).astype(np.float32) @ matrix.toarray().astype(np.float32, copy=False)
+        cells = matrix.tocoo()
+        explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
+        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32))
 
     def scores(self, history: sparse.csr_matrix) -> Floats:
         """(v, items)."""
         through = np.asarray((history @ self.back).todense(), np.float32) @ self.solved
         through /= self.own
-        rows, columns = history.nonzero()
-        through[rows, columns] += np.asarray(history[rows, columns]).ravel() * (1 - 1 / self.own[columns])
+        entries = history.tocoo()  # one for each (visit, item), or the last of them alone would count
+        through[entries.row, entries.col] += entries.data * (1 - 1 / self.own[entries.col])
         return through
 
 
@@ -271,10 +273,35 @@ def popularity(acts: Interactions, visits: Visits, *, days: int) -> dict[int, Fl
 
     Cost: one sort of the interactions' days, and the rows of the window for each day.
     """
-    order = np.argsort(acts.day, kind="stable")
-    by_day, item = acts.day[order], acts.item[order]
-    found = {}
-    for day in np.unique(visits.day):
-        rows = slice(*np.searchsorted(by_day, [day - days, day]))
-        found[int(day)] = np.bincount(item[rows], minlength=acts.n_items).astype(np.float32)
-    return found
+    lately = Lately.of(acts, visits, windows=(days,))
+    return dict(zip(lately.days.tolist(), lately.takings[days], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """What all users together took shortly before each day on which there is a visit.
+
+    Attributes:
+        days: (d,) sorted.
+        row: (v,) place of each visit's day among them.
+        takings: (d, items) of each item, by how many days are looked back.
+    """
+
+    days: Ints
+    row: Ints
+    takings: Mapping[int, Floats]
+
+    @classmethod
+    def of(cls, acts: Interactions, visits: Visits, *, windows: Sequence[int]) -> "Lately":
+        """Cost: one sort of the days that are looked at, and the rows of each window for each day."""
+        days, row = np.unique(visits.day, return_inverse=True)
+        inside = (acts.day >= days.min(initial=NEVER) - max(windows)) & (acts.day < days.max(initial=0))
+        order = np.flatnonzero(inside)
+        order = order[np.argsort(acts.day[order], kind="stable")]
+        by_day, item = acts.day[order], acts.item[order]
+        takings = {n: np.zeros((len(days), acts.n_items), np.float32) for n in windows}
+        for n, table in takings.items():
+            for place, day in enumerate(days):
+                rows = slice(*np.searchsorted(by_day, [day - n, day]))
+                table[place] = np.bincount(item[rows], minlength=acts.n_items)
+        return cls(days, row, takings)

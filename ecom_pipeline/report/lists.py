@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
 from ecom_pipeline.errors import InputError
-from ecom_pipeline.recommend.backtest import BASELINES, CHOSEN, DIFFERENCE, TWIN
+from ecom_pipeline.recommend.backtest import BASELINES, CHOSEN, DIFFERENCE, PILOT, TWIN
 from ecom_pipeline.recommend.lists import NEW_VISITOR
 from ecom_pipeline.recommend.trials import chosen_weighting
 from ecom_pipeline.report.comparison import cell
@@ -79,7 +79,7 @@ class ListsTold:
     @property
     def models(self) -> list[str]:
         """Of the first table."""
-        return [CHOSEN, TWIN, *BASELINES, DIFFERENCE, f"{CHOSEN} - {self.strongest}"]
+        return [CHOSEN, TWIN, PILOT, *BASELINES, DIFFERENCE, f"{CHOSEN} - {self.strongest}"]
 
     @property
     def periods(self) -> list[tuple[str, pd.Series]]:
