@@ -60,7 +60,7 @@ KINDS = {
     ),
 }
 COLOURS = ("red", "blue", "green")
-SEARCHES = ("best {}", "{} gift", "{} online", "buy {}")  # the first two are judged as well
+SEARCHES = ("best {}", "{} gift", "{} online", "buy {}", "my {}", "{} sale", "{} today", "nice {}")  # some are judged
 CONFIG = """\
 ops:
   fold_predictions: {config: {n_components: 30}}

@@ -148,6 +148,7 @@ def test_events_alone_and_judgments_alone_are_enough(shop, tmp_path, kept):
         shutil.copy(shop.folder / f"{name}.csv", folder)
     result = ecom("run", "--source", folder, "--config", config, home=tmp_path / "home", check=True)
     assert "weighted - unweighted" in result.stdout
+    assert ("Nobody took anything" in result.stdout) == (kept == "judgments")
 
 
 def start(home, *arguments):
@@ -177,8 +178,8 @@ def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, tmp_path)
     assert "cleaning" not in result.stderr
 
 
-def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, tmp_path):
-    process = start(tmp_path / "home", "--source", shop.folder)
+def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, config, tmp_path):
+    process = start(tmp_path / "home", "--source", shop.folder, "--config", config)
     wait_for(process, "best head")
     process.send_signal(signal.SIGINT)
     told = process.stderr.read()

@@ -117,7 +117,7 @@ def choose_weighting(
     """
     draw = np.random.default_rng(seed)
     tried = [UNWEIGHTED, *lay_out(acts, n_trials=n_trials, has_text=text is not None, draw=draw)]
-    figures, users = [], []
+    figures, users = [np.empty((len(tried), len(BLENDS), 0))], [np.empty(0, np.int64)]  # there may be no period
     for first, end in periods:
         visits = acts.next_visits(first, end)
         if len(visits) > MOST_VISITS:
