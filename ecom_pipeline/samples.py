@@ -133,11 +133,11 @@ def acts() -> str:
         with told as (
             select *, coalesce(user_id, session_id) as actor from cleaned_interactions
             where query is not null and action <> 'return')
-        select md5(concat_ws('|', actor, lower(query), day)) as visit_id, actor, day, query, item_id,
+        select md5(concat_ws('|', actor, lower(query), day)) as visit_id, day, min(query) as query, item_id,
             'query:' || md5(lower(query)) as group_id,
             bool_or({TAKEN}) as taken, min(propensity) as propensity, min(position) as position,
             min(min(occurred_at)) over (partition by actor, lower(query), day) as started_at
-        from told group by actor, day, query, lower(query), item_id"""
+        from told group by actor, day, lower(query), item_id"""
 
 
 def _leave_out(db: DuckDBPyConnection) -> dict[str, int]:

@@ -124,6 +124,14 @@ def test_searches_that_rank_nothing_are_an_error_that_says_why(db):
         build(db)
 
 
+def test_an_item_met_under_two_spellings_of_a_query_is_one_sample(db):
+    search(db, query="'mug ' || u || ' of ' || d")
+    db.execute("update cleaned_interactions set query = upper(query) where action = 'click'")
+    told = build(db)
+    assert told["n_search_visits"] == 120
+    assert db.execute("select count(*), count(distinct sample_id) from training_samples").fetchone() == (600, 600)
+
+
 def test_a_query_is_in_one_split_although_it_is_asked_in_all_periods(db):
     search(db)
     told = build(db)
