@@ -8,6 +8,7 @@ import pandas as pd
 
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.ledger import Entry
+from ecom_pipeline.samples import has_samples
 from ecom_pipeline.schema import Relation
 from resources.warehouse import Warehouse
 
@@ -99,7 +100,7 @@ def nothing_to_learn(
     """
     name = context.asset_key.to_user_string()
     with warehouse.transaction() as db:
-        if db.execute("select 1 from training_samples limit 1").fetchone():
+        if has_samples(db):
             return None
         if relation:
             relation.clear(db)

@@ -18,6 +18,16 @@ class Law:
     broken: str
 
 
+def _empty_only_without_samples(relation: str) -> Law:
+    return Law(
+        relation,
+        "empty_only_without_samples",
+        "there are rows wherever there are samples",
+        f"""select count(*) as n_samples from training_samples
+           having n_samples > 0 and (select count(*) from {relation}) = 0""",
+    )
+
+
 LAWS = (
     Law(
         "items",
@@ -64,12 +74,11 @@ LAWS = (
     Law(
         "training_samples",
         "the_last_period_is_test",
-        "no training sample of behaviour is as late as a test sample, where days decide the split",
+        "no training sample of a search is as late as a test sample, where days decide the split",
         """select sample_id, occurred_at from training_samples
            where split = 'train' and occurred_at::date > (
                select min(occurred_at)::date from training_samples where split = 'test')
-           and (select count(distinct occurred_at::date) from training_samples) >= 3
-           and (select count(distinct day) from cleaned_interactions) >= 3""",
+           and (select count(distinct occurred_at::date) from training_samples) >= 3""",
     ),
     Law(
         "embeddings",
@@ -147,6 +156,10 @@ LAWS = (
         "intervals_are_ordered",
         "the lower end of an interval is not above the upper",
         "select model, slice, metric, ci_low, ci_high from evaluation where ci_low > ci_high",
+    ),
+    *(
+        _empty_only_without_samples(relation)
+        for relation in ("fold_predictions", "sample_values", "weighting_trials", "importance_weights", "evaluation")
     ),
     Law(
         "learning_periods",

@@ -294,3 +294,21 @@ def _require(db: DuckDBPyConnection, visits: Mapping[str, int]) -> None:
             f"training_samples: all {counts['n_samples_train']} training samples have label {share:g}. A ranker needs "
             "both labels: set `relevant_from` so that some grades fall on each side of it."
         )
+
+
+def has_samples(db: DuckDBPyConnection) -> bool:
+    """Whether there are samples: there are none where nothing was judged and nobody searched."""
+    return bool(db.execute("select 1 from training_samples limit 1").fetchall())
+
+
+def require_samples(db: DuckDBPyConnection) -> None:
+    """Raise where there are none, for who needs some.
+
+    Raises:
+        SampleError: if `training_samples` is empty.
+    """
+    if not has_samples(db):
+        raise SampleError(
+            "training_samples: 0 judged or searched pairs are there; first: none. There must be some to be doubted, valued "
+            "or weighed: bring judgments.csv, or events with a query and what was shown for it, and run again."
+        )

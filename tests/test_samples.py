@@ -118,6 +118,18 @@ def test_purchases_alone_leave_the_samples_empty_and_that_is_said(db):
     assert told["n_samples_train"] == told["n_search_visits"] == 0
 
 
+def test_relations_below_may_be_empty_only_where_there_are_no_samples(db):
+    judge(db)
+    build(db)
+    laws = [law for law in LAWS if law.name == "empty_only_without_samples"]
+    for law in laws:
+        schema.RELATIONS[law.relation].create(db)
+    assert len(laws) == 5
+    assert all(db.execute(law.broken).fetchall() for law in laws)
+    schema.TRAINING_SAMPLES.clear(db)
+    assert not any(db.execute(law.broken).fetchall() for law in laws)
+
+
 def test_searches_that_rank_nothing_are_an_error_that_says_why(db):
     behave(db, query="'mug ' || u")
     with pytest.raises(SampleError, match=r"120 search visits, of which 0 took nothing and 120 refused nothing"):

@@ -173,6 +173,6 @@ def test_a_shop_with_purchases_alone_gets_lists_and_an_empty_half_of_search(shop
     ):
         refused = ecom(*command, home=home)
         assert refused.returncode == 2
-        assert "has 0 judged or searched pairs" in refused.stderr
+        assert "0 judged or searched pairs are there" in refused.stderr
     again = ecom("run", "--config", config, home=home, check=True)
     assert "nothing is new" in again.stderr

@@ -10,11 +10,10 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.frames import known
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.ranking.evaluation import Rows
-from ecom_pipeline.samples import fold_of
+from ecom_pipeline.samples import fold_of, require_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,8 @@ def told_samples(db: DuckDBPyConnection) -> pd.DataFrame:
     Raises:
         SampleError: if there are none.
     """
-    samples = db.sql(
+    require_samples(db)
+    return db.sql(
         """with taken_back as (
             select distinct bought.item_id, md5(concat_ws('|', coalesce(bought.user_id, bought.session_id),
                 lower(bought.query), bought.day)) as visit_id
@@ -81,12 +81,6 @@ def told_samples(db: DuckDBPyConnection) -> pd.DataFrame:
             select md5(concat_ws('|', 'search', visit_id, item_id)) from taken_back) as returned
         from training_samples order by sample_id"""
     ).df()
-    if samples.empty:
-        raise SampleError(
-            "training_samples: 0 judged or searched pairs are there; first: none. There must be some for estimators to be "
-            "judged on: bring judgments.csv, or events with a query and what was shown."
-        )
-    return samples
 
 
 def from_samples(

@@ -75,9 +75,10 @@ def suspects(
 ) -> None:
     """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
     from ecom_pipeline.report import doubts
+    from ecom_pipeline.samples import require_samples
 
     with finished(home, "label_suspicions") as db:
-        _require_samples(db, home)
+        require_samples(db)
         found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top)
     if csv:
         writing(csv, lambda: found.to_csv(csv, index=False))
@@ -108,14 +109,15 @@ def weights(
 ) -> None:
     """Write the training weights to Parquet files, with the ids of the pairs and of the acts."""
     from ecom_pipeline.export import weights_in_use, weights_of, weights_of_acts, weights_told
+    from ecom_pipeline.samples import has_samples, require_samples
 
     beside = export.with_name(f"{export.stem}-interactions.parquet")
     written = []
     with finished(home, "interaction_weights") as db:
         acts = weights_of_acts(db)
         if estimator or acts.empty:
-            _require_samples(db, home)
-        if _has_samples(db):
+            require_samples(db)
+        if has_samples(db):
             name = estimator or weights_in_use(db, home.expanduser() / "models")
             written.append((export, weights_of(db, name), weights_told(db, name)))
     if len(acts):
@@ -123,18 +125,6 @@ def weights(
     for path, found, told in written:
         writing(path, lambda path=path, found=found: found.to_parquet(path, index=False))
         print(f"{len(found)} weights {told}: {path}")
-
-
-def _has_samples(db: Any) -> bool:
-    return db.execute("select 1 from training_samples limit 1").fetchone() is not None
-
-
-def _require_samples(db: Any, home: Path) -> None:
-    if not _has_samples(db):
-        raise InputError(
-            f"home: {str(home)!r} has 0 judged or searched pairs; first: none. There must be some to be doubtful or to have "
-            "weights: bring judgments.csv, or events with a query and what was shown, and run again."
-        )
 
 
 @app.command()
