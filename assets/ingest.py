@@ -19,7 +19,7 @@ RETRY = dg.RetryPolicy(max_retries=1, delay=1)  # a folder on a network share ma
 PUBLIC_KEY = hashlib.sha256(b"packaged data").digest()
 
 
-def _hash_key(home: Home) -> bytes:
+def hash_key_of(home: Home) -> bytes:
     """The key that hashes people: the home's own, but a public one for packaged data where none is asked for."""
     packaged = home.source(sources.DEFAULT) in sources.adapters()
     return PUBLIC_KEY if packaged and not home.asked_key else home.hash_key()
@@ -28,7 +28,7 @@ def _hash_key(home: Home) -> bytes:
 def outside(home: Home) -> dict[str, str]:
     """What the raw tables depend on besides code: which source, its files, and the key that hashes people."""
     name = home.source(sources.DEFAULT)
-    key = hashlib.sha256(_hash_key(home)).hexdigest()[:8]
+    key = hashlib.sha256(hash_key_of(home)).hexdigest()[:8]
     return {"source": name, "files": sources.find(name).fingerprint(), "key": key}
 
 
@@ -38,7 +38,7 @@ def _land(
     name = home.source(sources.DEFAULT)
     source = sources.find(name)
     context.log.info("reading %s of %s", table, name)
-    n_rows = land(db, table, source.adapter.tables(source.folder, db).query(table), _hash_key(home))
+    n_rows = land(db, table, source.adapter.tables(source.folder, db).query(table), hash_key_of(home))
     remember(db, f"raw_{table}", made)
     context.log.info("landed %d %s", n_rows, table)
     return {"source": name, "format": source.adapter.name}

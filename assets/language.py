@@ -107,6 +107,11 @@ class ReadingConfig(dg.Config):
     """How texts are read."""
 
     token_budget: int = Field(default=2048, ge=8, description="Tokens of a batch, padding included.")
+    n_items: int = Field(
+        default=25_000,
+        ge=0,
+        description="Items of the catalogue whose texts are read, at most, those taken most: more than are ranked.",
+    )
     precision: store.Precision = Field(
         default="fp32",
         description="bf16: on CPUs with such products, by OpenVINO (extra `fast`); nearly twice as fast, not quite the same.",
@@ -114,8 +119,8 @@ class ReadingConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[training_samples, adapted_encoder],
-    code_version="2",
+    deps=[training_samples, adapted_encoder, items, "cleaned_interactions"],
+    code_version="3",
     group_name="language",
     kinds={"pytorch", "huggingface"},
     pool="gpu",
@@ -124,16 +129,16 @@ class ReadingConfig(dg.Config):
 def embeddings(
     context: dg.AssetExecutionContext, config: ReadingConfig, warehouse: Warehouse, compute: Compute, home: Home
 ) -> dg.MaterializeResult:
-    """One row per distinct text under the encoder; texts that have a row are not read again."""
+    """One row per distinct text of samples and catalogue under the encoder; texts that have one are not read again."""
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         folder = encoder_folder(db, home)
-        texts = store.missing_texts(db, store.reader_id(folder, config.precision))
+        texts = store.missing_texts(db, store.reader_id(folder, config.precision), config.n_items)
     context.log.info("%d texts are not embedded yet", len(texts))
     with compute.step(context.log) as step:
         found = store.embed(texts, folder, config.token_budget, step.device, config.precision)
     with warehouse.transaction() as db:
         store.add(db, found)
-        remember(db, "embeddings", made, store.IN_USE)  # texts of old samples change nothing below
+        remember(db, "embeddings", made, store.IN_USE)  # old texts change nothing below
     figures = {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id, **step.figures}
     return told(warehouse, "embeddings", figures)

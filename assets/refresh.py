@@ -30,7 +30,16 @@ from assets.prepare import (
     judgments,
     training_samples,
 )
-from assets.publish import made_from
+from assets.publish import asset_names, made_from
+from assets.recommend import (
+    interaction_trials,
+    interaction_weights,
+    item_index,
+    learning_periods,
+    ranker,
+    recommendations,
+    similar_items,
+)
 from ecom_pipeline import cleaning, ledger
 from ecom_pipeline.errors import InputError
 from resources.home import Home
@@ -42,8 +51,12 @@ SAMPLES = [
     *(fold_predictions, label_suspicions),
     *(sample_values, weighting_trials, importance_weights),
 ]
+LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
 MODELS = [fine_tuned_model, evaluation_report]
-FLOW = [*CATALOGUE, cleaned_interactions, *SAMPLES, *MODELS]
+BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
+FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]
+# made anew on most days, and most often as they were: what lies below waits to see whether they changed
+SETTLING = {"training_samples", "embeddings", "learning_periods"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,9 @@ class Plan:
 
 
 def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Sequence[str]) -> Plan:
-    """The next run: first the source's tables where they are stale, then everything below that is.
+    """The next run: first the source's tables where they are stale, then what is below, as far as that can be told.
+
+    What lies below a stale asset of `SETTLING` is left to the run after: if its content stays, so does all of that.
 
     Args:
         warehouse: holds the ledger.
@@ -82,7 +97,7 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
         if catalogue:
             return Plan(tuple(catalogue))
         days = _stale_days(db, run_config, made)
-        below = _stale(db, [*SAMPLES, *MODELS], run_config, made, {}, ["cleaned_interactions"] if days else [])
+        below = _stale(db, BELOW, run_config, made, {}, ["cleaned_interactions"] if days else [])
     if "evaluation_report" not in below and not home.report.is_file():
         below.append("evaluation_report")
     return Plan((*(("cleaned_interactions", "rejected_rows") if days else ()), *below), days)
@@ -133,15 +148,31 @@ def _stale(
 ) -> list[str]:
     contents = ledger.contents(db)
     found: list[str] = []
+    waiting: set[str] = set()
     for asset in assets:
-        name = asset.key.to_user_string()
-        upstream = {key.to_user_string() for key in asset.asset_deps[asset.key]}
-        extra = outside_raw if name.startswith("raw_") else {}
-        expected = made_from(asset, name, config_of(asset, run_config), contents, extra)
-        entry = ledger.entries(db, name).get(ledger.WHOLE)
-        if upstream & {*found, *stale} or entry is None or entry.made_from != expected or name not in made:
-            found.append(name)
+        names = asset_names(asset)
+        upstream = {key.to_user_string() for one in asset.keys for key in asset.asset_deps[one]}
+        if upstream & (waiting | SETTLING.intersection(found)):
+            waiting.update(names)
+        elif upstream & {*found, *stale} or any(
+            _is_stale(db, asset, name, run_config, contents, outside_raw) or name not in made for name in names
+        ):
+            found += names
     return found
+
+
+def _is_stale(
+    db: DuckDBPyConnection,
+    asset: dg.AssetsDefinition,
+    name: str,
+    run_config: Mapping,
+    contents: Mapping[str, str],
+    outside_raw: Mapping[str, str],
+) -> bool:
+    extra = outside_raw if name.startswith("raw_") else {}
+    expected = made_from(asset, name, config_of(asset, run_config), contents, extra)
+    entry = ledger.entries(db, name).get(ledger.WHOLE)
+    return entry is None or entry.made_from != expected
 
 
 def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]) -> tuple[date, date] | None:

@@ -32,9 +32,10 @@ from ecom_pipeline.recommend.baselines import (
     tuned,
 )
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval
+from ecom_pipeline.recommend.catalogue import read_catalogue
 from ecom_pipeline.recommend.evaluation import Truth, compare, dense_lists, figures_by_visit
 from ecom_pipeline.recommend.interactions import Interactions, day_number, read_interactions
-from ecom_pipeline.recommend.learning import Learner, class_codes
+from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
@@ -57,19 +58,6 @@ def cleaned(name: str) -> duckdb.DuckDBPyConnection:
     first, last = db.execute("select min(day), max(day) from raw_events").fetchall()[0]
     cleaning.clean_events(db, first, last, LIMITS)
     return db
-
-
-def read_catalogue(db: duckdb.DuckDBPyConnection, item_ids: np.ndarray) -> Catalogue:
-    """Classes of the items."""
-    frame = db.execute("select item_id, category, brand from items").df().set_index("item_id").loc[item_ids]
-    parts = frame.category.fillna("").str.split(" > ")
-    levels = {
-        "top": parts.str[0],
-        "category": frame.category.fillna(""),
-        "middle": parts.str[:2].str.join(" > "),
-        "brand": frame.brand,
-    }
-    return Catalogue(class_codes({name: level.to_numpy() for name, level in levels.items()}))
 
 
 def origin(first: int, length: int = 30) -> Origin:

@@ -37,7 +37,7 @@ def load(folder: str, max_tokens: int = 96, **rules: int) -> tuple[pd.DataFrame,
         cleaning.clean_judgments(db)
         build_samples(db, SampleRules(**settings_of(SamplesConfig(**rules))))
         encoder = as_named(Named(PACKAGED, max_tokens), Path(home))
-        texts = embeddings.missing_texts(db, encoder_id(encoder))
+        texts = embeddings.missing_texts(db, encoder_id(encoder), 0)
         embeddings.add(db, embeddings.embed(texts, encoder, 2048, "cpu", "fp32"))
         samples = db.sql("from training_samples order by sample_id").df()
         return samples, embeddings.sample_features(db, samples)

@@ -5,6 +5,8 @@ On the floor of `report`. The gates between the assets ask these.
 
 from dataclasses import dataclass
 
+from ecom_pipeline.samples import TAKEN
+
 
 @dataclass(frozen=True, slots=True)
 class Law:
@@ -150,5 +152,54 @@ LAWS = (
         "intervals_are_ordered",
         "the lower end of an interval is not above the upper",
         "select model, slice, metric, ci_low, ci_high from evaluation where ci_low > ci_high",
+    ),
+    Law(
+        "learning_periods",
+        "nothing_is_learnt_from_later_days",
+        "of each origin, days to learn from come before those to choose on, and these before those to test on",
+        """select origin from learning_periods group by origin
+           having max(last_day) filter (where role = 'train') >= min(first_day) filter (where role = 'validation')
+               or max(last_day) filter (where role = 'validation') >= min(first_day) filter (where role = 'test')""",
+    ),
+    Law(
+        "interaction_trials",
+        "one_weighting_of_acts_is_chosen",
+        "one trial is chosen, and the first is none",
+        """select count(*) filter (where chosen) as n_chosen from interaction_trials
+           having n_chosen <> 1 or count(*) filter (
+               where trial = 0 and age_form = 'none' and evidence = 'none' and quantity = 0) <> 1""",
+    ),
+    Law(
+        "interaction_weights",
+        "every_act_is_weighed",
+        "every kept act by which an item was taken has one weight, and their mean is 1",
+        f"""select event_id from (select event_id from cleaned_interactions where {TAKEN}) as e
+           full join interaction_weights as w using (event_id) where e.event_id is null or w.event_id is null
+           union all select 'mean ' || avg(interaction_weight) from interaction_weights
+           having abs(avg(interaction_weight) - 1) > 1e-6""",
+    ),
+    Law(
+        "sample_choice",
+        "what_is_learnt_from_lies_in_its_periods",
+        "every row that the ranker in use learnt from is of a day that it may learn from",
+        """select day, count(*) as n from sample_choice where not exists (
+               select 1 from learning_periods where role = 'train' and day between first_day and last_day
+                   and origin = (select max(origin) from learning_periods)) group by day""",
+    ),
+    Law(
+        "next_visit_evaluation",
+        "all_systems_answer_the_same_visits",
+        "a figure of a slice is over equally many users, whichever list of all periods it is of",
+        """select slice, metric from next_visit_evaluation where model not like '% rows' and model not like 'retrieved: %'
+               and metric <> 'coverage_at_10' group by all having count(distinct n_users) > 1""",
+    ),
+    Law(
+        "recommendations",
+        "nobody_is_shown_an_item_twice_or_one_that_cannot_be_had",
+        "a list has each item once, its ranks have no gap, and no item of it is withdrawn",
+        """select user_id, item_id, 'twice' as why from recommendations group by all having count(*) > 1
+           union all select user_id, null, 'gap' from recommendations group by user_id having max(rank) <> count(*)
+           union all select user_id, item_id, 'withdrawn' from recommendations
+               semi join (from item_index where withdrawn) using (item_id)""",
     ),
 )

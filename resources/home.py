@@ -36,6 +36,11 @@ class Home(dg.ConfigurableResource):
         return self.folder / "models"
 
     @property
+    def rankers(self) -> Path:
+        """Rankers of the whole catalogue, one folder each."""
+        return self.folder / "rankers"
+
+    @property
     def encoders(self) -> Path:
         """Language models in use, one folder each."""
         return self.folder / "encoders"

@@ -65,7 +65,7 @@ def test_every_baseline_beats_chance_and_habit_beats_popularity():
     found = {name: [] for name in NAMES}
     for rows, scores in baseline_scores(acts, visits, 90, settings=settings, names=NAMES):
         for name, table in scores.items():
-            found[name].append(dense_lists(table, truth, rows, acts.n_items)[0])
+            found[name].append(dense_lists(table, truth, rows, acts.n_items).top)
     quality = {}
     for name, parts in found.items():
         top = np.concatenate(parts)
@@ -80,11 +80,11 @@ def test_repeats_and_new_items_are_two_halves_of_a_list():
     visits = acts.next_visits(40, 60)
     truth = Truth.of(acts, visits, 40)
     top = np.tile(np.arange(acts.n_items), (len(visits), 1))
-    repeat, explore = split_lists(top, truth, acts.n_items, acts.n_items)
+    lists = split_lists(top, truth, acts.n_items, acts.n_items)
     for place, user in enumerate(visits.user):
         had = set(acts.item[(acts.user == user) & (acts.day < 40)].tolist())
-        assert {i for i in repeat[place].tolist() if i >= 0} == had
-        assert {i for i in explore[place].tolist() if i >= 0} == set(range(acts.n_items)) - had
+        assert {i for i in lists.repeat[place].tolist() if i >= 0} == had
+        assert {i for i in lists.explore[place].tolist() if i >= 0} == set(range(acts.n_items)) - had
 
 
 def test_intervals_draw_users_and_not_their_visits():
@@ -94,12 +94,9 @@ def test_intervals_draw_users_and_not_their_visits():
     value = {("all", "ndcg_at_10"): of_user[user]}
     many = compare({"a": value}, user, np.tile(np.arange(4), 50), [], seed=0)
     few = compare({"a": {("all", "ndcg_at_10"): of_user}}, np.arange(50), np.zeros(50, int), [], seed=0)
-    width = [
-        (table[table.slice == "next visit: all"].ci_high - table[table.slice == "next visit: all"].ci_low).item()
-        for table in (many, few)
-    ]
+    width = [(table[table.slice == "all"].ci_high - table[table.slice == "all"].ci_low).item() for table in (many, few)]
     assert width[0] == pytest.approx(width[1], rel=1e-6)
-    assert (many.slice == "next visit: all, test period 4").sum() == 1
+    assert (many.slice == "all, test period 4").sum() == 1
 
 
 def test_a_model_does_not_differ_from_itself():
@@ -107,7 +104,7 @@ def test_a_model_does_not_differ_from_itself():
     visits = acts.next_visits(90, N_DAYS)
     truth = Truth.of(acts, visits, 90)
     top = np.tile(np.arange(acts.n_items), (len(visits), 1))
-    figures = figures_by_visit(top, *split_lists(top, truth, acts.n_items, 10), truth, acts.n_items)
+    figures = figures_by_visit(split_lists(top, truth, acts.n_items, 10), truth, acts.n_items)
     table = compare({"a": figures, "b": figures}, visits.user, np.zeros(len(visits), int), [("a", "b")], seed=0)
     difference = table[table.model == "a - b"]
     assert len(difference) > 5

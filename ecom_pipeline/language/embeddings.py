@@ -23,9 +23,10 @@ from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, pair_feat
 from ecom_pipeline.language.quantised import quantised
 
 Precision = Literal["fp32", "bf16"]
-# rows that the present samples read
+# rows that the present samples and the present catalogue read
 IN_USE = """text_hash in (
-    select md5(context_text) from training_samples union select md5(item_text) from training_samples)"""
+    select md5(context_text) from training_samples union select md5(item_text) from training_samples
+    union select md5(item_text) from items)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,25 @@ class Embedded:
     throughput: dict[str, float]
 
 
-def missing_texts(db: DuckDBPyConnection, encoder_id: str) -> list[str]:
-    """Distinct texts of the samples without a row under this encoder."""
+def missing_texts(db: DuckDBPyConnection, encoder_id: str, n_items: int) -> list[str]:
+    """Distinct texts of the samples, and of the items that were taken most, without a row under this encoder.
+
+    Args:
+        db: a connection to the warehouse.
+        encoder_id: whose rows count.
+        n_items: of the catalogue, at most.
+    """
     schema.EMBEDDINGS.create(db)
     rows = db.execute(
-        """with texts as (select context_text as text from training_samples union select item_text from training_samples)
+        """with taken as (select item_id, count(*) as n from cleaned_interactions group by item_id),
+            texts as (
+                select context_text as text from training_samples union select item_text from training_samples
+                union select item_text from (
+                    select item_text from items left join taken using (item_id)
+                    order by coalesce(n, 0) desc, item_id limit ?))
         select text from texts where md5(text) not in (select text_hash from embeddings where encoder_id = ?)
         order by text""",
-        [encoder_id],
+        [n_items, encoder_id],
     )
     return [text for (text,) in rows.fetchall()]
 

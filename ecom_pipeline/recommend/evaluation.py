@@ -11,12 +11,34 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.candidates import Candidates
 from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
-from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall
+from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall, top_items
 
+Figures = dict[tuple[str, str], NDArray[np.float64]]  # (v,) by (slice, metric); NaN where a visit has none
 Floats = NDArray[np.float64]
 N_BOOTSTRAP = 2000
 DEPTH = 300  # of the lists that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What a model shows on v visits; -1 where a list is shorter.
+
+    Attributes:
+        top: (v, >= 300) the list.
+        repeat: (v, >= 10) the same of items that the user had.
+        explore: (v, >= 100) the same of items that are new to him.
+    """
+
+    top: Ints
+    repeat: Ints
+    explore: Ints
+
+    @classmethod
+    def joined(cls, parts: Sequence["Lists"]) -> "Lists":
+        """Visits one after the other."""
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("top", "repeat", "explore")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +80,24 @@ class Truth:
         return cls(visits, at, item, new, had, popular, takings / max(takings.sum(), 1), n_before)
 
 
-def split_lists(top: Ints, truth: Truth, n_items: int, k: int) -> tuple[Ints, Ints]:
-    """(v, k) what of a long list the user had before, and what is new to him, each in the list's order; -1 fills up."""
+def split_lists(top: Ints, truth: Truth, n_items: int, k: int) -> Lists:
+    """A long list, with (v, k) what of it the user had before, and what is new to him, each in the list's order."""
     owned = np.isin(truth.visits.user[:, None] * n_items + np.maximum(top, 0), truth.had) & (top >= 0)
-    return _packed(top, owned, k), _packed(top, ~owned & (top >= 0), k)
+    return Lists(top, _packed(top, owned, k), _packed(top, ~owned & (top >= 0), k))
 
 
-def figures_by_visit(
-    top: Ints, repeat: Ints, explore: Ints, truth: Truth, n_items: int
-) -> dict[tuple[str, str], Floats]:
+def figures_by_visit(lists: Lists, truth: Truth, n_items: int) -> Figures:
     """(v,) figures by (slice, metric).
 
     Args:
-        top: (v, >= 300) the list.
-        repeat: (v, >= 10) of items that the user had.
-        explore: (v, >= 100) of items that are new to him.
+        lists: what was shown.
         truth: what was taken.
         n_items: of the catalogue.
     """
+    top = lists.top
     found = _figures("all", top, truth, np.ones(len(truth.at), bool), n_items, deep=True)
-    found |= _figures("repeat", repeat, truth, ~truth.new, n_items)
-    found |= _figures("explore", explore, truth, truth.new, n_items, deep=True)
+    found |= _figures("repeat", lists.repeat, truth, ~truth.new, n_items)
+    found |= _figures("explore", lists.explore, truth, truth.new, n_items, deep=True)
     for name, popular in (("popular items", True), ("rare items", False)):
         inside = truth.popular[truth.item] == popular
         found |= _figures(
@@ -111,7 +130,31 @@ def _figures(
     return found
 
 
-def dense_lists(table: NDArray[np.float32], truth: Truth, rows: slice, n_items: int) -> tuple[Ints, Ints, Ints]:
+def retrieval_figures(rows: Candidates, column: str | None, truth: Truth, n_items: int) -> Figures:
+    """(v,) share of what was taken that is among some candidates, and among the first of them by a column of theirs.
+
+    Args:
+        rows: candidates of the visits.
+        column: by which they are ordered; None: only all of them are counted.
+        truth: what was taken.
+        n_items: of the catalogue.
+    """
+    v, found, unseen = len(truth.visits), {}, rows.column("own_days") == 0
+    for name, of_rows, of_truth in (("all", slice(None), slice(None)), ("explore", unseen, truth.new)):
+        visit, item = rows.visit[of_rows], rows.item[of_rows]
+        at, taken = truth.at[of_truth], truth.item[of_truth]
+        n_taken = np.bincount(at, minlength=v)
+        caught = np.bincount(visit[rows.taken[of_rows]], minlength=v)
+        found[name, "recall"] = np.where(n_taken > 0, caught / np.maximum(n_taken, 1), np.nan)
+        if column is not None:
+            top = top_items(visit, item, rows.column(column)[of_rows], n_visits=v, k=DEPTH)
+            hit = hits(top, at, taken, n_items)
+            found[name, "recall_at_100"] = recall(hit[:, :100], n_taken)
+            found[name, "recall_at_300"] = recall(hit, n_taken)
+    return found
+
+
+def dense_lists(table: NDArray[np.float32], truth: Truth, rows: slice, n_items: int) -> Lists:
     """The list, its repeats and its new items, from scores of the whole catalogue for some of the visits."""
     own = np.zeros(table.shape, bool)
     for place, user in enumerate(truth.visits.user[rows]):
@@ -120,21 +163,21 @@ def dense_lists(table: NDArray[np.float32], truth: Truth, rows: slice, n_items: 
     repeat = best_columns(np.where(own, table, -np.inf).astype(np.float32), 10)
     repeat[np.take_along_axis(~own, repeat, 1)] = -1
     explore = best_columns(np.where(own, -np.inf, table).astype(np.float32), DEPTH)
-    return best_columns(table, DEPTH), repeat, explore
+    return Lists(best_columns(table, DEPTH), repeat, explore)
 
 
 def compare(
-    by_model: Mapping[str, Mapping[tuple[str, str], Floats]],
+    by_model: Mapping[str, Figures],
     user: Ints,
     period: Ints,
     pairs: Sequence[tuple[str, str]],
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Rows of `evaluation`: every figure of every model, and differences, over all periods and in each.
+    """Rows of `next_visit_evaluation`: every figure of every model, and differences, over all periods and in each.
 
     Args:
-        by_model: (v,) figures by (slice, metric); NaN where a visit has none.
+        by_model: figures; a model may lack those of some periods (NaN).
         user: (v,) of each visit: what is drawn.
         period: (v,) number of its test period, from 0.
         pairs: models whose difference is asked for, first minus second.
@@ -164,8 +207,8 @@ def compare(
             if used.any():
                 mean, low, high = _interval(value[used], place[used], draws)
                 n_users = len(np.unique(place[used]))
-                found.append((model, "test", f"next visit: {slice_}{suffix}", metric, mean, low, high, n_users, 1))
-    columns = ["model", "split", "slice", "metric", "value", "ci_low", "ci_high", "n_groups", "n_seeds"]
+                found.append((model, f"{slice_}{suffix}", metric, mean, low, high, n_users))
+    columns = ["model", "slice", "metric", "value", "ci_low", "ci_high", "n_users"]
     return pd.DataFrame(found, columns=columns)
 
 

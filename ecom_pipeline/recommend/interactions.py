@@ -157,13 +157,16 @@ class Interactions:
         return visit[known], row[known]
 
 
-def read_interactions(db: DuckDBPyConnection, n_items: int, until: date | None = None) -> Interactions:
+def read_interactions(
+    db: DuckDBPyConnection, n_items: int, until: date | None = None, *, untaken: bool = False
+) -> Interactions:
     """What was taken, of the items that were taken most often.
 
     Args:
         db: a connection to the warehouse.
         n_items: items to keep, at most; what was taken of others is left out here.
         until: the first day that is not read; None: all days are.
+        untaken: whether items that nobody took are kept too, where there is room.
 
     Cost: one scan of `cleaned_interactions`, some sorts; 60 bytes a user, item and day.
     """
@@ -172,10 +175,12 @@ def read_interactions(db: DuckDBPyConnection, n_items: int, until: date | None =
         create or replace temp table taken as
         select coalesce(user_id, session_id) as actor, item_id, day, action, quantity, price, event_id
         from cleaned_interactions where {TAKEN} and {end}""")
+    others = "union all select item_id, 0 from items" if untaken else ""
     db.execute(f"""
         create or replace temp table ranked_items as
         select item_id, row_number() over (order by item_id) - 1 as code from (
-            select item_id from taken group by item_id order by count(*) desc, item_id limit {n_items})""")
+            select item_id from (select item_id, count(*) as n from taken group by item_id {others})
+            group by item_id order by max(n) desc, item_id limit {n_items})""")
     db.execute("""
         create or replace temp table actors as
         select actor, row_number() over (order by actor) - 1 as code from (

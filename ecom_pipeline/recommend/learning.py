@@ -4,14 +4,13 @@ On the floor above `ranker`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval, retrieve
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, Floats, RowChoice, joined, some, user_folds
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
@@ -55,6 +54,7 @@ class Learner:
         retrieval: how many candidates.
         choice: how rows are chosen.
         n_visits: visits of a period that are learnt from, at most; drawn at random where there are more.
+        n_asked: next visits of a period that are chosen or tested on, at most; likewise.
     """
 
     acts: Interactions
@@ -63,7 +63,8 @@ class Learner:
     retrieval: Retrieval
     choice: RowChoice
     n_visits: int
-    _indexes: dict[int, Index] = field(default_factory=dict)
+    n_asked: int = 5000
+    _index: Index | None = None
     _kept: dict[Period, Kept] = field(default_factory=dict)
     _asked: dict[Period, Asked] = field(default_factory=dict)
 
@@ -71,10 +72,11 @@ class Learner:
         self.folds = user_folds(self.acts.user_ids)
 
     def index(self, day: int) -> Index:
-        """The catalogue as of a day."""
-        if day not in self._indexes:
-            self._indexes[day] = Index.fit(self.acts, day, weighting=self.weighting, text=self.catalogue.text)
-        return self._indexes[day]
+        """The catalogue as of a day; the one asked for last is kept, as it may be as large as users x items."""
+        if self._index is None or self._index.day != day:
+            self._index = None  # the old one goes before the new one is made
+            self._index = Index.fit(self.acts, day, weighting=self.weighting, text=self.catalogue.text)
+        return self._index
 
     def candidates(self, visits: Visits, index_day: int) -> Iterator[tuple[slice, Candidates]]:
         """As `retrieve`, with the index of a day."""
@@ -82,10 +84,16 @@ class Learner:
 
     def visits(self, period: Period) -> Visits:
         """Visits of a period to learn from, by day."""
-        visits = self.acts.visits(period.first, period.end)
-        if len(visits) <= self.n_visits:
+        return self._drawn(self.acts.visits(period.first, period.end), self.n_visits, period)
+
+    def next_visits(self, period: Period) -> Visits:
+        """Next visits of a period to choose or to test on."""
+        return self._drawn(self.acts.next_visits(period.first, period.end), self.n_asked, period)
+
+    def _drawn(self, visits: Visits, n: int, period: Period) -> Visits:
+        if len(visits) <= n:
             return visits
-        drawn = np.random.default_rng([self.choice.seed, period.first]).permutation(len(visits))[: self.n_visits]
+        drawn = np.random.default_rng([self.choice.seed, period.first]).permutation(len(visits))[:n]
         return visits.only(np.sort(drawn))
 
     def chooser(self, origins: list[Origin]) -> Chooser:
@@ -129,9 +137,12 @@ class Learner:
     def asked(self, period: Period) -> Asked:
         """Next visits of a period, with all their candidates."""
         if period not in self._asked:
-            visits = self.acts.next_visits(period.first, period.end)
-            self._asked[period] = self.ask(visits, period.first)
+            self._asked[period] = self.ask(self.next_visits(period), period.first)
         return self._asked[period]
+
+    def forget(self, day: int) -> None:
+        """Let go of what periods before a day were asked, the largest thing that is kept."""
+        self._asked = {period: asked for period, asked in self._asked.items() if period.first >= day}
 
     def ask(self, visits: Visits, index_day: int) -> Asked:
         """Visits with all their candidates."""
@@ -146,13 +157,3 @@ class Learner:
         known = np.concatenate([one.rows.known for one in kept])
         label = np.concatenate([one.rows.taken for one in kept])
         return fit_ranker(known, label, chooser, self.asked(origin.validation), search=search)
-
-
-def class_codes(divisions: Mapping[str, NDArray]) -> dict[str, Ints]:
-    """Codes of each division's classes; a missing class is a class; divisions with one class alone are left out."""
-    found = {}
-    for name, values in divisions.items():
-        classes, code = np.unique(values.astype(str), return_inverse=True)
-        if len(classes) > 1:
-            found[name] = code
-    return found

@@ -1,12 +1,18 @@
 """Which days are learnt from, chosen on and tested on: a grid of periods that a new day does not move.
 
-On the lowest floor of `recommend`.
+On the floor above `interactions`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
+
+from ecom_pipeline.recommend.interactions import EPOCH, day_number, day_of
+from ecom_pipeline.samples import TAKEN
 
 USUAL_LENGTH = 28  # days: whole weeks, and long enough that most users come once
 
@@ -70,3 +76,87 @@ def rolling_origins(days: NDArray[np.int64], *, n_train: int, n_test: int, lengt
 
 def _period(number: int, length: int) -> Period:
     return Period(number * length, (number + 1) * length)
+
+
+def plan_periods(
+    db: DuckDBPyConnection, *, n_train: int, n_test: int, length: int | None, n_items: int
+) -> pd.DataFrame:
+    """Rows of `learning_periods`: those of `rolling_origins`, with fewer periods where there are too few days.
+
+    Args:
+        db: a connection to the warehouse.
+        n_train: periods to learn from.
+        n_test: test periods.
+        length: days of a period; None: as `rolling_origins` chooses.
+        n_items: of the ranked catalogue, noted in every row.
+
+    Returns:
+        None where even one period of each kind would leave one without a visit.
+
+    Cost: one scan of `cleaned_interactions`, joined with `items`.
+    """
+    db.execute(f"""
+        create or replace temp table actor_days as
+        select distinct coalesce(user_id, session_id) as actor, day - date '{EPOCH}' as day
+        from cleaned_interactions where {TAKEN}""")
+    days = db.execute("select distinct day from actor_days order by day").fetchnumpy()["day"].astype(np.int64)
+    rows: list[dict[str, object]] = []
+    while not rows and n_train > 0:
+        origins = rolling_origins(days, n_train=n_train, n_test=n_test, length=length)
+        rows = [row for number, origin in enumerate(origins) for row in _rows(db, number, origin)]
+        if any(row["n_visits"] == 0 for row in rows):
+            rows = []
+        n_train, n_test = max(n_train - 1, 1 if n_test > 1 else 0), max(n_test - 1, 1)
+    db.execute("drop table actor_days")
+    hashes = _contents(db, [row["last_day"] for row in rows])
+    columns = ["origin", "role", "first_day", "last_day", "n_visits"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(n_items=n_items, content=[hashes[day] for day in frame.last_day])
+
+
+def origins_of(periods: pd.DataFrame) -> list[Origin]:
+    """The origins that rows of `learning_periods` tell of, the one that serves last."""
+    found = []
+    for _, rows in periods.sort_values("first_day").groupby("origin"):
+        by_role = {
+            role: [
+                Period(day_number(first.date()), day_number(last.date()) + 1)
+                for first, last in zip(part.first_day, part.last_day, strict=True)
+            ]
+            for role, part in rows.groupby("role")
+        }
+        test = by_role.get("test")
+        found.append(Origin(tuple(by_role["train"]), by_role["validation"][0], test[0] if test else None))
+    return found
+
+
+def _rows(db: DuckDBPyConnection, number: int, origin: Origin) -> list[dict[str, object]]:
+    """The periods of an origin; a visit needs a user with a history, and asked is the first one of each user."""
+    roles = [("train", period) for period in origin.train] + [("validation", origin.validation)]
+    if origin.test:
+        roles.append(("test", origin.test))
+    found = []
+    for role, period in roles:
+        visits = "count(*)" if role == "train" else "count(distinct actor)"
+        known = "day" if role == "train" else str(period.first)
+        (n_visits,) = db.execute(
+            f"""select {visits} from actor_days join (select actor, min(day) as begun from actor_days group by actor)
+            using (actor) where day >= {period.first} and day < {period.end} and begun < {known}"""
+        ).fetchall()[0]
+        days = {"first_day": day_of(period.first), "last_day": day_of(period.end - 1)}
+        found.append({"origin": number, "role": role, **days, "n_visits": n_visits})
+    return found
+
+
+def _contents(db: DuckDBPyConnection, last_days: list) -> Mapping[object, str]:
+    """A hash for each day of all that was taken or went back until then, of the items' words, and of their reader."""
+    rows = db.execute(f"""
+        with told as (
+            select day, sum(hash(event_id, user_id, session_id, item_id, action, quantity, cleaned_interactions.price,
+                return_of, category, brand, item_text)::hugeint) as of_day
+            from cleaned_interactions join items using (item_id) where {TAKEN} or action = 'return' group by day)
+        select day, md5(sum(of_day) over (order by day)::varchar || (
+            select coalesce(string_agg(distinct encoder_id, ',' order by encoder_id), '') from embeddings))
+        from told order by day""").fetchall()
+    days = [day for day, _ in rows]
+    return {day: rows[int(np.searchsorted(days, day, side="right")) - 1][1] for day in last_days}

@@ -77,7 +77,7 @@ class Ranker:
         trees: LightGBM's text form; empty where the pilot alone ranks.
         trials: what was tried, with validation nDCG@10.
         n_rows: rows that the trees learnt from.
-        seconds: of the fits, without what their choice takes.
+        seconds: of the fits, judged as they grow.
     """
 
     chooser: Chooser
@@ -103,7 +103,7 @@ class Ranker:
             "pilot": self.chooser.pilot.to_json(),
             "acceptance": {
                 "method": acceptance.method,
-                "scale": list(acceptance.scale),
+                "scale": [float(one) for one in acceptance.scale],
                 "missed": acceptance.noise.missed,
                 "invented": acceptance.noise.invented,
             },
@@ -147,27 +147,32 @@ def fit_ranker(
     offset = chooser.offset(validation.rows, validation.fold)
     pilot = chooser.pilot.probability(validation.rows, validation.fold)
     trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(pilot))}]
-    best, trees, seconds = trials[0]["ndcg"], "", 0.0
+    best, trees, started = trials[0]["ndcg"], "", monotonic()
     for leaves in search.leaves if 0 < label.sum() < len(label) else ():
-        started = monotonic()
-        booster = _boost(known, label, weight, leaves, search)
-        seconds += monotonic() - started
-        score, asked = offset.copy(), 0
-        for rounds in sorted(search.rounds):
-            score += _added(booster, validation.rows.known, asked, rounds, search.n_threads)
-            asked = rounds
-            trials.append({"kind": "trees", "leaves": leaves, "rounds": rounds, "ndcg": _mean(validation.ndcg(score))})
-            if trials[-1]["ndcg"] > best:
-                best, trees = trials[-1]["ndcg"], booster.model_to_string(num_iteration=rounds)
+        booster, found = _boost(known, label, weight, leaves, search, validation, offset)
+        trials += [{"kind": "trees", "leaves": leaves, "rounds": n, "ndcg": quality} for n, quality in found.items()]
+        rounds = max(found, key=found.__getitem__)
+        if found[rounds] > best:
+            best, trees = found[rounds], booster.model_to_string(num_iteration=rounds)
     log.info("%d rows; validation nDCG@10 %.4f (linear %.4f)", len(label), best, trials[0]["ndcg"])
-    return Ranker(chooser, trees, tuple(trials), len(label), seconds)
+    return Ranker(chooser, trees, tuple(trials), len(label), monotonic() - started)
 
 
-def _boost(known: NDArray, label: NDArray, weight: Floats | None, leaves: int, search: TreeSearch):
+def _boost(
+    known: NDArray,
+    label: NDArray,
+    weight: Floats | None,
+    leaves: int,
+    search: TreeSearch,
+    validation: Asked,
+    offset: Floats,
+):
+    """A booster, and validation nDCG@10 by number of trees; judged while it grows, as its bins are at hand then."""
     import lightgbm
 
     settings = {
         "objective": "binary",
+        "metric": "None",
         "learning_rate": search.learning_rate,
         "num_leaves": leaves,
         "min_data_in_leaf": min(search.min_rows, max(1, len(label) // 50)),
@@ -180,14 +185,19 @@ def _boost(known: NDArray, label: NDArray, weight: Floats | None, leaves: int, s
         "verbose": -1,
     }
     data = lightgbm.Dataset(known, label.astype(np.float32), weight=weight, params={"verbose": -1})
-    return lightgbm.train(settings, data, max(search.rounds))
+    judged = data.create_valid(validation.rows.known, validation.rows.taken.astype(np.float32))
+    found: dict[int, float] = {}
+    counted = iter(range(1, max(search.rounds) + 1))
 
+    def judge(probability: Floats, _) -> list:
+        n = next(counted)
+        if n in search.rounds:
+            clipped = np.clip(probability, 1e-15, 1 - 1e-15)
+            found[n] = _mean(validation.ndcg(np.log(clipped) - np.log1p(-clipped) + offset))
+        return []
 
-def _added(booster, known: NDArray[np.float32], first: int, end: int, n_threads: int) -> Floats:
-    """(n,) what the trees from one to before another add to the logit: no tree is asked twice."""
-    return booster.predict(
-        known, raw_score=True, start_iteration=first, num_iteration=end - first, num_threads=n_threads
-    )
+    booster = lightgbm.train(settings, data, max(search.rounds), valid_sets=[judged], feval=judge)
+    return booster, found
 
 
 def _mean(by_visit: Sequence[float] | Floats) -> float:

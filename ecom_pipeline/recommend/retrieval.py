@@ -20,6 +20,7 @@ DENSE = 150_000_000  # cells of a users x items matrix that is kept: 0.6 GB
 NEIGHBOURS = 200  # kept of each item, where the ridge model is too large
 SHRINKAGE = 10.0  # users that are added to a co-occurrence before it is believed
 RIDGE = 300.0  # of the item-item model
+UNKNOWN = 0.5  # opinion of a pair of which nothing is known: the mean rank share
 SMOOTHING = 5.0  # pairs of the whole shop that are added to an item's own rate of repetition
 
 
@@ -102,22 +103,25 @@ class Neighbours:
         """From (users, items) weights. Cost: one sparse product, by blocks of items; O(items k) memory."""
         norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(0)).ravel())
         n_users = np.bincount(matrix.indices, minlength=matrix.shape[1])
-        columns, parts = matrix.tocsc(), []
+        columns, nearest, lengths = matrix.tocsc(), [], []
         for start in range(0, matrix.shape[1], 1000):
-            block = (columns[:, start : start + 1000].T @ matrix).tocoo()
-            item = block.row + start
-            kept = item != block.col
-            item, other, together = item[kept], block.col[kept], block.data[kept]
-            believed = np.minimum(n_users[item], n_users[other])
-            cosine = together / (norm[item] * norm[other]) * believed / (believed + SHRINKAGE)
-            order = np.lexsort((other, -cosine, item))
-            item, other, cosine = item[order], other[order], cosine[order]
-            first = np.searchsorted(item, item)
-            near = np.arange(len(item)) - first < k
-            parts.append((item[near], other[near], cosine[near]))
-        item, other, cosine = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            block = (columns[:, start : start + 1000].T @ matrix).tocsr()
+            for row in range(block.shape[0]):
+                cells = slice(block.indptr[row], block.indptr[row + 1])
+                other, item = block.indices[cells], start + row
+                believed = np.minimum(n_users[item], n_users[other])
+                cosine = block.data[cells] / (norm[item] * norm[other]) * believed / (believed + SHRINKAGE)
+                cosine[other == item] = -np.inf
+                near = np.flatnonzero(cosine >= np.partition(cosine, -k)[-k]) if len(cosine) > k else slice(None)
+                other, cosine = other[near], cosine[near]
+                order = np.lexsort((other, -cosine))[:k]
+                other, cosine = other[order], cosine[order]
+                real = np.isfinite(cosine)
+                nearest.append((other[real], cosine[real]))
+                lengths.append(int(real.sum()))
+        other, cosine = (np.concatenate(arrays) for arrays in zip(*nearest, strict=True))
         shape = (matrix.shape[1], matrix.shape[1])
-        return cls(sparse.csr_matrix((cosine.astype(np.float32), (item, other)), shape=shape))
+        return cls(sparse.csr_matrix((cosine.astype(np.float32), other, np.r_[0, np.cumsum(lengths)]), shape=shape))
 
     def scores(self, history: sparse.csr_matrix) -> Floats:
         """(v, items)."""
@@ -183,12 +187,11 @@ class Index:
         known = acts.before(day)
         key = known.user * acts.n_items + known.item
         pairs, pair = np.unique(key, return_inverse=True)
-        plain = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day)), acts)
-        opinion = _opinion(plain, pairs, weighting.evidence, text)
-        if opinion is not None:
-            plain = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day, opinion[pair])), acts)
-        n_users, share, gap = _repetition(known, pairs, pair, acts.n_items)
-        return cls(day, weighting, item_item(plain), opinion, pairs, n_users, share, gap, text)
+        opinion = evidence(known, pairs, pair, day=day, weighting=weighting, text=text)
+        weight = weighting.as_of(known, day, None if opinion is None else opinion[pair])
+        together = item_item(_matrix(pairs, np.bincount(pair, weight), acts))
+        n_users, share, gap = repetition(known)
+        return cls(day, weighting, together, opinion, pairs, n_users, share, gap, text)
 
     def weights(self, acts: Interactions, day: NDArray) -> Floats:
         """(n,) weights of rows of interactions as of some days; a pair that the index does not know has the mean opinion."""
@@ -196,7 +199,7 @@ class Index:
             return self.weighting.as_of(acts, day)
         key = acts.user * acts.n_items + acts.item
         place = np.minimum(np.searchsorted(self.pairs, key), len(self.pairs) - 1)
-        opinion = np.where(self.pairs[place] == key, self.opinion[place], np.float32(0.5))
+        opinion = np.where(self.pairs[place] == key, self.opinion[place], np.float32(UNKNOWN))
         return self.weighting.as_of(acts, day, opinion)
 
 
@@ -205,13 +208,28 @@ def _matrix(pairs: Ints, weight: NDArray, acts: Interactions) -> sparse.csr_matr
     return sparse.csr_matrix((history_value(weight), (pairs // acts.n_items, pairs % acts.n_items)), shape=shape)
 
 
-def _opinion(matrix: sparse.csr_matrix, pairs: Ints, evidence: str, text: Floats | None) -> Floats | None:
-    """(k,) what the rest of each user's history says of each pair: leave-one-out, in closed form."""
-    if evidence == "none" or (evidence == "text" and text is None):
+def evidence(
+    known: Interactions, pairs: Ints, pair: Ints, *, day: int, weighting: Weighting, text: Floats | None
+) -> Floats | None:
+    """(k,) rank share of what the rest of each user's history says of each pair: leave-one-out, in closed form.
+
+    Args:
+        known: interactions before the day.
+        pairs: (k,) user * items + item, sorted.
+        pair: (n,) place of each row among them.
+        day: as of which histories are weighed, without evidence.
+        weighting: says which kind of evidence is asked for.
+        text: (items, d) unit vectors.
+
+    Returns:
+        None where none is asked for, or texts are asked and there are none.
+    """
+    if weighting.evidence == "none" or (weighting.evidence == "text" and text is None):
         return None
+    matrix = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day)), known)
     user, item = np.divmod(pairs, matrix.shape[1])
     found = np.empty(len(pairs), np.float32)
-    model = item_item(matrix) if evidence == "behaviour" else None
+    model = item_item(matrix) if weighting.evidence == "behaviour" else None
     for start in range(0, matrix.shape[0], 256):
         rows = slice(*np.searchsorted(user, [start, start + 256]))
         history, place = matrix[start : start + 256], user[rows] - start
@@ -225,8 +243,13 @@ def _opinion(matrix: sparse.csr_matrix, pairs: Ints, evidence: str, text: Floats
     return rank_share(found)
 
 
-def _repetition(known: Interactions, pairs: Ints, pair: Ints, n_items: int) -> tuple[Ints, Floats, Floats]:
-    """How many took each item, who of them took it again, and after how many days."""
+def repetition(known: Interactions) -> tuple[Ints, Floats, Floats]:
+    """(items,) how many took each item; who of them took it again; and after how many days, on average.
+
+    The last two are drawn to the shop's figures where few took the item.
+    """
+    n_items = known.n_items
+    pairs, pair = np.unique(known.user * n_items + known.item, return_inverse=True)
     item = pairs % n_items
     n_days = np.bincount(pair, minlength=len(pairs))
     first, last = np.full(len(pairs), np.iinfo(np.int64).max), np.zeros(len(pairs), np.int64)

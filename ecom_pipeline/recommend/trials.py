@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.sparse as sparse
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline.importance.selection import most_certain
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
-from ecom_pipeline.recommend.metrics import hits, ndcg
-from ecom_pipeline.recommend.retrieval import Index, ItemItem, Neighbours, history_value
+from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
+from ecom_pipeline.recommend.retrieval import ItemItem, Neighbours, evidence, history_value
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,12 @@ class WeightingChoice:
     weighting: Weighting
     gain_low: float
     trials: pd.DataFrame
+
+
+def chosen_weighting(db: DuckDBPyConnection) -> Weighting:
+    """The weighting that `interaction_trials` chose."""
+    row = db.execute("select * exclude (trial, utility, chosen) from interaction_trials where chosen").df()
+    return Weighting(**row.iloc[0].to_dict())
 
 
 def lay_out(acts: Interactions, *, n_trials: int, has_text: bool, draw: np.random.Generator) -> list[Weighting]:
@@ -147,18 +154,15 @@ def _figures(
     at, item = acts.taken(visits)
     n_taken = np.bincount(at, minlength=len(visits))
     found = np.empty((len(tried), len(BLENDS), len(visits)))
-    opinions = {
-        kind: Index.fit(acts, day, weighting=Weighting(evidence=kind, evidence_strength=1.0), text=text)
-        for kind in {one.evidence for one in tried} - {"none"}
-    }
-    for number, weighting in enumerate(tried):
-        index = opinions.get(weighting.evidence)
-        opinion = (
-            None
-            if index is None
-            else index.opinion[np.searchsorted(index.pairs, known.user * acts.n_items + known.item)]
+    pairs, pair = np.unique(known.user * acts.n_items + known.item, return_inverse=True)
+    opinions = {}
+    for kind in {one.evidence for one in tried}:
+        asked = evidence(
+            known, pairs, pair, day=day, weighting=Weighting(evidence=kind, evidence_strength=1.0), text=text
         )
-        weight = weighting.as_of(known, day, opinion)
+        opinions[kind] = None if asked is None else asked[pair]
+    for number, weighting in enumerate(tried):
+        weight = weighting.as_of(known, day, opinions[weighting.evidence])
         matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=shape)
         found[number] = _blended(matrix, together, visits, (at, item, n_taken))
     return found
@@ -172,14 +176,26 @@ def _blended(
     found = np.empty((len(BLENDS), len(visits)))
     for rows in visits.blocks(max(8, 10_000_000 // matrix.shape[1])):
         own = matrix[visits.user[rows]]
+        own.sum_duplicates()
         value = own.copy()
         value.data = history_value(value.data)
-        own_share = own.toarray() / np.maximum(np.asarray(own.sum(1)), 1e-9)
         others = together.scores(value)
         others /= np.maximum(others.sum(1, keepdims=True), 1e-9)
+        # whatever the blend, a list holds nothing but own items and the best ten of the others
+        visit, code = own.nonzero()
+        share = own.data / np.maximum(np.asarray(own.sum(1)).ravel(), 1e-9)[visit]
+        beside = others[visit, code]
+        others[visit, code] = -np.inf
+        best = best_columns(others, 10)
+        n, k = best.shape
+        visit, code = np.r_[visit, np.repeat(np.arange(n), k)], np.r_[code, best.ravel()]
+        share = np.r_[share, np.zeros(n * k)]
+        beside = np.r_[beside, np.take_along_axis(others, best, 1).ravel()]
+        shown = np.isfinite(beside)
+        visit, code, share, beside = visit[shown], code[shown], share[shown], beside[shown]
         inside = (at >= rows.start) & (at < rows.stop)
         for place, blend in enumerate(BLENDS):
-            top = best_columns((own_share + blend * others).astype(np.float32), 10)
+            top = top_items(visit, code, share + blend * beside, n_visits=n, k=10)
             hit = hits(top, at[inside] - rows.start, item[inside], matrix.shape[1])
             found[place, rows] = ndcg(hit, n_taken[rows])
     return found

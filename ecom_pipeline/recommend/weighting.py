@@ -44,6 +44,11 @@ class Weighting:
         return self.reasons == ("none",)
 
     @property
+    def asks_evidence(self) -> bool:
+        """Whether an opinion of each pair is needed."""
+        return self.evidence != "none" and self.evidence_strength != 0
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """What makes weights differ, for people."""
         differs = {
@@ -51,7 +56,7 @@ class Weighting:
             "kind": self.light_act != 1,
             "quantity": self.quantity != 0,
             "return": self.returned != 1,
-            f"{self.evidence} evidence": self.evidence != "none" and self.evidence_strength != 0,
+            f"{self.evidence} evidence": self.asks_evidence,
         }
         return tuple(name for name, does in differs.items() if does) or ("none",)
 

@@ -4,6 +4,16 @@ The lowest floor beside `errors`: everything else reads what a column may hold f
 """
 
 from ecom_pipeline.schema.figures import EVALUATION, IMPORTANCE_BENCHMARK
+from ecom_pipeline.schema.recommendations import (
+    INTERACTION_TRIALS,
+    INTERACTION_WEIGHTS,
+    ITEM_INDEX,
+    LEARNING_PERIODS,
+    NEXT_VISIT_EVALUATION,
+    RECOMMENDATIONS,
+    SAMPLE_CHOICE,
+    SIMILAR_ITEMS,
+)
 from ecom_pipeline.schema.relation import Column, Relation, Violation, violations
 from ecom_pipeline.schema.samples import (
     EMBEDDINGS,
@@ -38,5 +48,13 @@ RELATIONS = {
         IMPORTANCE_WEIGHTS,
         EVALUATION,
         IMPORTANCE_BENCHMARK,
+        LEARNING_PERIODS,
+        INTERACTION_TRIALS,
+        INTERACTION_WEIGHTS,
+        ITEM_INDEX,
+        SIMILAR_ITEMS,
+        SAMPLE_CHOICE,
+        NEXT_VISIT_EVALUATION,
+        RECOMMENDATIONS,
     )
 }

@@ -3,6 +3,8 @@
 An adapter is a file in this folder with an `ADAPTER`; nothing else has to change to add one.
 """
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +130,11 @@ def land(db: DuckDBPyConnection, table: str, query: str, hash_key: bytes) -> int
     )
     (n_rows,) = db.execute(f"select count(*) from raw_{table}").fetchall()[0]
     return n_rows
+
+
+def keyed_hash(person: str, hash_key: bytes) -> str:
+    """What `land` keeps of an id of a user or a session: HMAC-SHA256, cut to 128 bits, as 32 hexadecimal digits."""
+    return hmac.new(hash_key, person.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _require(table: str, present: set[str]) -> None:

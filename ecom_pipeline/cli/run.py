@@ -1,31 +1,22 @@
-"""`ecom`: run the pipeline, read its results, free what a dead run holds.
-
-With `definitions.py` the only file of the package that knows Dagster. Exit 0: done; 2: the input is at fault; 1:
-anything else.
-"""
+"""Commands that work through Dagster: run the pipeline, judge the estimators, open the UI, free what a dead run holds."""
 
 import fcntl
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, tell
 from ecom_pipeline.errors import InputError, PipelineError, WarehouseError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="ECOM_HOME", help="Folder under which everything lives.", show_default=True)
-]
 _DEVICES = "auto, cpu, cuda, or cuda:1 and so on."
-DEFAULT_HOME = Path(".ecom")
 _PID = "ecom/pid"
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
 _GATES_OF_INPUT = {
     "raw_items",
     "raw_events",
@@ -37,33 +28,6 @@ _GATES_OF_INPUT = {
 }
 
 
-def main() -> None:
-    """Run a command; errors on purpose are told in a line."""
-    try:
-        if app(standalone_mode=False) == _INTERRUPTED:
-            raise KeyboardInterrupt
-    except InputError as error:
-        _fail(error, 2)
-    except PipelineError as error:
-        _fail(error, 1)
-    except KeyboardInterrupt:
-        _fail("stopped; the next `ecom run` goes on from what was finished.", 1)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(1)
-    except Exception as error:
-        if hasattr(error, "show"):
-            error.show()
-            sys.exit(2)
-        raise
-
-
-def _fail(error: object, code: int) -> None:
-    print(f"ecom: {error}", file=sys.stderr)
-    sys.exit(code)
-
-
 @app.command()
 def run(
     home: HomeOption = DEFAULT_HOME,
@@ -73,7 +37,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Bring everything up to date through Dagster, and say what came out; with nothing new, nothing is recomputed."""
-    _enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
+    enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
     from ecom_pipeline import definitions
 
     seeded = ("weighting_trials", "fine_tuned_model", "evaluation_report")
@@ -89,64 +53,7 @@ def run(
             n_assets += len(plan.assets)
         done = f"{n_assets} assets made" if n_assets else "nothing is new, nothing was made again"
         print(f"{done}, {time.monotonic() - started:.0f} s", file=sys.stderr)
-    _tell(home_, warehouse)
-
-
-@app.command()
-def report(home: HomeOption = DEFAULT_HOME) -> None:
-    """Print the results of the last run, and where the page lies."""
-    _enter(home)
-    from ecom_pipeline import definitions
-
-    _tell(definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"])
-
-
-@app.command()
-def suspects(
-    home: HomeOption = DEFAULT_HOME,
-    top: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
-    csv: Annotated[Path | None, typer.Option(help="Write them to this file instead.")] = None,
-) -> None:
-    """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
-    from ecom_pipeline import report
-
-    with _finished(home, "label_suspicions") as db:
-        found = report.suspects(db, top)
-    if csv:
-        _writing(csv, lambda: found.to_csv(csv, index=False))
-        print(f"{len(found)} samples: {csv}")
-        return
-    for row in found.itertuples():
-        print(f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}")
-        print(f"       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {row.why}")
-
-
-@app.command()
-def weights(
-    export: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    home: HomeOption = DEFAULT_HOME,
-    estimator: Annotated[
-        str, typer.Option(help="Whose weights; not said: those that the model in use was trained with.")
-    ] = "",
-) -> None:
-    """Write the training weights to a Parquet file, with the ids of the pairs."""
-    from ecom_pipeline.export import weights_in_use, weights_of, weights_told
-
-    with _finished(home, "importance_weights") as db:
-        name = estimator or weights_in_use(db, home.expanduser() / "models")
-        found, told = weights_of(db, name), weights_told(db, name)
-    _writing(export, lambda: found.to_parquet(export, index=False))
-    print(f"{len(found)} weights {told}: {export}")
-
-
-@app.command()
-def estimators() -> None:
-    """List every way to value a sample: its name, what it needs to know, and what it answers."""
-    from ecom_pipeline.importance.catalogue import ALL
-
-    for one in ALL:
-        answer = (type(one).__doc__ or "").split("\n")[0]
-        print(f"{one.name:<28}{', '.join(one.needs) or 'labels alone':<24}{answer}")
+    tell(home_, warehouse)
 
 
 @app.command()
@@ -158,7 +65,7 @@ def benchmark(
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Judge every estimator on the samples of this home: which finds wrong labels, and whose weights help?"""
-    _enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
+    enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
     from ecom_pipeline import definitions
 
     run_config = _run_config(config, {"importance_benchmark": {"n_seeds": seeds}})
@@ -180,7 +87,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Where the UI listens, on this machine alone.")] = 3000,
 ) -> None:
     """Open the Dagster UI on the same assets, storage and history; it runs until it is stopped."""
-    _enter(home)
+    enter(home)
     from ecom_pipeline import definitions
 
     home_ = definitions.RESOURCES["home"]
@@ -195,7 +102,7 @@ def unlock(home: HomeOption = DEFAULT_HOME) -> None:
     """Mark runs whose process is dead as failed, and free what they hold."""
     if not home.is_dir():
         raise InputError(f"home: 1 folder is missing: {str(home)!r}. It must be one of a run: check --home.")
-    _enter(home)
+    enter(home)
     from ecom_pipeline import definitions
 
     home_ = definitions.RESOURCES["home"]
@@ -229,13 +136,6 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _enter(home: Path, **environment: str) -> None:
-    """Set what the definitions read when they load."""
-    os.environ["ECOM_HOME"] = str(home.expanduser().absolute())
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.update({name: value for name, value in environment.items() if value})
 
 
 def _source(source: str) -> str:
@@ -353,43 +253,3 @@ def _ours() -> dict[str, type[PipelineError]]:
     return {
         name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PipelineError)
     }
-
-
-@contextmanager
-def _finished(home: Path, relation: str) -> Iterator[Any]:
-    """A connection to a warehouse in which a relation has been made."""
-    _enter(home)
-    from ecom_pipeline import definitions
-
-    warehouse = definitions.RESOURCES["warehouse"]
-    if not Path(warehouse.path).is_file() or not warehouse.has(relation):
-        raise InputError(
-            f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "
-            "`ecom run` first, or choose another --home."
-        )
-    with warehouse.connect() as db:
-        yield db
-
-
-def _tell(home: Any, warehouse: Any) -> None:
-    from ecom_pipeline import ledger, report
-
-    with _finished(home.folder, "evaluation") as db:
-        entry = ledger.entries(db, "fine_tuned_model")[ledger.WHOLE]
-        page = report.gather(db, home.models / entry.content)
-    if not home.report.is_file():
-        report.write(page, home.report)
-    print("\n".join(["", *report.lines(page), "", f"report: {home.report}"]))
-
-
-def _writing(path: Path, write: Callable[[], object]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise InputError(
-            f"{str(path)!r}: 1 file cannot be written: {error.strerror or error}. Its folder must exist and be writable: choose another path."
-        ) from error
-
-
-if __name__ == "__main__":
-    main()

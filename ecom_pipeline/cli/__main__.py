@@ -1,0 +1,5 @@
+"""`python -m ecom_pipeline.cli`."""
+
+from ecom_pipeline.cli import main
+
+main()

@@ -1,0 +1,62 @@
+"""What all commands share: the app, the options, the home that is read, and how errors are told."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecom_pipeline.errors import InputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="ECOM_HOME", help="Folder under which everything lives.", show_default=True)
+]
+DEFAULT_HOME = Path(".ecom")
+
+
+def enter(home: Path, **environment: str) -> None:
+    """Set what the definitions read when they load."""
+    os.environ["ECOM_HOME"] = str(home.expanduser().absolute())
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.update({name: value for name, value in environment.items() if value})
+
+
+@contextmanager
+def finished(home: Path, relation: str) -> Iterator[Any]:
+    """A connection to a warehouse in which a relation has been made."""
+    enter(home)
+    from ecom_pipeline import definitions
+
+    warehouse = definitions.RESOURCES["warehouse"]
+    if not Path(warehouse.path).is_file() or not warehouse.has(relation):
+        raise InputError(
+            f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "
+            "`ecom run` first, or choose another --home."
+        )
+    with warehouse.connect() as db:
+        yield db
+
+
+def tell(home: Any, warehouse: Any) -> None:
+    """Print the results of the last run; the page is written if it is gone."""
+    from ecom_pipeline import ledger, report
+
+    with finished(home.folder, "evaluation") as db:
+        entry = ledger.entries(db, "fine_tuned_model")[ledger.WHOLE]
+        page = report.gather(db, home.models / entry.content)
+    if not home.report.is_file():
+        report.write(page, home.report)
+    print("\n".join(["", *report.lines(page), "", f"report: {home.report}"]))
+
+
+def writing(path: Path, write: Callable[[], object]) -> None:
+    """Write a file that was asked for; one that cannot be is the caller's to mend."""
+    try:
+        write()
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r}: 1 file cannot be written: {error.strerror or error}. Its folder must exist and be writable: choose another path."
+        ) from error

@@ -1,0 +1,106 @@
+"""Commands that read what a run has made."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
+from ecom_pipeline.errors import InputError
+
+
+@app.command()
+def report(home: HomeOption = DEFAULT_HOME) -> None:
+    """Print the results of the last run, and where the page lies."""
+    enter(home)
+    from ecom_pipeline import definitions
+
+    tell(definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"])
+
+
+@app.command()
+def recommend(
+    home: HomeOption = DEFAULT_HOME,
+    user: Annotated[
+        str, typer.Option(help="The shop's id of a user, or its hash: what to show on the next visit.")
+    ] = "",
+    item: Annotated[str, typer.Option(help="An item_id: what is like it.")] = "",
+    top: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
+) -> None:
+    """Print a user's list for the next visit with reasons, or the items that are like an item."""
+    from ecom_pipeline import lists_report
+
+    if bool(user) == bool(item):
+        raise InputError(
+            f"recommend: {2 if user else 0} of --user and --item are given; first: {user!r}. Exactly 1 must be: say whose "
+            "list, or which item's."
+        )
+    with finished(home, "similar_items" if item else "recommendations") as db:
+        if item:
+            title, rows = lists_report.alike(db, item, top)
+            print(f"{title} ({item}): {len(rows)} items are like it")
+        else:
+            rows = _list_of(db, user, top)
+    for row in rows.itertuples():
+        print(f"{row.rank:>4}  {row.score:.3f}  {row.item_id:<14} {row.title[:60]:<60}  {row.reason}")
+
+
+def _list_of(db: Any, user: str, top: int) -> pd.DataFrame:
+    from ecom_pipeline import definitions, lists_report
+    from ecom_pipeline.recommend.lists import NEW_VISITOR
+    from ecom_pipeline.sources.source import keyed_hash
+
+    hashed = keyed_hash(user, definitions.hash_key_of(definitions.RESOURCES["home"]))
+    found = lists_report.known_user(db, [hashed, user])
+    if found is None:
+        print(f"{user!r} took nothing that can be learnt from, so this is what new visitors are shown")
+    return lists_report.list_of(db, found or NEW_VISITOR, top)
+
+
+@app.command()
+def suspects(
+    home: HomeOption = DEFAULT_HOME,
+    top: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
+    csv: Annotated[Path | None, typer.Option(help="Write them to this file instead.")] = None,
+) -> None:
+    """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
+    from ecom_pipeline import report
+
+    with finished(home, "label_suspicions") as db:
+        found = report.suspects(db, top)
+    if csv:
+        writing(csv, lambda: found.to_csv(csv, index=False))
+        print(f"{len(found)} samples: {csv}")
+        return
+    for row in found.itertuples():
+        print(f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}")
+        print(f"       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {row.why}")
+
+
+@app.command()
+def weights(
+    export: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    home: HomeOption = DEFAULT_HOME,
+    estimator: Annotated[
+        str, typer.Option(help="Whose weights; not said: those that the model in use was trained with.")
+    ] = "",
+) -> None:
+    """Write the training weights to a Parquet file, with the ids of the pairs."""
+    from ecom_pipeline.export import weights_in_use, weights_of, weights_told
+
+    with finished(home, "importance_weights") as db:
+        name = estimator or weights_in_use(db, home.expanduser() / "models")
+        found, told = weights_of(db, name), weights_told(db, name)
+    writing(export, lambda: found.to_parquet(export, index=False))
+    print(f"{len(found)} weights {told}: {export}")
+
+
+@app.command()
+def estimators() -> None:
+    """List every way to value a sample: its name, what it needs to know, and what it answers."""
+    from ecom_pipeline.importance.catalogue import ALL
+
+    for one in ALL:
+        answer = (type(one).__doc__ or "").split("\n")[0]
+        print(f"{one.name:<28}{', '.join(one.needs) or 'labels alone':<24}{answer}")

@@ -1,0 +1,234 @@
+"""Would it have helped? Rankers of several past origins, each tested on the period after it; and the one that serves.
+
+On the floor above `evaluation`. The weighted and chosen system, its twin without weights and with rows at random, and the
+simple lists all answer the same next visits; everything is chosen before the test period begins.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from ecom_pipeline import schema
+from ecom_pipeline.recommend.baselines import EASE, ITEM_KNN, OWN, OWN_BY_AGE, POPULAR, TIFU, baseline_scores, tuned
+from ecom_pipeline.recommend.candidates import CHANNELS, Catalogue, Retrieval
+from ecom_pipeline.recommend.evaluation import (
+    DEPTH,
+    Figures,
+    Lists,
+    Truth,
+    compare,
+    dense_lists,
+    figures_by_visit,
+    retrieval_figures,
+)
+from ecom_pipeline.recommend.interactions import Interactions
+from ecom_pipeline.recommend.learning import Kept, Learner
+from ecom_pipeline.recommend.periods import Origin
+from ecom_pipeline.recommend.pilot import RowChoice, some
+from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
+from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
+
+log = logging.getLogger(__name__)
+CHOSEN, TWIN = "weighted and chosen", "unweighted twin"
+DIFFERENCE = f"{CHOSEN} - {TWIN}"
+BASELINES = (POPULAR, OWN, OWN_BY_AGE, ITEM_KNN, EASE, TIFU)
+SHARES = (1 / 16, 1 / 4)  # of the rows kept: how much is lost with fewer
+
+
+_COLUMNS = schema.NEXT_VISIT_EVALUATION.column_names
+NO_FIGURES = pd.DataFrame(columns=_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a system is made of; the twin's differ in the weighting and in how rows are chosen, and in nothing else.
+
+    Attributes:
+        retrieval: how many candidates.
+        choice: how rows are chosen.
+        search: what is tried for the trees.
+        n_visits: of a period, learnt from at most.
+        n_asked: next visits of a period, chosen and tested on at most.
+        seed: of the bootstrap.
+    """
+
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    choice: RowChoice = field(default_factory=RowChoice)
+    search: TreeSearch = field(default_factory=TreeSearch)
+    n_visits: int = 4000
+    n_asked: int = 3000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """What came out.
+
+    Attributes:
+        ranker: that serves.
+        kept: rows that it learnt from, by period.
+        evaluation: rows of `next_visit_evaluation`.
+    """
+
+    ranker: Ranker
+    kept: Sequence[Kept]
+    evaluation: pd.DataFrame
+
+
+def backtest(
+    acts: Interactions, catalogue: Catalogue, weighting: Weighting, origins: Sequence[Origin], settings: Settings
+) -> Backtest:
+    """Fit and test both systems at every origin that has a test period, and fit the one that serves.
+
+    Args:
+        acts: interactions until the last origin's validation has ended.
+        catalogue: of the items.
+        weighting: of the chosen system; `UNWEIGHTED` where none gains.
+        origins: as `rolling_origins` gives them, the one that serves last.
+        settings: of both systems.
+
+    Cost: for each system and period, one index, the candidates of its visits, and the fits of the search. Memory: the
+    candidates of the next visits of two periods, about 150 KB a visit, for each system.
+    """
+    learners = {name: _learner(acts, catalogue, weighting, settings, name) for name in (CHOSEN, TWIN)}
+    choosers = {name: learner.chooser(list(origins)) for name, learner in learners.items()}
+    *tested, serving = origins
+    found = []
+    for number, origin in enumerate(tested):
+        truth = Truth.of(acts, learners[CHOSEN].next_visits(origin.test), origin.test.first)
+        lists = baseline_lists(acts, origin, truth, learners[CHOSEN])
+        for name, learner in learners.items():
+            ranker = learner.fit(origin, choosers[name], settings.search)
+            lists[name] = ranker_lists(learner, origin, ranker)
+            if number == len(tested) - 1:
+                lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
+        found.append(_Tested(truth, lists, _retrieved(learners[CHOSEN].asked(origin.test), truth)))
+        for learner in learners.values():
+            learner.forget(origin.test.first)
+        log.info("test period %d of %d is done: %d visits", number + 1, len(tested), len(truth.visits))
+    ranker = learners[CHOSEN].fit(serving, choosers[CHOSEN], settings.search)
+    kept = [learners[CHOSEN].kept(period, choosers[CHOSEN]) for period in serving.train]
+    return Backtest(ranker, kept, _evaluation(found, acts.n_items, settings.seed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    truth: Truth
+    lists: Mapping[str, Lists]
+    retrieved: Mapping[str, Figures]
+
+
+def _learner(acts: Interactions, catalogue: Catalogue, weighting: Weighting, settings: Settings, name: str) -> Learner:
+    weighs = weighting if name == CHOSEN else UNWEIGHTED
+    choice = settings.choice if name == CHOSEN else replace(settings.choice, method="random")
+    return Learner(acts, catalogue, weighs, settings.retrieval, choice, settings.n_visits, settings.n_asked)
+
+
+def ranker_lists(learner: Learner, origin: Origin, ranker: Ranker) -> Lists:
+    """A ranker's lists for the next visits of the test period."""
+    asked = learner.asked(origin.test)
+    score = ranker.score(asked.rows, asked.fold)
+    new = asked.rows.column("own_days") == 0
+    return Lists(asked.lists(score, DEPTH), asked.lists(score, 10, ~new), asked.lists(score, DEPTH, new))
+
+
+def baseline_lists(acts: Interactions, origin: Origin, truth: Truth, learner: Learner) -> dict[str, Lists]:
+    """The simple lists; those that have settings are tuned on the validation period."""
+    validation = origin.validation
+    settings = tuned(acts, learner.next_visits(validation), validation.first)
+    parts: dict[str, list[Lists]] = {}
+    for rows, scores in baseline_scores(acts, truth.visits, origin.test.first, settings=settings, names=BASELINES):
+        for name, table in scores.items():
+            parts.setdefault(name, []).append(dense_lists(table, truth, rows, acts.n_items))
+    return {name: Lists.joined(found) for name, found in parts.items()}
+
+
+def _retrieved(asked: Asked, truth: Truth) -> dict[str, Figures]:
+    """How much of what was taken each channel brings, and all together."""
+    columns = zip(CHANNELS, ("own_weight", "together", "popular_recent", "text"), strict=True)
+    found = {}
+    for place, (channel, column) in enumerate(columns):
+        brought = np.flatnonzero(asked.rows.channels[:, place])
+        if len(brought):
+            found[f"retrieved: {channel}"] = retrieval_figures(some(asked.rows, brought), column, truth, asked.n_items)
+    return found | {"retrieved: all": retrieval_figures(asked.rows, None, truth, asked.n_items)}
+
+
+def _of_fewer_rows(learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, name: str) -> dict[str, Lists]:
+    """Lists of rankers that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
+    kept = [learner.kept(period, ranker.chooser) for period in origin.train]
+    known = np.concatenate([one.rows.known for one in kept])
+    label = np.concatenate([one.rows.taken for one in kept])
+    order = np.random.default_rng([learner.choice.seed, 3]).permutation(len(label))
+    found = {}
+    for share in SHARES:
+        rows = np.sort(order[: round(share * len(label))])
+        validation = learner.asked(origin.validation)
+        fewer = fit_ranker(known[rows], label[rows], ranker.chooser, validation, search=search)
+        found[f"{name}, {len(rows):,} rows"] = ranker_lists(learner, origin, fewer)
+    return found
+
+
+def _evaluation(found: Sequence[_Tested], n_items: int, seed: int) -> pd.DataFrame:
+    """All periods' visits one after the other; what was not tried in a period has no figure there."""
+    figures = [
+        {name: figures_by_visit(lists, one.truth, n_items) for name, lists in one.lists.items()} | one.retrieved
+        for one in found
+    ]
+    length = [len(one.truth.visits) for one in found]
+    models = dict.fromkeys(name for of_period in figures for name in of_period)
+    by_model: dict[str, Figures] = {}
+    for model in models:
+        keys = dict.fromkeys(key for of_period in figures for key in of_period.get(model, {}))
+        by_model[model] = {
+            key: np.concatenate(
+                [of.get(model, {}).get(key, np.full(n, np.nan)) for of, n in zip(figures, length, strict=True)]
+            )
+            for key in keys
+        }
+    pairs = [(CHOSEN, other) for other in (TWIN, *BASELINES) if other in by_model]
+    user = np.concatenate([one.truth.visits.user for one in found])
+    table = compare(by_model, user, np.repeat(np.arange(len(found)), length), pairs, seed=seed)
+    return pd.concat([table, _coverage(found, n_items)], ignore_index=True)
+
+
+def _coverage(found: Sequence[_Tested], n_items: int) -> pd.DataFrame:
+    """Share of the catalogue that any first ten of a test period holds; not a mean, so it has no interval."""
+    rows = []
+    for model in found[-1].lists:
+        tops = [one.lists[model].top[:, :10] for one in found if model in one.lists]
+        value = float(np.mean([len(np.unique(top[top >= 0])) / n_items for top in tops]))
+        n_users = len(np.unique(np.concatenate([one.truth.visits.user for one in found])))
+        rows.append((model, "all", "coverage_at_10", value, np.nan, np.nan, n_users))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def headline(evaluation: pd.DataFrame) -> dict[str, float]:
+    """The figures one would ask for first."""
+    rows = evaluation[(evaluation.slice == "all") & (evaluation.metric == "ndcg_at_10")].set_index("model")
+    found = {f"{name} nDCG@10": rows.value[name] for name in (CHOSEN, TWIN, DIFFERENCE) if name in rows.index}
+    if DIFFERENCE in rows.index:
+        found |= {"gain_ndcg_ci_low": rows.ci_low[DIFFERENCE], "gain_ndcg_ci_high": rows.ci_high[DIFFERENCE]}
+    return {name.replace(" ", "_"): float(value) for name, value in found.items()}
+
+
+def chosen_rows(kept: Sequence[Kept], acts: Interactions) -> pd.DataFrame:
+    """Rows of `sample_choice`: what a ranker learnt from."""
+    parts = [
+        pd.DataFrame(
+            {
+                "user_id": acts.user_ids[one.visits.user[one.rows.visit]],
+                "day": pd.to_datetime(one.visits.day[one.rows.visit], unit="D"),
+                "item_id": acts.item_ids[one.rows.item],
+                "label": one.rows.taken.astype(float),
+                "pilot_probability": one.pilot_probability,
+                "prediction_gap": np.abs(one.rows.taken - one.pilot_probability),
+                "chance": one.chance,
+            }
+        )
+        for one in kept
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=schema.SAMPLE_CHOICE.column_names)

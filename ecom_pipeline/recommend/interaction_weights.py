@@ -1,0 +1,106 @@
+"""A weight for every act that was kept: what it tells of its user on a day, factor by factor, in SQL.
+
+On the floor above `retrieval`. The weights of a user's acts on an item and a day add up to the row's weight in
+`Weighting.as_of`.
+"""
+
+from datetime import date
+
+import pandas as pd
+from duckdb import DuckDBPyConnection
+
+from ecom_pipeline.recommend.interactions import Interactions, day_of
+from ecom_pipeline.recommend.retrieval import UNKNOWN, Index
+from ecom_pipeline.recommend.weighting import Weighting
+from ecom_pipeline.samples import TAKEN
+
+_BY_AGE = {
+    "none": "1.0",
+    "exponential": "power(2.0, -{share})",
+    "hyperbolic": "1.0 / (1.0 + {share})",
+    "square_root": "sqrt(1.0 / (1.0 + {share}))",
+}
+
+
+def build_interaction_weights(
+    db: DuckDBPyConnection, weighting: Weighting, day: int, opinions: pd.DataFrame | None
+) -> dict[str, float]:
+    """Write the relation `interaction_weights` as of a day.
+
+    Args:
+        db: a connection inside a transaction.
+        weighting: the one to use.
+        day: acts before it are weighed.
+        opinions: as `opinions_of` gives them; None: the weighting asks for none.
+
+    Returns:
+        n_acts, effective_share (of the acts, by the weights).
+
+    Cost: one scan, and a sort where pieces or returns count; DuckDB spills what does not fit.
+    """
+    now, opinion, joined = day_of(day), "1.0", ""
+    if opinions is not None:
+        db.register("opinions", opinions)
+        joined = "left join opinions using (actor, item_id)"
+        opinion = f"power(coalesce(opinion, {UNKNOWN}), {weighting.evidence_strength})"
+    db.execute(f"""
+        create or replace table interaction_weights as
+        with back as (
+            select return_of as event_id, max(day) as back from cleaned_interactions
+            where action = 'return' and day < '{now}' group by return_of),
+        taken as (
+            select event_id, coalesce(user_id, session_id) as actor, item_id, day, action, quantity
+            from cleaned_interactions where {TAKEN} and day < '{now}'),
+        factors as (
+            select event_id, {_by_age(weighting, now)} as age_factor,
+                case when action = 'purchase' then 1.0 else {weighting.light_act} end as kind_factor,
+                {_by_quantity(weighting)} as quantity_factor, {_by_return(weighting)} as return_factor,
+                {opinion} as evidence_factor
+            from taken left join back using (event_id) {joined}),
+        valued as (
+            select *, age_factor * kind_factor * quantity_factor * return_factor * evidence_factor as interaction_value
+            from factors)
+        select event_id, age_factor::double as age_factor, kind_factor::double as kind_factor,
+            quantity_factor::double as quantity_factor, return_factor::double as return_factor,
+            evidence_factor::double as evidence_factor, interaction_value::double as interaction_value,
+            coalesce(interaction_value / nullif(avg(interaction_value) over (), 0), 1)::double as interaction_weight
+        from valued""")
+    if joined:
+        db.unregister("opinions")
+    n, share = db.execute(
+        """select count(*), coalesce(power(sum(interaction_weight), 2) / nullif(sum(power(interaction_weight, 2)), 0)
+            / nullif(count(*), 0), 1) from interaction_weights"""
+    ).fetchall()[0]
+    return {"n_acts": n, "effective_share": share}
+
+
+def opinions_of(acts: Interactions, index: Index) -> pd.DataFrame | None:
+    """actor, item_id, opinion: how well the rest of a user's history foretells each pair, if the index was asked.
+
+    Args:
+        acts: interactions that the index was made of.
+        index: made with the weighting.
+    """
+    if index.opinion is None:
+        return None
+    user, item = index.pairs // acts.n_items, index.pairs % acts.n_items
+    return pd.DataFrame({"actor": acts.user_ids[user], "item_id": acts.item_ids[item], "opinion": index.opinion})
+
+
+def _by_age(weighting: Weighting, now: date) -> str:
+    return _BY_AGE[weighting.age_form].format(share=f"((date '{now}' - day) / {weighting.half_life})")
+
+
+_OF_THE_DAY = "over (partition by actor, item_id, day)"  # one row of `Interactions`
+
+
+def _by_quantity(weighting: Weighting) -> str:
+    if not weighting.quantity:
+        return "1.0"
+    return f"power(greatest(coalesce(sum(quantity) {_OF_THE_DAY}, 0), 1), {weighting.quantity})"
+
+
+def _by_return(weighting: Weighting) -> str:
+    if weighting.returned == 1:
+        return "1.0"
+    return f"case when count(back) {_OF_THE_DAY} = count(*) {_OF_THE_DAY} then {weighting.returned} else 1.0 end"

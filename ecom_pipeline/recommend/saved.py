@@ -1,0 +1,71 @@
+"""A ranker on disk, with all that must be the same when it serves as when it learnt: JSON and LightGBM's text, no pickle.
+
+On the floor above `learning`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ecom_pipeline.recommend.candidates import Retrieval
+from ecom_pipeline.recommend.ranker import Ranker
+from ecom_pipeline.recommend.weighting import Weighting
+
+_MANIFEST, _TREES = "manifest.json", "trees.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRanker:
+    """A ranker that can serve.
+
+    Attributes:
+        ranker: scores candidates.
+        weighting: of past acts in every history.
+        retrieval: how many candidates.
+        divisions: names of the classes of items that it knows.
+        n_items: of the ranked catalogue, at most.
+    """
+
+    ranker: Ranker
+    weighting: Weighting
+    retrieval: Retrieval
+    divisions: tuple[str, ...]
+    n_items: int
+
+    def write(self, folder: Path, inputs: Mapping[str, str]) -> None:
+        """Write a folder, all or nothing.
+
+        Args:
+            folder: replaced if it is there.
+            inputs: content of what it was made from, for people.
+        """
+        part = folder.with_suffix(".part")
+        part.mkdir(parents=True, exist_ok=True)
+        (part / _TREES).write_text(self.ranker.trees)
+        told = {
+            "ranker": self.ranker.to_json(),
+            "weighting": self.weighting.settings(),
+            "retrieval": asdict(self.retrieval),
+            "divisions": list(self.divisions),
+            "n_items": self.n_items,
+            "inputs": dict(inputs),
+        }
+        (part / _MANIFEST).write_text(json.dumps(told, indent=1))
+        for name in (_TREES, _MANIFEST):
+            folder.mkdir(exist_ok=True)
+            os.replace(part / name, folder / name)
+        part.rmdir()
+
+    @classmethod
+    def read(cls, folder: Path) -> "SavedRanker":
+        """From a folder."""
+        told = json.loads((folder / _MANIFEST).read_text())
+        return cls(
+            Ranker.from_json(told["ranker"], (folder / _TREES).read_text()),
+            Weighting(**told["weighting"]),
+            Retrieval(**told["retrieval"]),
+            tuple(told["divisions"]),
+            told["n_items"],
+        )
