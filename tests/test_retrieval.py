@@ -27,6 +27,13 @@ def test_the_ridge_model_is_the_same_from_users_and_from_items():
     np.testing.assert_allclose(by_users, by_items, atol=1e-5)
 
 
+def test_what_is_held_out_of_a_history_needs_no_product():
+    seen = matrix()
+    model = RidgeByUsers.fit(seen, 2.0)
+    user, item = seen.nonzero()
+    np.testing.assert_allclose(model.held_out(user, item), model.scores(seen)[user, item], rtol=1e-3, atol=1e-5)
+
+
 def test_the_ridge_model_regresses_each_item_on_the_others():  # Steck 2019: minimise |X - XB|² + r |B|² with diag(B) = 0
     seen, ridge = matrix().toarray().astype(float), 2.0
     between = RidgeByItems.fit(sparse.csr_matrix(seen), ridge).between

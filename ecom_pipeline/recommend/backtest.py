@@ -5,7 +5,7 @@ simple lists all answer the same next visits; everything is chosen before the te
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,8 +26,8 @@ from ecom_pipeline.recommend.evaluation import (
 )
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.learning import Kept, Learner
-from ecom_pipeline.recommend.periods import Origin
-from ecom_pipeline.recommend.pilot import RowChoice, some
+from ecom_pipeline.recommend.periods import Origin, Period
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, some
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
@@ -142,8 +142,10 @@ def _system(
     learner = _learner(acts, catalogue, weighting, settings, name)
     chooser = learner.chooser(list(origins))
     *tested, serving = origins
+    served = origins if name == CHOSEN else tested
     found, retrieved = [], []
     for origin in tested:
+        _prepare(learner, chooser, origin, learnt={period for one in served for period in one.train})
         ranker = learner.fit(origin, chooser, settings.search)
         lists = {name: ranker_lists(learner, origin, ranker)}
         if name == CHOSEN:
@@ -157,6 +159,15 @@ def _system(
     if name == CHOSEN:
         ranker = learner.fit(serving, chooser, settings.search)
     return _System(found, retrieved, ranker, [learner.kept(one, chooser) for one in serving.train if name == CHOSEN])
+
+
+def _prepare(learner: Learner, chooser: Chooser, origin: Origin, *, learnt: Collection[Period]) -> None:
+    """Everything of each period while its index is at hand: it is the dearest thing, and only one is kept."""
+    for period in (*origin.train, origin.validation, origin.test):
+        if period in learnt:
+            learner.kept(period, chooser)
+        if period not in origin.train:
+            learner.asked(period)
 
 
 def _simple(

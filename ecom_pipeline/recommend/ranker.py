@@ -77,7 +77,7 @@ class Ranker:
         trees: LightGBM's text form; empty where the pilot alone ranks.
         trials: what was tried, with validation nDCG@10.
         n_rows: rows that the trees learnt from.
-        seconds: of the fits.
+        seconds: of the fits, judged as they grow.
     """
 
     chooser: Chooser

@@ -45,6 +45,7 @@ class RidgeByUsers:
     back: sparse.csr_matrix  # (items, users) X'
     solved: Floats  # (users, items) M X
     own: Floats  # (items,) r diag(P)
+    ridge: float
 
     @classmethod
     def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
@@ -54,7 +55,12 @@ class RidgeByUsers:
         solved = np.linalg.inv(gram).astype(np.float32) @ matrix.toarray().astype(np.float32, copy=False)
         cells = matrix.tocoo()
         explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
-        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32))
+        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), ridge)
+
+    def held_out(self, user: Ints, item: Ints) -> Floats:
+        """(k,) what `scores` says of pairs of the histories that it was fitted on: a lookup, as X X' M X = X - r M X."""
+        value = np.asarray(self.back[item, user], np.float32).ravel()
+        return value - self.ridge * self.solved[user, item] / self.own[item]
 
     def scores(self, history: sparse.csr_matrix) -> Floats:
         """(v, items)."""
@@ -230,6 +236,8 @@ def evidence(
     user, item = np.divmod(pairs, matrix.shape[1])
     found = np.empty(len(pairs), np.float32)
     model = item_item(matrix) if weighting.evidence == "behaviour" else None
+    if isinstance(model, RidgeByUsers):
+        return rank_share(model.held_out(user, item))
     for start in range(0, matrix.shape[0], 256):
         rows = slice(*np.searchsorted(user, [start, start + 256]))
         history, place = matrix[start : start + 256], user[rows] - start
