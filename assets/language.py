@@ -68,7 +68,7 @@ class EncoderConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, items, "cleaned_interactions"],
-    code_version="1",
+    code_version="2",
     group_name="language",
     kinds={"pytorch", "safetensors"},
     pool="gpu",
