@@ -28,6 +28,7 @@ from resources.home import Home
 from resources.warehouse import Warehouse
 
 RANKED = ("ranker", "sample_choice", "next_visit_evaluation")
+USUAL = Settings()
 
 
 class PeriodsConfig(dg.Config):
@@ -121,20 +122,32 @@ def interaction_weights(context: dg.AssetExecutionContext, warehouse: Warehouse)
 class RankerConfig(dg.Config):
     """How the ranker of the whole catalogue learns; its unweighted twin has the same settings, and rows at random."""
 
-    n_own: int = Field(default=400, ge=1, description="Candidates: items that the user took before, at most.")
-    n_together: int = Field(default=150, ge=0, description="Candidates: new items that go with those, at most.")
-    n_popular: int = Field(default=100, ge=1, description="Candidates: new items taken most lately, at most.")
-    n_text: int = Field(default=30, ge=0, description="Candidates: new items whose texts are like those, at most.")
+    n_own: int = Field(
+        default=USUAL.retrieval.n_own, ge=1, description="Candidates: items that the user took before, at most."
+    )
+    n_together: int = Field(
+        default=USUAL.retrieval.n_together, ge=0, description="Candidates: new items that go with those, at most."
+    )
+    n_popular: int = Field(
+        default=USUAL.retrieval.n_popular, ge=1, description="Candidates: new items taken most lately, at most."
+    )
+    n_text: int = Field(
+        default=USUAL.retrieval.n_text, ge=0, description="Candidates: new items whose texts are like those, at most."
+    )
     choice: Literal["gap", "random", "balanced", "all"] = Field(
         default="gap", description="Which candidates are learnt from: those farthest from what a pilot expects (gap)."
     )
-    n_rows: int = Field(default=100_000, ge=100, description="Candidates that a ranker learns from, about.")
-    pilot_rows: int = Field(default=150_000, ge=100, description="Candidates that the pilot learns from, at most.")
-    n_visits: int = Field(default=2000, ge=1, description="Visits of a period that are learnt from, at most.")
-    n_asked: int = Field(default=1500, ge=1, description="Visits of a period that are chosen or tested on, at most.")
-    leaves: list[int] = Field(default=[31], description="Sizes of trees that are tried.")
-    rounds: list[int] = Field(default=[100, 200], description="Numbers of trees that are tried.")
-    learning_rate: float = Field(default=0.05, gt=0, description="Of the trees.")
+    n_rows: int = Field(default=USUAL.choice.n_rows, ge=100, description="Candidates that a ranker learns from, about.")
+    pilot_rows: int = Field(
+        default=USUAL.choice.pilot_rows, ge=100, description="Candidates that the pilot learns from, at most."
+    )
+    n_visits: int = Field(default=USUAL.n_visits, ge=1, description="Visits of a period that are learnt from, at most.")
+    n_asked: int = Field(
+        default=USUAL.n_asked, ge=1, description="Visits of a period that are chosen or tested on, at most."
+    )
+    leaves: list[int] = Field(default=list(USUAL.search.leaves), description="Sizes of trees that are tried.")
+    rounds: list[int] = Field(default=list(USUAL.search.rounds), description="Numbers of trees that are tried.")
+    learning_rate: float = Field(default=USUAL.search.learning_rate, gt=0, description="Of the trees.")
     n_processes: int = Field(
         default=2, ge=1, description="In which the system and its twin learn side by side; 1: in half the memory."
     )

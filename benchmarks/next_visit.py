@@ -6,7 +6,7 @@ household takes something is its visit; a household needs a purchase before the 
 is known of the household, and all before the period of the shop. nDCG@10 has linear gain and an ideal list cut at ten.
 Everything is chosen on the 28 days before a period, and learnt from the 84 days before those.
 
-    python benchmarks/next_visit.py [--periods 320 270 230] [--visits 4000] [--rows 400000] [--draws 2] [--all-rows] [--out FILE]
+    python benchmarks/next_visit.py [--periods 320 270 230] [--visits 4000] [--rows 300000] [--draws 2] [--all-rows] [--out FILE]
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 
 from ecom_pipeline import cleaning, sources
 from ecom_pipeline.recommend.baselines import (
@@ -33,7 +34,7 @@ from ecom_pipeline.recommend.baselines import (
 )
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval
 from ecom_pipeline.recommend.catalogue import read_catalogue
-from ecom_pipeline.recommend.evaluation import Truth, compare, dense_lists, figures_by_visit
+from ecom_pipeline.recommend.evaluation import Lists, Truth, compare, dense_lists, figures_by_visit
 from ecom_pipeline.recommend.interactions import Interactions, day_number, read_interactions
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.periods import Origin, Period
@@ -43,6 +44,7 @@ from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED
 from ecom_pipeline.sources.source import land
 
+N_VALIDATED = 1000  # visits on which the number of trees is chosen
 FIRST = day_number(datetime(2017, 1, 1).date())
 LIMITS = cleaning.Limits(near_seconds=5, actions_per_minute=30, actions_per_day=300, events_per_day=5000)
 
@@ -74,7 +76,7 @@ def evaluate(learner: Learner, origin_: Origin, score: np.ndarray, truth: Truth)
     top = asked.lists(score, 300)
     new = asked.rows.column("own_days") == 0
     repeat, explore = asked.lists(score, 10, ~new), asked.lists(score, 300, new)
-    return figures_by_visit(top, repeat, explore, truth, learner.acts.n_items)
+    return figures_by_visit(Lists(top, repeat, explore), truth, learner.acts.n_items)
 
 
 def baselines(acts: Interactions, origin_: Origin, truth: Truth) -> dict[str, dict]:
@@ -86,10 +88,7 @@ def baselines(acts: Interactions, origin_: Origin, truth: Truth) -> dict[str, di
     for rows, scores in baseline_scores(acts, truth.visits, origin_.test.first, settings=settings, names=names):
         for name, table in scores.items():
             parts[name].append(dense_lists(table, truth, rows, acts.n_items))
-    return {
-        name: figures_by_visit(*(np.concatenate(lists) for lists in zip(*found, strict=True)), truth, acts.n_items)
-        for name, found in parts.items()
-    }
+    return {name: figures_by_visit(Lists.joined(found), truth, acts.n_items) for name, found in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,9 @@ class Pool:
                 for block, found in learner.candidates(visits, period.first)
             )
             parts.append((rows, learner.folds[visits.user][rows.visit]))
+        learner.n_asked = N_VALIDATED  # of validation, which is kept; the test is asked whole
+        learner.asked(origin_.validation)
+        learner.n_asked = len(learner.acts)
         return cls(learner, origin_, parts, time.monotonic() - started)
 
     def ranker(self, choice: RowChoice, search: TreeSearch) -> Ranker:
@@ -150,7 +152,7 @@ def run_period(acts: Interactions, catalogue: Catalogue, first: int, options: ar
     seconds = time.monotonic() - started
     notes["weighting"] = {**choice.weighting.settings(), "gain_low": choice.gain_low, "seconds": seconds}
     print(f"  {choice.weighting}, gain at least {choice.gain_low:.4f}, {seconds:.0f} s", flush=True)
-    search = TreeSearch(leaves=tuple(options.leaves), n_threads=options.threads)
+    search = TreeSearch(n_threads=options.threads)
     unweighted = [("by gap", "gap"), ("at random", "random"), *([("all rows", "all")] if options.all_rows else [])]
     for name, weighting, methods in (
         ("weighted", choice.weighting, [("by gap", "gap")]),
@@ -211,9 +213,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--periods", type=int, nargs="+", default=[320, 270, 230])
     parser.add_argument("--visits", type=int, default=4000, help="of each of the three training periods")
-    parser.add_argument("--rows", type=int, default=400_000, help="that a ranker learns from")
+    parser.add_argument("--rows", type=int, default=300_000, help="that a ranker learns from")
     parser.add_argument("--draws", type=int, default=2, help="of the pilot's rows and of the rows to learn from")
-    parser.add_argument("--leaves", type=int, nargs="+", default=[31])
     parser.add_argument("--trials", type=int, default=24, help="weightings of interactions")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--all-rows", action="store_true", help="also learn from every row")
@@ -227,6 +228,19 @@ def main() -> None:
     catalogue = read_catalogue(db, acts.item_ids)
     print(f"{len(acts)} rows, {acts.n_users} users, {acts.n_items} items", flush=True)
     runs = {first: run_period(acts, catalogue, first, options) for first in options.periods}
+    table = compared(runs)
+    shown = table[table.metric == "ndcg_at_10"]
+    for row in shown.itertuples():
+        print(f"{row.model:<52}{row.slice:<44}{row.metric:<15}{row.value:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"peak memory {peak:.1f} GiB")
+    if options.out:
+        notes = {first: run["notes"] for first, run in runs.items()}
+        options.out.write_text(json.dumps({"rows": table.to_dict("records"), "notes": notes}, default=str, indent=1))
+
+
+def compared(runs: dict[int, dict]) -> pd.DataFrame:
+    """Every figure and difference of some test periods, over all of them and in each."""
     models = list(next(iter(runs.values()))["figures"])
     keys = list(next(iter(runs.values()))["figures"][models[0]])
     by_model = {m: {k: np.concatenate([run["figures"][m][k] for run in runs.values()]) for k in keys} for m in models}
@@ -243,15 +257,7 @@ def main() -> None:
         ("unweighted, at random", "unweighted, all rows"),
         ("weighted, by gap", "unweighted, all rows"),
     ]
-    table = compare(by_model, user, period, pairs, seed=0)
-    shown = table[table.metric == "ndcg_at_10"]
-    for row in shown.itertuples():
-        print(f"{row.model:<52}{row.slice:<44}{row.metric:<15}{row.value:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"peak memory {peak:.1f} GiB")
-    if options.out:
-        notes = {first: run["notes"] for first, run in runs.items()}
-        options.out.write_text(json.dumps({"rows": table.to_dict("records"), "notes": notes}, default=str, indent=1))
+    return compare(by_model, user, period, pairs, seed=0)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Settings:
     """
 
     retrieval: Retrieval = field(default_factory=Retrieval)
-    choice: RowChoice = field(default_factory=RowChoice)
+    choice: RowChoice = field(default_factory=lambda: RowChoice(n_rows=100_000))
     search: TreeSearch = field(default_factory=TreeSearch)
     n_visits: int = 2000
     n_asked: int = 1500

@@ -32,9 +32,9 @@ class TreeSearch:
         n_threads: of a fit; with another number the last digits may differ. 0: all cores.
     """
 
-    leaves: tuple[int, ...] = (31, 63)
-    rounds: tuple[int, ...] = (100, 200, 300, 400)
-    learning_rate: float = 0.05
+    leaves: tuple[int, ...] = (63,)
+    rounds: tuple[int, ...] = (100, 150, 200)
+    learning_rate: float = 0.08
     min_rows: int = 100
     n_threads: int = 1
 
