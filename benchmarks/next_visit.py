@@ -147,13 +147,14 @@ class Pool:
         shown = np.isin(rows.visit, order[enough])
         n = sum(len(part) for part, _ in self.parts)
         chooser = Chooser.fit(some(rows, shown), fold[shown], choice, n_rows_in_all=n)
-        kept = []
+        kept, probabilities = [], []
         for (rows, fold), period in zip(self.parts, self.origin.train, strict=True):
             draw = np.random.default_rng([choice.seed, 2, period.first])
-            places, _, _ = chooser.choose(rows, fold, draw)
-            kept.append((rows.known[places], rows.taken[places]))
-        known, taken = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
-        return fit_ranker(known, taken, chooser, self.learner.asked(self.origin.validation), search=search)
+            places, probability, _ = chooser.choose(rows, fold, draw)
+            kept.append(some(rows, places))
+            probabilities.append(probability[places])
+        rows, probability = joined(kept), np.concatenate(probabilities)
+        return fit_ranker(rows, probability, chooser, self.learner.asked(self.origin.validation), search=search)
 
 
 def run_period(acts: Interactions, catalogue: Catalogue, first: int, options: argparse.Namespace) -> dict:
@@ -197,9 +198,9 @@ def _run_draws(
         choice = RowChoice(method, 10**12 if method == "all" else options.rows, seed=seed)
         started = time.monotonic()
         ranker = pool.ranker(choice, search)
-        drawn.append(evaluate(pool.learner, pool.origin, ranker.score(asked.rows, asked.fold), truth))
+        drawn.append(evaluate(pool.learner, pool.origin, ranker.score(asked.rows), truth))
         if model == "weighted, by gap":
-            probability = ranker.chooser.pilot.probability(asked.rows, asked.fold)
+            probability = ranker.chooser.pilot.logit(asked.rows)
             pilots.append(evaluate(pool.learner, pool.origin, probability, truth))
         note = {
             "ndcg_at_10": float(np.nanmean(drawn[-1]["all", "ndcg_at_10"])),

@@ -67,7 +67,7 @@ def main() -> None:
                 noisy, noise = planted(pool, kind, share, seed)
                 choice = RowChoice(method, options.rows, noise=noise if believed else LabelNoise(), seed=seed)
                 ranker = noisy.ranker(choice, search)
-                draws.append(evaluate(pool.learner, origin_, ranker.score(asked.rows, asked.fold), truth))
+                draws.append(evaluate(pool.learner, origin_, ranker.score(asked.rows), truth))
             found[name] = {key: np.mean([one[key] for one in draws], axis=0) for key in draws[0]}
         pairs = [("by gap", "at random"), ("by gap, believed", "by gap")]
         table = compare(found, truth.visits.user, np.zeros(len(truth.visits), int), pairs, seed=0)

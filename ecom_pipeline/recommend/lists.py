@@ -132,7 +132,7 @@ def recommend(
     soonest, parts = soonest_return(known, learner.catalogue.classes), []
     for block, rows in learner.candidates(visits, index.day):
         user = visits.user[block]
-        score = ranker.score(rows, learner.folds[user][rows.visit])
+        score = ranker.score(rows)
         age = rows.column("own_age")
         hidden = withdrawn[rows.item] | (age < soonest[rows.item])
         score = np.where(hidden, -np.inf, score)
