@@ -3,6 +3,7 @@
 from typing import Literal
 
 import dagster as dg
+import numpy as np
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
@@ -13,7 +14,7 @@ from ecom_pipeline import ledger, schema
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
-from ecom_pipeline.recommend.catalogue import Shop, read_shop, read_titles, read_withdrawn
+from ecom_pipeline.recommend.catalogue import Shop, read_availability, read_shop, read_titles, read_withdrawn
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
 from ecom_pipeline.recommend.lists import ListRules, describe_items
@@ -64,7 +65,7 @@ def learning_periods(
 class TrialsConfig(dg.Config):
     """How a weighting of past acts is looked for."""
 
-    n_trials: int = Field(default=24, ge=1, description="Weightings beside none.")
+    n_trials: int = Field(default=24, ge=0, description="Weightings beside none; 0: every act counts one.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="How sure a gain must be, all trials together.")
     seed: int = Field(default=0, ge=0, description="Of the lay-out, the visits and the bootstrap.")
 
@@ -96,7 +97,7 @@ def interaction_trials(
 
 
 @dg.asset(
-    deps=[interaction_trials, "cleaned_interactions"],
+    deps=[interaction_trials, "cleaned_interactions", items, embeddings],
     code_version="1",
     group_name="recommend",
     kinds={"duckdb"},
@@ -227,8 +228,10 @@ def item_index(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Ma
     made = recipe(context, None, warehouse)
     with warehouse.connect() as db:
         shop, day = read_shop(db, _n_items(db)), _tomorrow(db)
-        rows = describe_items(shop, day, withdrawn=read_withdrawn(db, shop.acts.item_ids))
-    figures = {"n_withdrawn": rows.withdrawn.sum(), "n_without_text": (~rows.has_text).sum()}
+        availability = read_availability(db, shop.acts.item_ids)
+    rows = describe_items(shop, day, withdrawn=availability == "withdrawn")
+    counts = ", ".join(f"{name}: {n:,}" for name, n in zip(*np.unique(availability, return_counts=True), strict=True))
+    figures = {"availability": counts, "n_withdrawn": rows.withdrawn.sum(), "n_without_text": (~rows.has_text).sum()}
     return publish(context, warehouse, schema.ITEM_INDEX, rows, made, figures)
 
 
@@ -284,7 +287,7 @@ def recommendations(
     with warehouse.connect() as db:
         name = ledger.entries(db, "ranker")[ledger.WHOLE].content
         saved = SavedRanker.read(home.rankers / name) if name else None
-        shop = read_shop(db, _n_items(db), divisions=saved.divisions if saved else ())
+        shop = read_shop(db, _n_items(db), divisions=saved.divisions if saved else None)
         titles, withdrawn = read_titles(db, shop.acts.item_ids), read_withdrawn(db, shop.acts.item_ids)
         day = _tomorrow(db)
     with compute.step(context.log) as step:

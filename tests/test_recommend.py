@@ -10,7 +10,7 @@ from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.lists import ListRules, reason_text, recommend, similar_items, soonest_return
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import RowChoice, joined
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
@@ -46,22 +46,22 @@ def test_rows_chosen_by_gap_hold_far_more_of_what_was_taken(fitted):
 
 
 def test_scores_are_logits_of_all_rows_not_of_those_kept(fitted):
+    """With a pilot that knows nothing but the rate, as many are kept that were taken as were not."""
     one, ranker = fitted
-    asked = one.asked(ORIGIN.test)
-    kept = [one.kept(period, ranker.chooser) for period in ORIGIN.train]
-    rows, probability = joined([k.rows for k in kept]), np.concatenate([k.pilot_probability for k in kept])
-    uncorrected = replace(ranker.chooser, acceptance=Acceptance("all", (1.0, 1.0)))
-    far = replace(SEARCH, rounds=(100,), learning_rate=0.2)
-    logit, as_kept = (
-        fit_ranker(rows, probability, chooser, one.asked(ORIGIN.validation), search=far).score(asked.rows)
-        for chooser in (ranker.chooser, uncorrected)
-    )
-    likely = asked.rows.column("own_days") > 0
+    rate = one.kept(ORIGIN.train[0], ranker.chooser).n_taken / one.kept(ORIGIN.train[0], ranker.chooser).n_retrieved
+    flat = np.zeros_like(ranker.chooser.pilot.coefficients)
+    flat[:, -1] = np.log(rate / (1 - rate))
+    chooser = Chooser(replace(ranker.chooser.pilot, coefficients=flat), Acceptance("gap", (0.5, 0.5)))
+    other, search = learner(), replace(SEARCH, rounds=(60,), learning_rate=0.2)
+    asked = other.asked(ORIGIN.test)
+    logit, likely = other.fit(ORIGIN, chooser, search).score(asked.rows), asked.rows.column("own_days") > 0
     for part in (likely, ~likely):
-        rate = asked.rows.taken[part].mean()
-        assert (1 / (1 + np.exp(-logit[part]))).mean() == pytest.approx(rate, abs=0.05)
-    wrong = (1 / (1 + np.exp(-as_kept))).mean()
-    assert wrong > asked.rows.taken.mean() + 0.15  # those are the odds among kept rows
+        assert (1 / (1 + np.exp(-logit[part]))).mean() == pytest.approx(asked.rows.taken[part].mean(), abs=0.05)
+    kept = [other.kept(period, chooser) for period in ORIGIN.train]
+    rows, probability = joined([k.rows for k in kept]), np.concatenate([k.pilot_probability for k in kept])
+    uncorrected = replace(chooser, acceptance=Acceptance("all", (1.0, 1.0)))
+    wrong = fit_ranker(rows, probability, uncorrected, other.asked(ORIGIN.validation), search=search).score(asked.rows)
+    assert (1 / (1 + np.exp(-wrong))).mean() > asked.rows.taken.mean() + 0.15  # those are the odds among kept rows
 
 
 def test_what_trees_learn_does_not_depend_on_which_pilot_kept_a_row(fitted):
