@@ -84,6 +84,18 @@ def publish(
     return told(warehouse, relation.name, metadata)
 
 
+def as_made(warehouse: Warehouse, made: Mapping[str, str]) -> bool:
+    """Whether assets are there as they would be made now, so that nothing has to learn again.
+
+    Args:
+        warehouse: holds the ledger.
+        made: `made_from` by asset.
+    """
+    with warehouse.connect() as db:
+        found = {name: ledger.entries(db, name).get(ledger.WHOLE) for name in made}
+    return all(entry is not None and entry.made_from == made[name] for name, entry in found.items())
+
+
 def nothing_to_learn(
     context: dg.AssetExecutionContext, warehouse: Warehouse, made: str, relation: Relation | None = None
 ) -> dg.MaterializeResult | None:

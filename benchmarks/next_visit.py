@@ -1,12 +1,15 @@
-"""What will a household take on its next visit? The whole catalogue is ranked; every way to weigh and to choose rows.
+"""What will a user take on the next visit? The whole catalogue is ranked; every way to weigh and to choose rows.
 
-Protocol: Complete Journey after the cleaning of the pipeline; the catalogue is what was sold at least ten times in the
-year. Test periods are days 230 to 259, 270 to 299 and 320 to 349 from 2017-01-01. Of each, the first day on which a
-household takes something is its visit; a household needs a purchase before the period. All that lies before the visit
-is known of the household, and all before the period of the shop. nDCG@10 has linear gain and an ideal list cut at ten.
-Everything is chosen on the 28 days before a period, and learnt from the 84 days before those.
+Protocol: a source after the cleaning of the pipeline; the catalogue is what was taken at least ten times. A test period
+is 30 days. Of each, the first day on which a user takes something is the visit; a user needs a history before the period.
+All that lies before the visit is known of the user, and all before the period of the shop. nDCG@10 has linear gain and an
+ideal list cut at ten. Everything is chosen on the 28 days before a period, and learnt from the 84 days before those. For
+Complete Journey, the default, the periods begin 230, 270 and 320 days after 2017-01-01.
 
-    python benchmarks/next_visit.py [--periods 320 270 230] [--visits 4000] [--rows 300000] [--draws 2] [--all-rows] [--out FILE]
+    python benchmarks/next_visit.py [--source NAME | NAME:FOLDER] [--periods 320 270 230] [--length 28] [--visits 4000]
+        [--rows 300000] [--draws 2] [--all-rows] [--out FILE]
+
+A source is what the pipeline takes, such as online-retail:FOLDER, or x-wines:FOLDER for its ratings and wines.
 """
 
 import argparse
@@ -35,26 +38,29 @@ from ecom_pipeline.recommend.baselines import (
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval
 from ecom_pipeline.recommend.catalogue import read_catalogue
 from ecom_pipeline.recommend.evaluation import Lists, Truth, compare, dense_lists, figures_by_visit
-from ecom_pipeline.recommend.interactions import Interactions, day_number, read_interactions
+from ecom_pipeline.recommend.interactions import Interactions, read_interactions
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED
-from ecom_pipeline.sources.source import land
+from ecom_pipeline.sources.source import Tables, land
 
 N_VALIDATED = 1000  # visits on which the number of trees is chosen
-FIRST = day_number(datetime(2017, 1, 1).date())
 LIMITS = cleaning.Limits(near_seconds=5, actions_per_minute=30, actions_per_day=300, events_per_day=5000)
 
 
 def cleaned(name: str) -> duckdb.DuckDBPyConnection:
     """A warehouse in memory with a source's cleaned tables."""
     db = duckdb.connect(config={"memory_limit": "4GB", "threads": 2})
-    source = sources.find(name)
+    if name.startswith("x-wines:"):
+        tables = wines(Path(name.removeprefix("x-wines:")))
+    else:
+        source = sources.find(name)
+        tables = source.adapter.tables(source.folder, db)
     for table in ("items", "events"):
-        land(db, table, source.adapter.tables(source.folder, db).query(table), b"benchmark")
+        land(db, table, tables.query(table), b"benchmark")
     cleaning.clean_items(db)
     cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
     first, last = db.execute("select min(day), max(day) from raw_events").fetchall()[0]
@@ -62,12 +68,22 @@ def cleaned(name: str) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def origin(first: int, length: int = 30) -> Origin:
-    """The test period that begins on a day of the year, with what is chosen on and learnt from before it."""
-    start = FIRST + first
-    cuts = [start - 28 * n for n in range(5)]
+def wines(folder: Path) -> Tables:
+    """X-Wines: ratings of wines, of which those above 3 are takings."""
+    items, ratings = (f"read_parquet('{folder / name}.parquet')" for name in ("wines", "ratings"))
+    return Tables(
+        f"""select WineID::varchar as item_id, WineName as title, WineryName as brand,
+            concat_ws(' > ', Type, Country, RegionName) as category from {items}""",
+        f"""select Date as occurred_at, UserID::varchar as user_id, 'review' as action, WineID::varchar as item_id,
+            Rating as rating from {ratings}""",
+    )
+
+
+def origin(start: int, length: int = 28) -> Origin:
+    """The test period that begins on a day, with what is chosen on and learnt from before it."""
+    cuts = [start - length * n for n in range(5)]
     train = tuple(Period(cuts[n], cuts[n - 1]) for n in (4, 3, 2))
-    return Origin(train, Period(cuts[1], start), Period(start, start + length))
+    return Origin(train, Period(cuts[1], start), Period(start, start + length + 2))
 
 
 def evaluate(learner: Learner, origin_: Origin, score: np.ndarray, truth: Truth) -> dict:
@@ -131,18 +147,19 @@ class Pool:
         shown = np.isin(rows.visit, order[enough])
         n = sum(len(part) for part, _ in self.parts)
         chooser = Chooser.fit(some(rows, shown), fold[shown], choice, n_rows_in_all=n)
-        kept = []
+        kept, probabilities = [], []
         for (rows, fold), period in zip(self.parts, self.origin.train, strict=True):
             draw = np.random.default_rng([choice.seed, 2, period.first])
-            places, _, _ = chooser.choose(rows, fold, draw)
-            kept.append((rows.known[places], rows.taken[places]))
-        known, taken = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
-        return fit_ranker(known, taken, chooser, self.learner.asked(self.origin.validation), search=search)
+            places, probability, _ = chooser.choose(rows, fold, draw)
+            kept.append(some(rows, places))
+            probabilities.append(probability[places])
+        rows, probability = joined(kept), np.concatenate(probabilities)
+        return fit_ranker(rows, probability, chooser, self.learner.asked(self.origin.validation), search=search)
 
 
 def run_period(acts: Interactions, catalogue: Catalogue, first: int, options: argparse.Namespace) -> dict:
     """All figures of one test period, by model, and what they took; a model's figure is the mean over its draws."""
-    origin_ = origin(first)
+    origin_ = origin(int(acts.day.min()) + first, options.length)
     truth = Truth.of(acts, acts.next_visits(origin_.test.first, origin_.test.end), origin_.test.first)
     found, notes = baselines(acts, origin_, truth), {}
     print(f"day {first}: {len(truth.visits)} visits; baselines done", flush=True)
@@ -181,9 +198,9 @@ def _run_draws(
         choice = RowChoice(method, 10**12 if method == "all" else options.rows, seed=seed)
         started = time.monotonic()
         ranker = pool.ranker(choice, search)
-        drawn.append(evaluate(pool.learner, pool.origin, ranker.score(asked.rows, asked.fold), truth))
+        drawn.append(evaluate(pool.learner, pool.origin, ranker.score(asked.rows), truth))
         if model == "weighted, by gap":
-            probability = ranker.chooser.pilot.probability(asked.rows, asked.fold)
+            probability = ranker.chooser.pilot.logit(asked.rows)
             pilots.append(evaluate(pool.learner, pool.origin, probability, truth))
         note = {
             "ndcg_at_10": float(np.nanmean(drawn[-1]["all", "ndcg_at_10"])),
@@ -211,7 +228,13 @@ def _mean(draws: list[dict]) -> dict:
 def main() -> None:
     """Run the periods, print the table, write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--periods", type=int, nargs="+", default=[320, 270, 230])
+    parser.add_argument("--source", default="complete-journey")
+    parser.add_argument(
+        "--periods", type=int, nargs="+", default=[320, 270, 230], help="days after the first of the data"
+    )
+    parser.add_argument(
+        "--length", type=int, default=28, help="of a period of training and of validation; test: 2 more"
+    )
     parser.add_argument("--visits", type=int, default=4000, help="of each of the three training periods")
     parser.add_argument("--rows", type=int, default=300_000, help="that a ranker learns from")
     parser.add_argument("--draws", type=int, default=2, help="of the pilot's rows and of the rows to learn from")
@@ -220,7 +243,7 @@ def main() -> None:
     parser.add_argument("--all-rows", action="store_true", help="also learn from every row")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    db = cleaned("complete-journey")
+    db = cleaned(options.source)
     (n_items,) = db.execute(
         "select count(*) from (select 1 from cleaned_interactions group by item_id having count(*) >= 10)"
     ).fetchall()[0]

@@ -45,8 +45,8 @@ def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_
         assert names(first) == {"raw_items", "raw_judgments", "raw_events", "items", "judgments"}
         assert execute(instance, resources, first).success
         second = ask(instance, resources)
-    # what lies below is asked for when it is known whether these have changed
-    assert names(second) == {"cleaned_interactions", "rejected_rows", "training_samples", "learning_periods"}
+    # what lies below is asked for when it is known whether the samples have changed
+    assert names(second) == {"cleaned_interactions", "rejected_rows", "training_samples"}
     assert second.tags["dagster/asset_partition_range_start"] == "2024-05-01"
     assert second.tags["dagster/asset_partition_range_end"] == "2024-05-10"
     assert first.run_key != second.run_key

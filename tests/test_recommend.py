@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from crowd import N_DAYS, crowd
 
+from ecom_pipeline.importance.sample_choice import Acceptance
 from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.lists import ListRules, reason_text, recommend, similar_items, soonest_return
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import RowChoice
-from ecom_pipeline.recommend.ranker import Ranker, TreeSearch
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined
+from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
@@ -43,21 +46,42 @@ def test_rows_chosen_by_gap_hold_far_more_of_what_was_taken(fitted):
 
 
 def test_scores_are_logits_of_all_rows_not_of_those_kept(fitted):
+    """With a pilot that knows nothing but the rate, as many are kept that were taken as were not."""
     one, ranker = fitted
-    asked = one.asked(ORIGIN.test)
-    logit, rate = ranker.score(asked.rows, asked.fold), asked.rows.taken.mean()
-    corrected, as_kept = (
-        (1 / (1 + np.exp(-value))).mean() for value in (logit, logit - ranker.chooser.offset(asked.rows, asked.fold))
-    )
-    assert corrected == pytest.approx(rate, abs=0.05)
-    assert as_kept > rate + 0.15  # without the offset the odds are those among kept rows
+    rate = one.kept(ORIGIN.train[0], ranker.chooser).n_taken / one.kept(ORIGIN.train[0], ranker.chooser).n_retrieved
+    flat = np.zeros_like(ranker.chooser.pilot.coefficients)
+    flat[:, -1] = np.log(rate / (1 - rate))
+    chooser = Chooser(replace(ranker.chooser.pilot, coefficients=flat), Acceptance("gap", (0.5, 0.5)))
+    other, search = learner(), replace(SEARCH, rounds=(60,), learning_rate=0.2)
+    asked = other.asked(ORIGIN.test)
+    logit, likely = other.fit(ORIGIN, chooser, search).score(asked.rows), asked.rows.column("own_days") > 0
+    for part in (likely, ~likely):
+        assert (1 / (1 + np.exp(-logit[part]))).mean() == pytest.approx(asked.rows.taken[part].mean(), abs=0.05)
+    kept = [other.kept(period, chooser) for period in ORIGIN.train]
+    rows, probability = joined([k.rows for k in kept]), np.concatenate([k.pilot_probability for k in kept])
+    uncorrected = replace(chooser, acceptance=Acceptance("all", (1.0, 1.0)))
+    wrong = fit_ranker(rows, probability, uncorrected, other.asked(ORIGIN.validation), search=search).score(asked.rows)
+    assert (1 / (1 + np.exp(-wrong))).mean() > asked.rows.taken.mean() + 0.15  # those are the odds among kept rows
+
+
+def test_what_trees_learn_does_not_depend_on_which_pilot_kept_a_row(fitted):
+    """However far the pilots of the folds are apart, the offset of each row is known where trees begin."""
+    _, ranker = fitted
+    pilot = ranker.chooser.pilot
+    apart = pilot.coefficients.copy()
+    apart[:, -1] += [2.0, -2.0]
+    far = replace(ranker.chooser, pilot=replace(pilot, coefficients=apart))
+    learner_of = learner()
+    asked = learner_of.asked(ORIGIN.test)
+    logit = learner_of.fit(ORIGIN, far, SEARCH).score(asked.rows)
+    assert (1 / (1 + np.exp(-logit))).mean() == pytest.approx(asked.rows.taken.mean(), abs=0.05)
 
 
 def test_a_ranker_is_not_below_its_pilot_on_validation_and_beats_what_users_took_most(fitted):
     one, ranker = fitted
     assert max(trial["ndcg"] for trial in ranker.trials) >= ranker.trials[0]["ndcg"]
     asked = one.asked(ORIGIN.test)
-    found = asked.ndcg(ranker.score(asked.rows, asked.fold))
+    found = asked.ndcg(ranker.score(asked.rows))
     assert np.nanmean(found) > np.nanmean(asked.ndcg(asked.rows.column("popular_recent")))
 
 
@@ -73,7 +97,7 @@ def test_a_ranker_comes_back_from_its_plain_form(fitted):
     one, ranker = fitted
     back = Ranker.from_json(ranker.to_json(), ranker.trees)
     asked = one.asked(ORIGIN.test)
-    np.testing.assert_allclose(back.score(asked.rows, asked.fold), ranker.score(asked.rows, asked.fold), atol=1e-5)
+    np.testing.assert_allclose(back.score(asked.rows), ranker.score(asked.rows), atol=1e-5)
 
 
 def test_with_a_large_budget_every_row_is_kept_and_nothing_comes_back():
@@ -81,7 +105,7 @@ def test_with_a_large_budget_every_row_is_kept_and_nothing_comes_back():
     chooser = one.chooser([ORIGIN])
     kept = one.kept(ORIGIN.train[0], chooser)
     assert len(kept.rows) == kept.n_retrieved
-    assert not chooser.offset(kept.rows, np.zeros(len(kept.rows), int)).any()
+    assert not chooser.acceptance.offset(kept.pilot_probability).any()
 
 
 def test_weights_by_age_are_chosen_where_tastes_change():

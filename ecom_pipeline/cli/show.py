@@ -55,7 +55,9 @@ def _list_of(db: Any, user: str, top: int) -> pd.DataFrame:
     hashed = keyed_hash(user, definitions.hash_key_of(definitions.RESOURCES["home"]))
     found = lists.known_user(db, [hashed, user])
     if found is None:
-        print(f"{user!r} took nothing that can be learnt from, so this is what new visitors are shown")
+        print(
+            f"{user!r} has no list: nothing was taken that is ranked, or all that could be shown is withdrawn. New visitors are shown this"
+        )
     return lists.list_of(db, found or NEW_VISITOR, top)
 
 

@@ -27,7 +27,7 @@ from ecom_pipeline.recommend.evaluation import (
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.learning import Kept, Learner
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import Chooser, RowChoice, some
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
@@ -187,7 +187,7 @@ def _learner(acts: Interactions, catalogue: Catalogue, weighting: Weighting, set
 def ranker_lists(learner: Learner, origin: Origin, ranker: Ranker) -> Lists:
     """A ranker's lists for the next visits of the test period."""
     asked = learner.asked(origin.test)
-    score = ranker.score(asked.rows, asked.fold)
+    score = ranker.score(asked.rows)
     new = asked.rows.column("own_days") == 0
     return Lists(asked.lists(score, DEPTH), asked.lists(score, 10, ~new), asked.lists(score, DEPTH, new))
 
@@ -217,12 +217,13 @@ def _retrieved(asked: Asked, truth: Truth) -> dict[str, Figures]:
 def _of_fewer_rows(learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, name: str) -> dict[str, Lists]:
     """Lists of a ranker that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
     kept = [learner.kept(period, ranker.chooser) for period in origin.train]
-    known = np.concatenate([one.rows.known for one in kept])
-    label = np.concatenate([one.rows.taken for one in kept])
-    rows = np.random.default_rng([learner.choice.seed, 3]).random(len(label)) < SHARE
-    fewer = fit_ranker(known[rows], label[rows], ranker.chooser, learner.asked(origin.validation), search=search)
+    rows = joined([one.rows for one in kept])
+    probability = np.concatenate([one.pilot_probability for one in kept])
+    part = np.flatnonzero(np.random.default_rng([learner.choice.seed, 3]).random(len(rows)) < SHARE)
+    validation = learner.asked(origin.validation)
+    fewer = fit_ranker(some(rows, part), probability[part], ranker.chooser, validation, search=search)
     return {
-        _rows_name(name, rows.sum()): ranker_lists(learner, origin, fewer),
+        _rows_name(name, len(part)): ranker_lists(learner, origin, fewer),
         _rows_name(name, len(rows)): ranker_lists(learner, origin, ranker),
     }
 

@@ -3,7 +3,7 @@
 On the floor above `retrieval`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sparse
@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
 from ecom_pipeline.recommend.metrics import hits, ndcg
-from ecom_pipeline.recommend.retrieval import Neighbours, history_value, item_item, popularity
+from ecom_pipeline.recommend.retrieval import RIDGE, Neighbours, history_value, item_item, popularity
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 Floats = NDArray[np.float32]
 CELLS = 20_000_000  # visits x items at a time
 POPULAR, OWN, OWN_BY_AGE = "popularity", "own frequency", "own frequency by age"
 ITEM_KNN, EASE, TIFU, IALS = "item-kNN", "EASE", "TIFU-KNN", "iALS"
-MOST_USERS = 20_000  # whose distances to each other TIFU-KNN needs
+MOST_USERS = 8_000  # whose distances to each other TIFU-KNN needs: 1 GB; with more it is left out
+_RIDGES = (50.0, 300.0)
+_BELOW = 1e-6  # of popularity, under lists that say nothing of most items
 _TIFU_GRID = tuple((within, group, alpha) for within in (0.9, 1.0) for group in (0.7, 0.9) for alpha in (0.7, 0.9))
 _HALF_LIVES = (20.0, 40.0, 60.0, 90.0, 180.0)
 
@@ -46,7 +48,7 @@ def baseline_scores(
     value.data = history_value(value.data)
     models = {
         ITEM_KNN: Neighbours.fit(binary, 200) if ITEM_KNN in names else None,
-        EASE: item_item(value) if EASE in names else None,
+        EASE: item_item(value, float(settings.get("ridge", RIDGE))) if EASE in names else None,
     }
     tifu = None
     if TIFU in names and acts.n_users <= MOST_USERS:
@@ -57,16 +59,14 @@ def baseline_scores(
     recent = popularity(acts, visits, days=28)
     for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
         user = visits.user[rows]
-        found = {
-            POPULAR: np.stack([recent[int(one)] for one in visits.day[rows]]),
-            OWN: counts[user].toarray(),
-            OWN_BY_AGE: aged[user].toarray(),
-        }
+        popular = np.stack([recent[int(one)] for one in visits.day[rows]])
+        below = _BELOW * popular / max(popular.max(), 1)
+        found = {POPULAR: popular, OWN: counts[user].toarray() + below, OWN_BY_AGE: aged[user].toarray() + below}
         for name, model in models.items():
             if model is not None:
                 found[name] = model.scores(binary[user] if name == ITEM_KNN else value[user])
         if tifu is not None:
-            found[TIFU] = tifu[user].toarray()
+            found[TIFU] = tifu[user].toarray() + below
         if factors is not None:
             found[IALS] = factors[0][user] @ factors[1].T
         yield rows, {name: table.astype(np.float32) for name, table in found.items() if name in names}
@@ -83,21 +83,30 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
     known, at = acts.before(day), acts.taken(visits)
     n_taken = np.bincount(at[0], minlength=len(visits))
 
-    def quality(scores: Floats | sparse.csr_matrix) -> float:
+    def quality(scores: Callable[[Ints], Floats]) -> float:
         total = []
         for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
-            table = scores[visits.user[rows]]
-            top = best_columns(table.toarray() if sparse.issparse(table) else table, 10)
+            top = best_columns(scores(visits.user[rows]), 10)
             inside = (at[0] >= rows.start) & (at[0] < rows.stop)
             hit = hits(top, at[0][inside] - rows.start, at[1][inside], acts.n_items)
             total.append(ndcg(hit, n_taken[rows]))
         return float(np.nanmean(np.concatenate(total))) if total else 0.0
 
-    by_half_life = {one: quality(weighted_matrix(known, Weighting("exponential", one), day)) for one in _HALF_LIVES}
+    def of_matrix(matrix: sparse.csr_matrix) -> float:
+        return quality(lambda user: matrix[user].toarray())
+
+    by_half_life = {one: of_matrix(weighted_matrix(known, Weighting("exponential", one), day)) for one in _HALF_LIVES}
     found: dict[str, object] = {"half_life": max(by_half_life, key=by_half_life.get)}
+    value = weighted_matrix(known, UNWEIGHTED, day)
+    value.data = history_value(value.data)
+    by_ridge = {}
+    for ridge in _RIDGES:
+        model = item_item(value, ridge)
+        by_ridge[ridge] = quality(lambda user, model=model: model.scores(value[user]))
+    found["ridge"] = max(by_ridge, key=by_ridge.get)
     if acts.n_users <= MOST_USERS:
         by_tifu = {
-            (within, group, alpha): quality(alpha * own + (1 - alpha) * others)
+            (within, group, alpha): of_matrix((alpha * own + (1 - alpha) * others).tocsr())
             for within, group in dict.fromkeys((within, group) for within, group, _ in _TIFU_GRID)
             for own, others in [_tifu_parts(known, within, group)]
             for alpha in dict.fromkeys(alpha for *_, alpha in _TIFU_GRID)

@@ -15,7 +15,18 @@ from ecom_pipeline import schema
 from ecom_pipeline.recommend.candidates import Catalogue
 from ecom_pipeline.recommend.interactions import Interactions, Ints, day_of, read_interactions
 
-WITHDRAWN = ("out_of_stock", "discontinued", "withdrawn")  # values of an item's `availability`
+# letters of an item's `availability`, as shops and schema.org write it
+WITHDRAWN = ("outofstock", "soldout", "discontinued", "withdrawn", "unavailable")
+_AVAILABLE = (
+    "instock",
+    "available",
+    "preorder",
+    "backorder",
+    "limitedavailability",
+    "onlineonly",
+    "instoreonly",
+    "presale",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,7 @@ class Shop:
 
 
 def read_shop(
-    db: DuckDBPyConnection, n_items: int, *, until: int | None = None, divisions: Collection[str] = ()
+    db: DuckDBPyConnection, n_items: int, *, until: int | None = None, divisions: Collection[str] | None = None
 ) -> Shop:
     """Interactions and the catalogue that is ranked.
 
@@ -43,13 +54,13 @@ def read_shop(
     return Shop(acts, read_catalogue(db, acts.item_ids, divisions))
 
 
-def read_catalogue(db: DuckDBPyConnection, item_ids: NDArray, divisions: Collection[str] = ()) -> Catalogue:
+def read_catalogue(db: DuckDBPyConnection, item_ids: NDArray, divisions: Collection[str] | None = None) -> Catalogue:
     """Classes of items, and the vectors of their texts where any text was read.
 
     Args:
         db: a connection to the warehouse.
         item_ids: sorted; of an item whose text was not read the vector is 0, so it is like nothing.
-        divisions: names of those that a ranker knows; none: all that divide.
+        divisions: names of those that a ranker knows; None: all that divide.
 
     Cost: one join; 4 d bytes an item.
     """
@@ -63,7 +74,9 @@ def read_catalogue(db: DuckDBPyConnection, item_ids: NDArray, divisions: Collect
         "brand": frame.brand.fillna(""),
     }
     codes = {name: np.unique(values.to_numpy(str), return_inverse=True)[1] for name, values in every.items()}
-    return Catalogue({name: codes[name] for name in divisions or dividing(codes)}, _text(db, item_ids))
+    return Catalogue(
+        {name: codes[name] for name in (dividing(codes) if divisions is None else divisions)}, _text(db, item_ids)
+    )
 
 
 def dividing(codes: Mapping[str, Ints]) -> list[str]:
@@ -79,11 +92,24 @@ def dividing(codes: Mapping[str, Ints]) -> list[str]:
     return found
 
 
+def read_availability(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray[np.str_]:
+    """(items,) "withdrawn" where the source says so in a column `availability`, "available", "unknown", or what it says else.
+
+    Of an address, such as those of schema.org, the last part counts; of that the letters alone.
+    """
+    said = " , ".join(
+        f"json_extract_string(items.attributes, '$.{name}')"
+        for name in ("availability", "Availability", "AVAILABILITY")
+    )
+    letters = f"regexp_replace(regexp_replace(lower(coalesce({said}, '')), '.*/', ''), '[^a-z0-9]', '', 'g')"
+    frame = _of(db, item_ids, f"{letters} as said", "left join items using (item_id)")
+    found = frame.said.where(~frame.said.isin(WITHDRAWN), "withdrawn")
+    return found.where(~found.isin(_AVAILABLE), "available").where(found != "", "unknown").to_numpy(str)
+
+
 def read_withdrawn(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray[np.bool_]:
-    """(items,) whether the source says of an item that it cannot be had, in a column `availability`."""
-    told = "coalesce(replace(lower(json_extract_string(items.attributes, '$.availability')), ' ', '_'), '')"
-    frame = _of(db, item_ids, f"{told} in {WITHDRAWN} as withdrawn", "left join items using (item_id)")
-    return frame.withdrawn.to_numpy(bool)
+    """(items,) whether the source says of an item that it cannot be had."""
+    return read_availability(db, item_ids) == "withdrawn"
 
 
 def read_titles(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray:

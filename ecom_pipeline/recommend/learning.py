@@ -147,13 +147,11 @@ class Learner:
     def ask(self, visits: Visits, index_day: int) -> Asked:
         """Visits with all their candidates."""
         parts = [replace(rows, visit=rows.visit + block.start) for block, rows in self.candidates(visits, index_day)]
-        rows = joined(parts)
-        fold = self.folds[visits.user][rows.visit]
-        return Asked(rows, fold, len(visits), self.acts.taken(visits), self.acts.n_items)
+        return Asked(joined(parts), len(visits), self.acts.taken(visits), self.acts.n_items)
 
     def fit(self, origin: Origin, chooser: Chooser, search: TreeSearch) -> Ranker:
         """The ranker of an origin."""
         kept = [self.kept(period, chooser) for period in origin.train]
-        known = np.concatenate([one.rows.known for one in kept])
-        label = np.concatenate([one.rows.taken for one in kept])
-        return fit_ranker(known, label, chooser, self.asked(origin.validation), search=search)
+        rows = joined([one.rows for one in kept])
+        probability = np.concatenate([one.pilot_probability for one in kept])
+        return fit_ranker(rows, probability, chooser, self.asked(origin.validation), search=search)

@@ -132,7 +132,7 @@ def recommend(
     soonest, parts = soonest_return(known, learner.catalogue.classes), []
     for block, rows in learner.candidates(visits, index.day):
         user = visits.user[block]
-        score = ranker.score(rows, learner.folds[user][rows.visit])
+        score = ranker.score(rows)
         age = rows.column("own_age")
         hidden = withdrawn[rows.item] | (age < soonest[rows.item])
         score = np.where(hidden, -np.inf, score)
@@ -250,16 +250,18 @@ def _spread(pool: pd.DataFrame, vectors: NDArray[np.float32], rules: ListRules) 
     place = np.full((n_users, width), -1)
     place[whose, at] = np.arange(len(pool))
     score = np.where(place >= 0, pool.score.to_numpy()[place], -np.inf)
-    low, high = pool.score.min(), pool.score.max()
-    relevance = (score - low) / max(high - low, 1e-9)
+    # each user's own scores from 0 to 1: whoever else is asked, his list stays
+    low = np.where(np.isfinite(score), score, np.inf).min(1, keepdims=True)
+    relevance = (score - low) / np.maximum(score.max(1, keepdims=True) - low, 1e-9)
+    absent = ~np.isfinite(score)
     vector = vectors[pool.item.to_numpy()][np.maximum(place, 0)]  # (users, width, d)
     closest, chosen = np.zeros((n_users, width)), np.full((n_users, rules.top), -1)
     for rank in range(min(rules.top, width)):
-        worth = (1 - rules.spread) * relevance - rules.spread * closest
+        worth = np.where(absent, -np.inf, (1 - rules.spread) * relevance - rules.spread * closest)
         best = worth.argmax(1)
         usable = np.isfinite(worth[np.arange(n_users), best])
         chosen[usable, rank] = place[usable, best[usable]]
-        relevance[np.arange(n_users), best] = -np.inf
+        absent[np.arange(n_users), best] = True
         near = np.einsum("uwd,ud->uw", vector, vector[np.arange(n_users), best])
         closest = np.maximum(closest, near)
     rows, ranks = np.nonzero(chosen >= 0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.recommend.interactions import EPOCH, day_number, day_of
 from ecom_pipeline.samples import TAKEN
 
-USUAL_LENGTH = 28  # days: whole weeks, and long enough that most users come once
+LENGTHS = (28, 14, 7, 4, 2, 1)  # days: few steps, so that a growing history seldom moves the grid; 28 once it is long
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,7 +50,7 @@ def rolling_origins(days: NDArray[np.int64], *, n_train: int, n_test: int, lengt
         days: on which anything was taken.
         n_train: periods to learn from.
         n_test: test periods.
-        length: days of a period; None: 28, or less where there are too few days.
+        length: days of a period; None: the longest of `LENGTHS` for which there are days enough.
 
     >>> import numpy as np
     >>> [o.test for o in rolling_origins(np.arange(10, 20), n_train=1, n_test=2, length=2)]
@@ -60,8 +60,8 @@ def rolling_origins(days: NDArray[np.int64], *, n_train: int, n_test: int, lengt
         return []
     first, last = int(days.min()), int(days.max())
     needed = n_train + n_test + 2  # one for validation, one for histories to begin in
-    length = length or min(USUAL_LENGTH, (last + 1 - first) // needed)
-    if length < 1:
+    length = length or next((one for one in LENGTHS if one * needed <= last + 1 - first), None)
+    if length is None:
         return []
     end = (last + 1) // length  # of the last whole period
     found = []
@@ -98,7 +98,10 @@ def plan_periods(
     db.execute(f"""
         create or replace temp table actor_days as
         select distinct coalesce(user_id, session_id) as actor, day - date '{EPOCH}' as day
-        from cleaned_interactions where {TAKEN}""")
+        from cleaned_interactions semi join (
+            select item_id from cleaned_interactions where {TAKEN} group by item_id
+            order by count(*) desc, item_id limit {n_items}) using (item_id)
+        where {TAKEN}""")
     days = db.execute("select distinct day from actor_days order by day").fetchnumpy()["day"].astype(np.int64)
     rows: list[dict[str, object]] = []
     while not rows and n_train > 0:
@@ -151,10 +154,13 @@ def _rows(db: DuckDBPyConnection, number: int, origin: Origin) -> list[dict[str,
 def _contents(db: DuckDBPyConnection, last_days: list) -> Mapping[object, str]:
     """A hash for each day of all that was taken or went back until then, of the items' words, and of their reader."""
     rows = db.execute(f"""
-        with told as (
-            select day, sum(hash(event_id, user_id, session_id, item_id, action, quantity, cleaned_interactions.price,
-                return_of, category, brand, item_text)::hugeint) as of_day
-            from cleaned_interactions join items using (item_id) where {TAKEN} or action = 'return' group by day)
+        with known as (
+            select item_id, hash(category, brand, item_text, text_hash is not null) as words
+            from items left join (select distinct text_hash from embeddings) on text_hash = md5(item_text)),
+        told as (
+            select day, sum(hash(event_id, user_id, session_id, item_id, action, quantity, price, return_of, words)::hugeint)
+                as of_day
+            from cleaned_interactions join known using (item_id) where {TAKEN} or action = 'return' group by day)
         select day, md5(sum(of_day) over (order by day)::varchar || (
             select coalesce(string_agg(distinct encoder_id, ',' order by encoder_id), '') from embeddings))
         from told order by day""").fetchall()

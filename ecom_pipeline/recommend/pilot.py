@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.errors import ModelError
 from ecom_pipeline.importance.sample_choice import PROBABILITY_FLOOR, Acceptance, LabelNoise, pilot_rows
 from ecom_pipeline.recommend.candidates import Candidates
 from ecom_pipeline.recommend.interactions import Ints
@@ -71,12 +72,24 @@ class Linear:
 
     def probability(self, rows: Candidates, fold: Ints) -> Floats:
         """(n,) that each candidate is taken, by the model that did not see the fold of its user."""
+        return 1 / (1 + np.exp(-self._logits(rows)[np.arange(len(rows)), fold]))
+
+    def logit(self, rows: Candidates) -> Floats:
+        """(n,) mean over the models: the same for every user, whose fold is nothing that he is."""
+        return self._logits(rows).mean(1)
+
+    def _logits(self, rows: Candidates) -> Floats:
+        if rows.names != self.names:
+            differ = sorted(set(rows.names) ^ set(self.names)) or ["their order"]
+            raise ModelError(
+                f"ranker: {len(differ)} columns of the candidates differ from those that it learnt; first: {differ[0]!r}. "
+                "Both must be made by one version, of the same divisions of the catalogue: make `ranker` again."
+            )
         x = design(rows.known, self.names)
         x -= self.mean
         by_fold = x @ (self.coefficients[:, :-1] / self.scale).astype(np.float32).T
-        logit = by_fold[np.arange(len(rows)), fold] + self.coefficients[fold, -1]
         surest = -_logit(0)
-        return 1 / (1 + np.exp(-np.clip(logit, -surest, surest)))
+        return np.clip(by_fold + self.coefficients[:, -1], -surest, surest)
 
     def to_json(self) -> dict:
         """Plain values."""
@@ -171,10 +184,6 @@ class Chooser:
             probability,
             self.acceptance.chance(probability, label),
         )
-
-    def offset(self, rows: Candidates, fold: Ints) -> Floats:
-        """(n,) what comes back to the answer of a model of the kept rows."""
-        return self.acceptance.offset(self.pilot.probability(rows, fold))
 
 
 def some(rows: Candidates, places: NDArray) -> Candidates:

@@ -45,14 +45,12 @@ class Asked:
 
     Attributes:
         rows: candidates; `visit` counts through all visits.
-        fold: (n,) of each row's user.
         n_visits: how many.
         taken: (k,) visit and (k,) item of everything taken.
         n_items: of the catalogue.
     """
 
     rows: Candidates
-    fold: Ints
     n_visits: int
     taken: tuple[Ints, Ints]
     n_items: int
@@ -86,15 +84,14 @@ class Ranker:
     n_rows: int
     seconds: float
 
-    def score(self, rows: Candidates, fold: Ints) -> Floats:
-        """(n,) logits that a candidate is taken, as of all rows: what the trees say and the offset."""
+    def score(self, rows: Candidates) -> Floats:
+        """(n,) logits that a candidate is taken, as of all rows: the pilot's, and what the trees add to it."""
+        logit = self.chooser.pilot.logit(rows)
         if not self.trees:
-            probability = self.chooser.pilot.probability(rows, fold)
-            return np.log(probability) - np.log1p(-probability)
+            return logit
         import lightgbm
 
-        booster = lightgbm.Booster(model_str=self.trees)
-        return booster.predict(rows.known, raw_score=True) + self.chooser.offset(rows, fold)
+        return logit + lightgbm.Booster(model_str=self.trees).predict(rows.known, raw_score=True)
 
     def to_json(self) -> dict:
         """Plain values; the trees are kept beside them."""
@@ -122,8 +119,8 @@ class Ranker:
 
 
 def fit_ranker(
-    known: NDArray[np.float32],
-    label: NDArray[np.bool_],
+    rows: Candidates,
+    probability: Floats,
     chooser: Chooser,
     validation: Asked,
     *,
@@ -132,9 +129,13 @@ def fit_ranker(
 ) -> Ranker:
     """Trees of every size that is tried, each cut where validation says; or the pilot, where no trees do better.
 
+    The trees learn what must be added to the pilot's logit. Where they begin, each kept row stands at that logit less
+    `Acceptance.offset` of the probability by which it was kept, so what they learn holds for all rows, exactly: the
+    offset is known for each row, though the trees know neither the user's fold nor the probability.
+
     Args:
-        known: (n, c) of the rows kept.
-        label: (n,) whether they were taken.
+        rows: the candidates kept.
+        probability: (n,) the pilot's, by which they were kept.
         chooser: that kept them.
         validation: visits to choose on.
         search: what is tried.
@@ -144,12 +145,12 @@ def fit_ranker(
     """
     from time import monotonic
 
-    offset = chooser.offset(validation.rows, validation.fold)
-    pilot = chooser.pilot.probability(validation.rows, validation.fold)
-    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(pilot))}]
+    judged_from, label = chooser.pilot.logit(validation.rows), rows.taken
+    learnt_from = chooser.pilot.logit(rows) - chooser.acceptance.offset(probability)
+    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(judged_from))}]
     best, trees, started = trials[0]["ndcg"], "", monotonic()
     for leaves in search.leaves if 0 < label.sum() < len(label) else ():
-        booster, found = _boost(known, label, weight, leaves, search, validation, offset)
+        booster, found = _boost(rows, learnt_from, weight, validation, judged_from, leaves=leaves, search=search)
         trials += [{"kind": "trees", "leaves": leaves, "rounds": n, "ndcg": quality} for n, quality in found.items()]
         rounds = max(found, key=found.__getitem__)
         if found[rounds] > best:
@@ -159,13 +160,14 @@ def fit_ranker(
 
 
 def _boost(
-    known: NDArray,
-    label: NDArray,
+    rows: Candidates,
+    learnt_from: Floats,
     weight: Floats | None,
+    validation: Asked,
+    judged_from: Floats,
+    *,
     leaves: int,
     search: TreeSearch,
-    validation: Asked,
-    offset: Floats,
 ):
     """A booster, and validation nDCG@10 by number of trees; judged while it grows, as its bins are at hand then."""
     import lightgbm
@@ -175,7 +177,7 @@ def _boost(
         "metric": "None",
         "learning_rate": search.learning_rate,
         "num_leaves": leaves,
-        "min_data_in_leaf": min(search.min_rows, max(1, len(label) // 50)),
+        "min_data_in_leaf": min(search.min_rows, max(1, len(rows) // 50)),
         "feature_fraction": 0.7,
         "lambda_l2": 1.0,
         "num_threads": search.n_threads,
@@ -184,8 +186,10 @@ def _boost(
         "seed": 0,
         "verbose": -1,
     }
-    data = lightgbm.Dataset(known, label.astype(np.float32), weight=weight, params={"verbose": -1})
-    judged = data.create_valid(validation.rows.known, validation.rows.taken.astype(np.float32))
+    label = rows.taken.astype(np.float32)
+    data = lightgbm.Dataset(rows.known, label, weight=weight, init_score=learnt_from, params={"verbose": -1})
+    asked = validation.rows
+    judged = data.create_valid(asked.known, asked.taken.astype(np.float32), init_score=judged_from)
     found: dict[int, float] = {}
     counted = iter(range(1, max(search.rounds) + 1))
 
@@ -193,7 +197,7 @@ def _boost(
         n = next(counted)
         if n in search.rounds:
             clipped = np.clip(probability, 1e-15, 1 - 1e-15)
-            found[n] = _mean(validation.ndcg(np.log(clipped) - np.log1p(-clipped) + offset))
+            found[n] = _mean(validation.ndcg(np.log(clipped) - np.log1p(-clipped)))
         return []
 
     booster = lightgbm.train(settings, data, max(search.rounds), valid_sets=[judged], feval=judge)

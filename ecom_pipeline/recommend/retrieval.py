@@ -45,22 +45,29 @@ class RidgeByUsers:
     back: sparse.csr_matrix  # (items, users) X'
     solved: Floats  # (users, items) M X
     own: Floats  # (items,) r diag(P)
-    ridge: float
+    leverage: Floats  # (users,) diag(M)
 
     @classmethod
     def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
         """From (users, items) weights. Cost: O(users^3 + users nnz)."""
         gram = (matrix @ matrix.T).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += ridge
-        solved = np.linalg.inv(gram).astype(np.float32) @ matrix.toarray().astype(np.float32, copy=False)
+        inverse = np.linalg.inv(gram).astype(np.float32)
+        solved = inverse @ matrix.toarray().astype(np.float32, copy=False)
         cells = matrix.tocoo()
         explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
-        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), ridge)
+        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy())
 
     def held_out(self, user: Ints, item: Ints) -> Floats:
-        """(k,) what `scores` says of pairs of the histories that it was fitted on: a lookup, as X X' M X = X - r M X."""
-        value = np.asarray(self.back[item, user], np.float32).ravel()
-        return value - self.ridge * self.solved[user, item] / self.own[item]
+        """(k,) what the rest of a history foretells of pairs that the model was fitted on: without the pair itself.
+
+        The item's regression on all others, fitted without that user, asked about that user. In closed form: the
+        residual is what leave-one-out leaves of it, (MX / own) / (1 - leverage of the user in that regression).
+
+        Source: Allen 1974 for the residual; in this form our own.
+        """
+        value, solved = np.asarray(self.back[item, user], np.float32).ravel(), self.solved[user, item]
+        return value - solved / (self.leverage[user] * self.own[item] + solved**2)
 
     def scores(self, history: sparse.csr_matrix) -> Floats:
         """(v, items)."""
@@ -217,7 +224,10 @@ def _matrix(pairs: Ints, weight: NDArray, acts: Interactions) -> sparse.csr_matr
 def evidence(
     known: Interactions, pairs: Ints, pair: Ints, *, day: int, weighting: Weighting, text: Floats | None
 ) -> Floats | None:
-    """(k,) rank share of what the rest of each user's history says of each pair: leave-one-out, in closed form.
+    """(k,) rank share of what the rest of each user's history says of each pair.
+
+    Leave-one-out in closed form where the ridge model is solved by users; else the other models' answer, whose
+    likeness of items may have seen the pair, though the item itself does not speak.
 
     Args:
         known: interactions before the day.

@@ -26,7 +26,7 @@ class Weighting:
         quantity: power of the pieces bought.
         returned: weight of what went back.
         evidence: whose opinion of the pair counts: "behaviour": how strongly what the user took else foretells the item,
-            by an item-item model that does not see the pair. "text": how like the item's text is to the rest.
+            by an item-item model (`retrieval.evidence` says what that model has seen of the pair). "text": how like the item's text is to the rest.
         evidence_strength: power of that opinion's rank share.
     """
 

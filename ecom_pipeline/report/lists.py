@@ -29,7 +29,7 @@ COLUMNS = {
     ("all", "hit_rate_at_10"): "hit rate@10",
     ("repeat", "ndcg_at_10"): "nDCG@10 of repeats",
     ("explore", "ndcg_at_10"): "nDCG@10 of new items",
-    ("all", "coverage_at_10"): "catalogue shown",
+    ("all", "coverage_at_10"): "catalogue shown to those tested",
     ("all", "novelty_at_10_bits"): "novelty, bits",
 }
 SLICES = ("popular items", "rare items", "long histories", "short histories")
@@ -183,14 +183,17 @@ def verdict(told: ListsTold) -> str:
         f"{n_periods} test period{'s' if n_periods > 1 else ''}"
     )
     weighed = (
-        "Weighted acts and chosen rows"
+        "Weighted acts and rows chosen by gap, together,"
         if told.weighed_by != "none"
-        else "Chosen rows (no weighting was certain to help)"
+        else "Rows chosen by gap (no weighting of acts was certain to help)"
     )
     if row.ci_low > 0:
         return f"{weighed} made lists better than the unweighted twin's: {figure}."
     if row.ci_high < 0:
-        return f"{weighed} did harm: {figure} against the unweighted twin. Serve the twin."
+        return (
+            f"{weighed} did harm: {figure} against the unweighted twin. To serve as the twin does, set n_trials: 0 of "
+            "interaction_trials and choice: random of ranker."
+        )
     return f"{weighed} cannot be told from the unweighted twin: {figure}."
 
 
@@ -287,6 +290,8 @@ def rows_figure(told: ListsTold) -> str:
         value, low, high = (np.array([getattr(row, end) for _, row in rows]) for end in ("value", "ci_low", "ci_high"))
         sizes = [size for size, _ in rows]
         axes.errorbar(sizes, value, [value - low, high - value], fmt="o-", color=colour, capsize=3, label=name)
-    axes.set(xscale="log", xlabel="rows learnt from", ylabel="nDCG@10, last test period")
+    axes.set(
+        xscale="log", xlabel="rows that the trees learnt from, beside the pilot's", ylabel="nDCG@10, last test period"
+    )
     axes.legend(frameon=False, fontsize="small")
     return html.svg(figure)
