@@ -69,6 +69,7 @@ class TrialsConfig(dg.Config):
     n_trials: int = Field(default=24, ge=0, description="Weightings beside none; 0: every act counts one.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="How sure a gain must be, all trials together.")
     seed: int = Field(default=0, ge=0, description="Of the lay-out, the visits and the bootstrap.")
+    n_processes: int = Field(default=2, ge=1, description="In which periods are looked at.")
 
 
 @dg.asset(

@@ -69,8 +69,8 @@ ops:
   fine_tuned_model:
     config: {estimator: oof_confidence, learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}
   learning_periods: {config: {length: 2, n_train: 1, n_test: 2}}
-  interaction_trials: {config: {n_trials: 3}}
-  ranker: {config: {n_rows: 400, n_visits: 200, leaves: [7], rounds: [20]}}
+  interaction_trials: {config: {n_trials: 3, n_processes: 1}}
+  ranker: {config: {n_rows: 4000, n_visits: 200, leaves: [7], rounds: [20], n_processes: 1}}
 """
 HEAD_ALONE = (
     CONFIG.replace("estimator: oof_confidence, ", "")

@@ -57,8 +57,13 @@ def test_words_of_an_item_and_their_reader_are_part_of_what_was_learnt_from():
         renamed = plan_periods(db, **ASKED)
         db.execute("insert into embeddings values ('x', 'reader', [1.0], now()::timestamp)")
         read = plan_periods(db, **ASKED)
+        db.execute(
+            "insert into embeddings select md5(item_text), 'reader', [1.0], now()::timestamp from items where item_id = 'i2'"
+        )
+        more = plan_periods(db, **ASKED)
     assert (before.content != renamed.content).all()
     assert (renamed.content != read.content).all()
+    assert (read.content != more.content).all()
 
 
 def test_with_few_days_there_are_fewer_periods_and_with_too_few_none():
@@ -67,3 +72,19 @@ def test_with_few_days_there_are_fewer_periods_and_with_too_few_none():
     assert 2 <= few.origin.nunique() < 4
     with store(n_days=3) as db:
         assert plan_periods(db, **ASKED).empty
+
+
+def test_words_that_are_read_of_an_item_that_is_not_ranked_change_nothing():
+    with store() as db:
+        db.execute("insert into items by name select 'rare' as item_id, 'rare' as title, 'rare words' as item_text")
+        db.execute(
+            """insert into cleaned_interactions by name select 'once' as event_id, 'u1' as user_id, 'rare' as item_id,
+            'purchase' as action, date '2024-01-02' as day, timestamp '2024-01-02' as occurred_at"""
+        )
+        asked = {**ASKED, "n_items": 9}
+        before = plan_periods(db, **asked)
+        db.execute("insert into embeddings values ('x', 'reader', [1.0], now()::timestamp)")
+        unread = plan_periods(db, **asked)
+        db.execute("insert into embeddings values (md5('rare words'), 'reader', [1.0], now()::timestamp)")
+        assert plan_periods(db, **asked).equals(unread)
+    assert (before.content != unread.content).all()  # another reader

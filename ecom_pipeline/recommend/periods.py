@@ -111,7 +111,7 @@ def plan_periods(
             rows = []
         n_train, n_test = max(n_train - 1, 1 if n_test > 1 else 0), max(n_test - 1, 1)
     db.execute("drop table actor_days")
-    hashes = _contents(db, [row["last_day"] for row in rows])
+    hashes = _contents(db, [row["last_day"] for row in rows], n_items)
     columns = ["origin", "role", "first_day", "last_day", "n_visits"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(n_items=n_items, content=[hashes[day] for day in frame.last_day])
@@ -151,12 +151,21 @@ def _rows(db: DuckDBPyConnection, number: int, origin: Origin) -> list[dict[str,
     return found
 
 
-def _contents(db: DuckDBPyConnection, last_days: list) -> Mapping[object, str]:
-    """A hash for each day of all that was taken or went back until then, of the items' words, and of their reader."""
+def _contents(db: DuckDBPyConnection, last_days: list, n_items: int) -> Mapping[object, str]:
+    """A hash for each day of all that was taken or went back until then, of the items' words, of which were read, by whom.
+
+    Whether its words were read counts of an item that is ranked when the last period has ended; of others it may change
+    any day, and says nothing.
+    """
+    last = max(last_days, default=EPOCH)
     rows = db.execute(f"""
-        with known as (
-            select item_id, hash(category, brand, item_text, text_hash is not null) as words
-            from items left join (select distinct text_hash from embeddings) on text_hash = md5(item_text)),
+        with ranked as (
+            select item_id from cleaned_interactions where {TAKEN} and day <= '{last}' group by item_id
+            order by count(*) desc, item_id limit {n_items}),
+        known as (
+            select item_id, hash(category, brand, item_text, ranked.item_id is not null and text_hash is not null) as words
+            from items left join ranked using (item_id)
+                left join (select distinct text_hash from embeddings) on text_hash = md5(item_text)),
         told as (
             select day, sum(hash(event_id, user_id, session_id, item_id, action, quantity, price, return_of, words)::hugeint)
                 as of_day

@@ -98,6 +98,7 @@ def choose_weighting(
     confidence: float,
     text: NDArray[np.float32] | None,
     seed: int,
+    n_processes: int = 1,
 ) -> WeightingChoice:
     """Try weightings on next visits of some periods, and take the one whose gain is most certain.
 
@@ -112,19 +113,19 @@ def choose_weighting(
         confidence: how sure one must be.
         text: (items, d) unit vectors, or None.
         seed: of the lay-out, the visits and the bootstrap.
+        n_processes: in which periods are looked at.
 
     Cost: for each trial and period, an item-item product and sort of at most 1200 visits x items.
     """
+    from joblib import Parallel, delayed
+
     draw = np.random.default_rng(seed)
     tried = [UNWEIGHTED, *lay_out(acts, n_trials=n_trials, has_text=text is not None, draw=draw)]
-    figures, users = [np.empty((len(tried), len(BLENDS), 0))], [np.empty(0, np.int64)]  # there may be no period
-    for first, end in periods:
-        visits = acts.next_visits(first, end)
-        if len(visits) > MOST_VISITS:
-            visits = visits.only(np.sort(draw.permutation(len(visits))[:MOST_VISITS]))
-        figures.append(_figures(acts, visits, first, tried, text))
-        users.append(visits.user)
-    table, whose = np.concatenate(figures, axis=2), np.concatenate(users)
+    asked = [(first, acts.next_visits(first, end)) for first, end in periods]
+    asked = [(first, visits.only(np.sort(draw.permutation(len(visits))[:MOST_VISITS]))) for first, visits in asked]
+    found = Parallel(n_jobs=n_processes)(delayed(_figures)(acts, visits, first, tried, text) for first, visits in asked)
+    table = np.concatenate([np.empty((len(tried), len(BLENDS), 0)), *found], axis=2)  # there may be no period
+    whose = np.concatenate([np.empty(0, np.int64), *(visits.user for _, visits in asked)])
     valid = np.isfinite(table).all((0, 1))
     best, gain_low = 0, 0.0
     if valid.sum() > 1 and len(tried) > 1:
