@@ -51,7 +51,7 @@ def test_a_user_and_an_item_have_lists_and_one_must_be_named(finished):
 
     own, new = told("--user", "person-1", "--top", 5), told("--user", "nobody", "--top", 5)
     assert len(own.stdout.splitlines()) == 5
-    assert "is what new visitors are shown" in new.stdout
+    assert "New visitors are shown this" in new.stdout
     assert len(new.stdout.splitlines()) == 6
     assert told("--item", "i0-0-0").stdout.startswith(
         "red ceramic coffee mug with handle (i0-0-0): 10 items are like it"
