@@ -48,7 +48,7 @@ def picture(address: str, name: str, width: int, height: int, wait_seconds: int 
 def main() -> None:
     """Both pictures."""
     home = Path(os.environ.get("ECOM_HOME", ".ecom")).absolute()
-    picture((home / "reports" / "report.html").as_uri(), "report.png", 1100, 2900)
+    picture((home / "reports" / "report.html").as_uri(), "report.png", 1100, 4200)
     # the UI stops cleanly on an interrupt only if it may receive one
     command = [
         "env",

@@ -74,6 +74,21 @@ def test_with_few_days_there_are_fewer_periods_and_with_too_few_none():
         assert plan_periods(db, **ASKED).empty
 
 
+def test_what_is_taken_later_changes_neither_who_is_counted_nor_which_items_are_ranked():
+    with store(n_days=33) as db:
+        few = {**ASKED, "n_items": 4}
+        before = plan_periods(db, **few)
+        last = before.last_day.max()
+        later = last.replace(day=last.day + 1)
+        db.execute(
+            """insert into cleaned_interactions by name select 'more' || i as event_id, 'u1' as user_id, item_id,
+            'purchase' as action, ?::date as day, ?::timestamp as occurred_at
+            from items, range(200) as t(i) where item_id in ('i7', 'i8')""",
+            [later, later],
+        )
+        assert plan_periods(db, **few).equals(before)
+
+
 def test_words_that_are_read_of_an_item_that_is_not_ranked_change_nothing():
     with store() as db:
         db.execute("insert into items by name select 'rare' as item_id, 'rare' as title, 'rare words' as item_text")

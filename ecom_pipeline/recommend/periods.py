@@ -5,6 +5,7 @@ On the floor above `interactions`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -95,26 +96,34 @@ def plan_periods(
 
     Cost: one scan of `cleaned_interactions`, joined with `items`.
     """
-    db.execute(f"""
-        create or replace temp table actor_days as
-        select distinct coalesce(user_id, session_id) as actor, day - date '{EPOCH}' as day
-        from cleaned_interactions semi join (
-            select item_id from cleaned_interactions where {TAKEN} group by item_id
-            order by count(*) desc, item_id limit {n_items}) using (item_id)
-        where {TAKEN}""")
-    days = db.execute("select distinct day from actor_days order by day").fetchnumpy()["day"].astype(np.int64)
+    days = db.execute(
+        f"select distinct day - date '{EPOCH}' as day from cleaned_interactions where {TAKEN} order by day"
+    ).fetchnumpy()["day"]
     rows: list[dict[str, object]] = []
     while not rows and n_train > 0:
-        origins = rolling_origins(days, n_train=n_train, n_test=n_test, length=length)
+        origins = rolling_origins(days.astype(np.int64), n_train=n_train, n_test=n_test, length=length)
+        if origins:
+            _count_days(db, day_of(origins[-1].validation.end), n_items)
         rows = [row for number, origin in enumerate(origins) for row in _rows(db, number, origin)]
         if any(row["n_visits"] == 0 for row in rows):
             rows = []
         n_train, n_test = max(n_train - 1, 1 if n_test > 1 else 0), max(n_test - 1, 1)
-    db.execute("drop table actor_days")
+    db.execute("drop table if exists actor_days")
     hashes = _contents(db, [row["last_day"] for row in rows], n_items)
     columns = ["origin", "role", "first_day", "last_day", "n_visits"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(n_items=n_items, content=[hashes[day] for day in frame.last_day])
+
+
+def _count_days(db: DuckDBPyConnection, until: date, n_items: int) -> None:
+    """A table of who took something ranked on which day; what comes after the periods changes nothing of it."""
+    db.execute(f"""
+        create or replace temp table actor_days as
+        with known as (
+            select coalesce(user_id, session_id) as actor, day - date '{EPOCH}' as day, item_id
+            from cleaned_interactions where {TAKEN} and day < '{until}')
+        select distinct actor, day from known semi join (
+            select item_id from known group by item_id order by count(*) desc, item_id limit {n_items}) using (item_id)""")
 
 
 def origins_of(periods: pd.DataFrame) -> list[Origin]:
