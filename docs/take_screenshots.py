@@ -70,9 +70,9 @@ def main() -> None:
                 break
             except OSError:
                 time.sleep(1)
-        # the last asset's lineage is the whole graph, its groups open
-        lineage = "assets/evaluation_report?view=lineage&lineageScope=upstream&lineageDepth=20"
-        picture(f"http://127.0.0.1:{PORT}/{lineage}", "asset_graph.png", 1500, 1000, 40)
+        # from acts to lists; the whole graph, with search, would be too small to read
+        lineage = "assets/recommendations?view=lineage&lineageScope=upstream&lineageDepth=3"
+        picture(f"http://127.0.0.1:{PORT}/{lineage}", "asset_graph.png", 1700, 900, 40)
     finally:
         os.killpg(ui.pid, signal.SIGINT)
         ui.wait(60)
