@@ -20,6 +20,7 @@ import duckdb
 import numpy as np
 from next_visit import cleaned
 
+from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
 from ecom_pipeline.recommend.interactions import read_interactions
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.weighting import Weighting
@@ -62,9 +63,13 @@ def main() -> None:
         writer.start()
         writer.join()
         db = duckdb.connect(path, config={"memory_limit": options.memory, "temp_directory": folder, "threads": 2})
+        db.execute("set enable_progress_bar = false")
         with measured("read_interactions"):
             acts = read_interactions(db, options.items)
+        with measured("interaction_weights, every act"):
+            counts = build_interaction_weights(db, WEIGHTING, int(acts.day.max()) + 1, None)
         db.close()
+    print(counts)
     print(f"{len(acts)} rows (user, item, day), {acts.n_users} users, {acts.n_items} items")
     day = int(acts.day.max()) + 1
     with measured("Weighting.as_of"):
