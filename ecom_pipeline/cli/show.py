@@ -1,13 +1,15 @@
 """Commands that read what a run has made."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
 from ecom_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @app.command()
@@ -46,7 +48,7 @@ def recommend(
         print(f"{row.rank:>4}  {row.score:.3f}  {row.item_id:<14} {row.title[:60]:<60}  {row.reason}")
 
 
-def _list_of(db: Any, user: str, top: int) -> pd.DataFrame:
+def _list_of(db: Any, user: str, top: int) -> "pd.DataFrame":
     from ecom_pipeline import definitions
     from ecom_pipeline.recommend.lists import NEW_VISITOR
     from ecom_pipeline.report import lists

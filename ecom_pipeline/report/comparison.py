@@ -1,16 +1,42 @@
-"""Figures in words: with their intervals, beside the strongest ranking without learning, and how many rankers differ.
+"""What both halves of the page do with figures: find one, put it in words, and pick the strongest of the simple ones.
 
 On the floor of `report`.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from ecom_pipeline.ranking.baselines import SIMPLE
 
 if TYPE_CHECKING:
     from ecom_pipeline.report.search import SearchTold
+
+
+def figure_of(evaluation: pd.DataFrame, model: str, metric: str, slice_: str) -> pd.Series | None:
+    """One figure of `evaluation` or `next_visit_evaluation`, or None where it has no value."""
+    rows = (evaluation.model == model) & (evaluation.metric == metric) & (evaluation.slice == slice_)
+    return evaluation[rows].iloc[0] if rows.any() else None
+
+
+def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The first six trials, with none and the chosen one always among them; trials come with the best first."""
+    return trials[(np.arange(len(trials)) < 6) | (trials.trial == 0) | trials.chosen]
+
+
+def strongest_of(evaluation: pd.DataFrame, simple: Sequence[str]) -> str | None:
+    """Of some models the one with the highest nDCG@10 on what is tested, which favours it; None without any."""
+    found = {
+        name: row.value for name in simple if (row := figure_of(evaluation, name, "ndcg_at_10", "all")) is not None
+    }
+    return max(found, key=found.__getitem__) if found else None
+
+
+def how(row: pd.Series, undecided: str = "not certainly different from") -> str:
+    """What an interval of a difference says of the first beside the second."""
+    return "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else undecided
 
 
 def cell(row: pd.Series | None, signed: bool = False) -> str:
@@ -23,9 +49,8 @@ def cell(row: pd.Series | None, signed: bool = False) -> str:
 
 
 def strongest_baseline(told: "SearchTold") -> str | None:
-    """The ranking without learning that has the highest nDCG@10 on the test split, which favours it; None without any."""
-    found = {name: row.value for name in SIMPLE if (row := told.figure(name)) is not None}
-    return max(found, key=found.__getitem__) if found else None
+    """The strongest ranking without learning."""
+    return strongest_of(told.evaluation, SIMPLE)
 
 
 def baseline_told(told: "SearchTold") -> str:
@@ -34,10 +59,9 @@ def baseline_told(told: "SearchTold") -> str:
     row = told.figure(f"weighted - {name}")
     if row is None:
         return ""
-    how = "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else "not certainly different from"
     return (
         f"The strongest ranking without learning is {name}, picked on the test split in its favour; the weighted ranker is "
-        f"{how} it: {row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}]."
+        f"{how(row)} it: {row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}]."
     )
 
 

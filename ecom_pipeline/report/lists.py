@@ -17,7 +17,7 @@ from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend.backtest import BASELINES, CHOSEN, DIFFERENCE, PILOT, TWIN
 from ecom_pipeline.recommend.lists import NEW_VISITOR
 from ecom_pipeline.recommend.trials import chosen_weighting
-from ecom_pipeline.report.comparison import cell
+from ecom_pipeline.report.comparison import best_trials, cell, figure_of, how, strongest_of
 from ecom_pipeline.samples import TAKEN
 
 N_USERS = 3  # whose lists are shown beside their histories
@@ -66,15 +66,12 @@ class ListsTold:
 
     def figure(self, model: str, metric: str = "ndcg_at_10", slice_: str = "all") -> pd.Series | None:
         """One figure, or None where it has no value."""
-        table = self.evaluation
-        found = table[(table.model == model) & (table.metric == metric) & (table.slice == slice_)]
-        return None if found.empty else found.iloc[0]
+        return figure_of(self.evaluation, model, metric, slice_)
 
     @property
-    def strongest(self) -> str:
-        """The simple list with the highest nDCG@10 on the test visits, which favours it."""
-        found = {name: row.value for name in BASELINES if (row := self.figure(name)) is not None}
-        return max(found, key=found.__getitem__)
+    def strongest(self) -> str | None:
+        """The strongest simple list; None where nothing was tested."""
+        return strongest_of(self.evaluation, BASELINES)
 
     @property
     def models(self) -> list[str]:
@@ -199,12 +196,11 @@ def verdict(told: ListsTold) -> str:
 
 def baseline_told(told: ListsTold) -> str:
     """One sentence: are the lists better than the strongest simple ones?"""
-    row = told.figure(f"{CHOSEN} - {told.strongest}") if len(told.evaluation) else None
+    row = told.figure(f"{CHOSEN} - {told.strongest}")
     if row is None:
         return ""
-    how = "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else "not certainly different from"
     return (
-        f"The strongest simple list is {told.strongest}, picked on the test visits in its favour; the lists are {how} it: "
+        f"The strongest simple list is {told.strongest}, picked on the test visits in its favour; the lists are {how(row)} it: "
         f"{row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}]."
     )
 
@@ -243,7 +239,6 @@ def markdown(told: ListsTold) -> str:
 
 def for_template(told: ListsTold) -> dict[str, Any]:
     """What `lists.html.j2` is given."""
-    trials = told.trials
     return {
         "lists": told,
         "lists_figure": results_figure(told) if told.figure(DIFFERENCE) is not None else "",
@@ -251,7 +246,7 @@ def for_template(told: ListsTold) -> dict[str, Any]:
         "lists_cell": cell,
         "lists_baseline": baseline_told(told),
         "rows_figure": rows_figure(told) if rows_curve(told) else "",
-        "lists_trials": trials[(np.arange(len(trials)) < 6) | (trials.trial == 0) | trials.chosen],
+        "lists_trials": best_trials(told.trials),
     }
 
 

@@ -22,7 +22,15 @@ from ecom_pipeline.importance.frames import AUTOMATIC
 from ecom_pipeline.importance.selection import NONE
 from ecom_pipeline.importance.weights import ess_share
 from ecom_pipeline.ranking.baselines import SIMPLE
-from ecom_pipeline.report.comparison import baseline_told, cell, seeds_told, strongest_baseline
+from ecom_pipeline.report.comparison import (
+    baseline_told,
+    best_trials,
+    cell,
+    figure_of,
+    how,
+    seeds_told,
+    strongest_baseline,
+)
 from ecom_pipeline.report.doubts import SUSPECT_BELOW, suspects
 from ecom_pipeline.schema import SPLITS
 
@@ -77,13 +85,11 @@ class SearchTold:
     @property
     def best_trials(self) -> pd.DataFrame:
         """The best weightings tried, with none and the chosen one always among them."""
-        return self.trials[(np.arange(len(self.trials)) < 6) | (self.trials.trial == 0) | self.trials.chosen]
+        return best_trials(self.trials)
 
     def figure(self, model: str, metric: str = "ndcg_at_10", slice_: str = "all") -> pd.Series | None:
         """One figure of the evaluation, or None where it has no value."""
-        table = self.evaluation
-        found = table[(table.model == model) & (table.metric == metric) & (table.slice == slice_)]
-        return None if found.empty else found.iloc[0]
+        return figure_of(self.evaluation, model, metric, slice_)
 
 
 def popularity(db: DuckDBPyConnection) -> dict[str, int]:
@@ -261,8 +267,9 @@ def borrowing_told(told: SearchTold) -> str:
     for other, words in (("popularity", "their own popularity"), ("text_similarity", "likeness to the context")):
         row = told.figure(f"{BORROWED} - {other}", slice_="cold items")
         if row is not None:
-            how = "better than" if row.ci_low > 0 else "worse than" if row.ci_high < 0 else "no differently from"
-            parts.append(f"{how} {words} ({row.value:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}] nDCG@10)")
+            parts.append(
+                f"{how(row, 'no differently from')} {words} ({row.value:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}] nDCG@10)"
+            )
     return (
         f"Popularity lent by the ten known items most like them ranks these items {', and '.join(parts)}."
         if parts
