@@ -46,13 +46,24 @@ def evaluation(
     with warehouse.connect() as db:
         folder = home.models / ledger.entries(db, "fine_tuned_model")[ledger.WHOLE].content
         reads_with = encoder_folder(db, home)
-        splits = [db.sql(query).df() for query in (TRAIN, VALIDATION, TEST)]
-        parts = Parts(*(Part(samples, sample_features(db, samples)) for samples in splits))
+        splits = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+        samples = {name: db.sql(query).df() for name, query in splits.items()}
+        parts = Parts(**{name: Part(frame, sample_features(db, frame)) for name, frame in samples.items()})
         test_items, known, taken = item_embeddings(db, "test"), item_embeddings(db, "train"), popularity(db)
     context.log.info("judging %d test samples", len(parts.test.samples))
     with compute.step(context.log) as step:
         encoder = open_encoder(reads_with, step.device)
-        rows = figures(*(parts, test_items, known, taken, encoder, folder, home.frozen, step.device, config.seed))
+        rows = figures(
+            parts,
+            test_items=test_items,
+            known=known,
+            popularity=taken,
+            encoder=encoder,
+            folder=folder,
+            store=home.frozen,
+            device=step.device,
+            seed=config.seed,
+        )
     return publish(context, warehouse, schema.EVALUATION, rows, made, step.figures)
 
 

@@ -10,7 +10,7 @@ from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.lists import ListRules, reason_text, recommend, similar_items, soonest_return
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
@@ -57,8 +57,7 @@ def test_scores_are_logits_of_all_rows_not_of_those_kept(fitted):
     logit, likely = other.fit(ORIGIN, chooser, search).score(asked.rows), asked.rows.column("own_days") > 0
     for part in (likely, ~likely):
         assert (1 / (1 + np.exp(-logit[part]))).mean() == pytest.approx(asked.rows.taken[part].mean(), abs=0.05)
-    kept = [other.kept(period, chooser) for period in ORIGIN.train]
-    rows, probability = joined([k.rows for k in kept]), np.concatenate([k.pilot_probability for k in kept])
+    rows, probability = other.learnt(ORIGIN, chooser)
     uncorrected = replace(chooser, acceptance=Acceptance("all", (1.0, 1.0)))
     wrong = fit_ranker(rows, probability, uncorrected, other.asked(ORIGIN.validation), search=search).score(asked.rows)
     assert (1 / (1 + np.exp(-wrong))).mean() > asked.rows.taken.mean() + 0.15  # those are the odds among kept rows

@@ -22,6 +22,7 @@ LINEAR = "linear"
 
 def figures(
     parts: Parts,
+    *,
     test_items: Items,
     known: Items,
     popularity: Mapping[str, int],

@@ -27,7 +27,7 @@ from ecom_pipeline.recommend.evaluation import (
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.learning import Kept, Learner
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, some
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
@@ -37,8 +37,6 @@ DIFFERENCE = f"{CHOSEN} - {TWIN}"
 BASELINES = (POPULAR, OWN, OWN_BY_AGE, ITEM_KNN, EASE, TIFU)
 PILOT = "linear pilot"  # the weighted system without its trees
 SHARE = 1 / 8  # of the rows kept: how much is lost with fewer
-
-
 _COLUMNS = schema.NEXT_VISIT_EVALUATION.column_names
 NO_FIGURES = pd.DataFrame(columns=_COLUMNS)
 
@@ -216,9 +214,7 @@ def _retrieved(asked: Asked, truth: Truth) -> dict[str, Figures]:
 
 def _of_fewer_rows(learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, name: str) -> dict[str, Lists]:
     """Lists of a ranker that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
-    kept = [learner.kept(period, ranker.chooser) for period in origin.train]
-    rows = joined([one.rows for one in kept])
-    probability = np.concatenate([one.pilot_probability for one in kept])
+    rows, probability = learner.learnt(origin, ranker.chooser)
     part = np.flatnonzero(np.random.default_rng([learner.choice.seed, 3]).random(len(rows)) < SHARE)
     validation = learner.asked(origin.validation)
     fewer = fit_ranker(some(rows, part), probability[part], ranker.chooser, validation, search=search)

@@ -117,10 +117,7 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
 
 def weighted_matrix(known: Interactions, weighting: Weighting, day: int) -> sparse.csr_matrix:
     """(users, items) summed weights as of a day."""
-    weight = weighting.as_of(known, day)
-    matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=(known.n_users, known.n_items))
-    matrix.sum_duplicates()
-    return matrix
+    return known.matrix(weighting.as_of(known, day))
 
 
 def best_columns(table: Floats, k: int) -> Ints:

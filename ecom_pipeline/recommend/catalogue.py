@@ -119,10 +119,8 @@ def read_titles(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray:
 
 def _text(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray[np.float32] | None:
     schema.EMBEDDINGS.create(db)
-    rows = _of(
-        *(db, item_ids, "embedding"),
-        "left join items using (item_id) left join embeddings on text_hash = md5(item_text)",
-    ).embedding
+    read_by = "left join items using (item_id) left join embeddings on text_hash = md5(item_text)"
+    rows = _of(db, item_ids, "embedding", read_by).embedding
     read = rows.notna().to_numpy()
     if not read.any():
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
+import scipy.sparse as sparse
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
@@ -113,6 +114,16 @@ class Interactions:
     def before(self, day: int) -> "Interactions":
         """What was known when a day began."""
         return self.only(self.day < day)
+
+    def pairs(self) -> tuple[Ints, Ints]:
+        """(k,) user * items + item of each distinct pair, sorted, and (n,) the place of each row among them."""
+        return np.unique(self.user * self.n_items + self.item, return_inverse=True)
+
+    def matrix(self, value: NDArray) -> sparse.csr_matrix:
+        """(users, items) sums of a value of each row; a pair that is there is there, whatever its sum."""
+        table = sparse.csr_matrix((value, (self.user, self.item)), shape=(self.n_users, self.n_items))
+        table.sum_duplicates()
+        return table
 
     def visits(self, first: int, end: int) -> Visits:
         """Every day from `first` to before `end` on which a user with a history took something, by day, then user."""

@@ -149,9 +149,12 @@ class Learner:
         parts = [replace(rows, visit=rows.visit + block.start) for block, rows in self.candidates(visits, index_day)]
         return Asked(joined(parts), len(visits), self.acts.taken(visits), self.acts.n_items)
 
+    def learnt(self, origin: Origin, chooser: Chooser) -> tuple[Candidates, Floats]:
+        """Rows that an origin learns from, and the pilot's probabilities by which they were kept."""
+        kept = [self.kept(period, chooser) for period in origin.train]
+        return joined([one.rows for one in kept]), np.concatenate([one.pilot_probability for one in kept])
+
     def fit(self, origin: Origin, chooser: Chooser, search: TreeSearch) -> Ranker:
         """The ranker of an origin."""
-        kept = [self.kept(period, chooser) for period in origin.train]
-        rows = joined([one.rows for one in kept])
-        probability = np.concatenate([one.pilot_probability for one in kept])
+        rows, probability = self.learnt(origin, chooser)
         return fit_ranker(rows, probability, chooser, self.asked(origin.validation), search=search)

@@ -86,7 +86,7 @@ def make(
 def describe_items(shop: Shop, day: int, *, withdrawn: NDArray[np.bool_]) -> pd.DataFrame:
     """Rows of `item_index`: what is known of each item when a day begins."""
     known, text = shop.acts.before(day), shop.catalogue.text
-    n_users, repeat_share, usual_gap = repetition(known)
+    n_users, repeat_share, usual_gap = repetition(known, *known.pairs())
     recent = np.bincount(known.item[known.day >= day - RECENT], minlength=known.n_items)
     return pd.DataFrame(
         {
@@ -171,9 +171,7 @@ def co_taken_vectors(known: Interactions) -> NDArray[np.float32]:
     """(items, d) unit vectors by which two items are alike if the same users took them."""
     from sklearn.utils.extmath import randomized_svd
 
-    matrix = sparse.csr_matrix(
-        (np.ones(len(known), np.float32), (known.user, known.item)), shape=(known.n_users, known.n_items)
-    )
+    matrix = known.matrix(np.ones(len(known), np.float32))
     d = min(64, min(matrix.shape) - 1)
     if d < 1:
         return np.ones((known.n_items, 1), np.float32)
@@ -197,11 +195,10 @@ def similar_items(acts: Interactions, day: int, *, text: Floats | None, top: int
     Cost: as `Neighbours.fit`; by text items x items, by blocks.
     """
     known = acts.before(day)
-    key = np.unique(known.user * acts.n_items + known.item)
-    pairs = (np.ones(len(key), np.float32), (key // acts.n_items, key % acts.n_items))
-    taken = sparse.csr_matrix(pairs, shape=(acts.n_users, acts.n_items))
-    between = Neighbours.fit(taken, top).between.tocoo() if len(key) else sparse.coo_matrix((0, 0))
-    silent = np.bincount(key % acts.n_items, minlength=acts.n_items) < 2
+    taken = known.matrix(np.ones(len(known), np.float32))
+    taken.data[:] = 1
+    between = Neighbours.fit(taken, top).between.tocoo() if len(known) else sparse.coo_matrix((0, 0))
+    silent = np.bincount(taken.indices, minlength=acts.n_items) < 2
     kept = ~silent[between.row] & (between.data > 0)
     found = [_alike_rows(between.row[kept], between.col[kept], between.data[kept], "together")]
     for items in np.array_split(np.flatnonzero(silent), silent.sum() // 500 + 1) if text is not None else ():

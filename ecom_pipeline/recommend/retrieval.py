@@ -198,12 +198,11 @@ class Index:
         Cost: as `item_item`, and a few passes over the interactions.
         """
         known = acts.before(day)
-        key = known.user * acts.n_items + known.item
-        pairs, pair = np.unique(key, return_inverse=True)
+        pairs, pair = known.pairs()
         opinion = evidence(known, pairs, pair, day=day, weighting=weighting, text=text)
         weight = weighting.as_of(known, day, None if opinion is None else opinion[pair])
         together = item_item(_matrix(pairs, np.bincount(pair, weight), acts))
-        n_users, share, gap = repetition(known)
+        n_users, share, gap = repetition(known, pairs, pair)
         return cls(day, weighting, together, opinion, pairs, n_users, share, gap, text)
 
     def weights(self, acts: Interactions, day: NDArray) -> Floats:
@@ -261,13 +260,12 @@ def evidence(
     return rank_share(found)
 
 
-def repetition(known: Interactions) -> tuple[Ints, Floats, Floats]:
+def repetition(known: Interactions, pairs: Ints, pair: Ints) -> tuple[Ints, Floats, Floats]:
     """(items,) how many took each item; who of them took it again; and after how many days, on average.
 
-    The last two are drawn to the shop's figures where few took the item.
+    The last two are drawn to the shop's figures where few took the item. `pairs` and `pair` are those of `known`.
     """
     n_items = known.n_items
-    pairs, pair = np.unique(known.user * n_items + known.item, return_inverse=True)
     item = pairs % n_items
     n_days = np.bincount(pair, minlength=len(pairs))
     first, last = np.full(len(pairs), np.iinfo(np.int64).max), np.zeros(len(pairs), np.int64)

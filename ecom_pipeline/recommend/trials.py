@@ -147,15 +147,13 @@ def _figures(
 ) -> NDArray[np.float64]:
     """(t, blends, v) nDCG@10."""
     known = acts.before(day)
-    shape = (acts.n_users, acts.n_items)
-    counts = sparse.csr_matrix((known.n_acts.sum(1), (known.user, known.item)), shape=shape)
-    counts.sum_duplicates()
-    counts.data = np.ones(len(counts.data), np.float32)
-    together = Neighbours.fit(counts, 100)
+    taken = known.matrix(np.ones(len(known), np.float32))
+    taken.data[:] = 1
+    together = Neighbours.fit(taken, 100)
     at, item = acts.taken(visits)
     n_taken = np.bincount(at, minlength=len(visits))
     found = np.empty((len(tried), len(BLENDS), len(visits)))
-    pairs, pair = np.unique(known.user * acts.n_items + known.item, return_inverse=True)
+    pairs, pair = known.pairs()
     opinions = {}
     for kind in {one.evidence for one in tried}:
         asked = evidence(
@@ -163,8 +161,7 @@ def _figures(
         )
         opinions[kind] = None if asked is None else asked[pair]
     for number, weighting in enumerate(tried):
-        weight = weighting.as_of(known, day, opinions[weighting.evidence])
-        matrix = sparse.csr_matrix((weight, (known.user, known.item)), shape=shape)
+        matrix = known.matrix(weighting.as_of(known, day, opinions[weighting.evidence]))
         found[number] = _blended(matrix, together, visits, (at, item, n_taken))
     return found
 
@@ -177,7 +174,6 @@ def _blended(
     found = np.empty((len(BLENDS), len(visits)))
     for rows in visits.blocks(max(8, 10_000_000 // matrix.shape[1])):
         own = matrix[visits.user[rows]]
-        own.sum_duplicates()
         value = own.copy()
         value.data = history_value(value.data)
         others = together.scores(value)
