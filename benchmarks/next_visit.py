@@ -104,7 +104,8 @@ def baselines(acts: Interactions, origin_: Origin, truth: Truth) -> dict[str, di
     for rows, scores in baseline_scores(acts, truth.visits, origin_.test.first, settings=settings, names=names):
         for name, table in scores.items():
             parts[name].append(dense_lists(table, truth, rows, acts.n_items))
-    return {name: figures_by_visit(Lists.joined(found), truth, acts.n_items) for name, found in parts.items()}
+    # a list that a shop of this size cannot have, such as TIFU-KNN above 8,000 users, has no parts
+    return {name: figures_by_visit(Lists.joined(found), truth, acts.n_items) for name, found in parts.items() if found}
 
 
 @dataclass(frozen=True)
