@@ -1,14 +1,16 @@
 """Stage 1: the source's tables land as they came, people only as keyed hashes."""
 
 import hashlib
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import dagster as dg
 from duckdb import DuckDBPyConnection
 
-from assets.publish import recipe, remember, told
+from assets.publish import recipe, told
 from ecom_pipeline import cleaning, ledger, sources
-from ecom_pipeline.sources.source import land
+from ecom_pipeline.ledger import Entry
+from ecom_pipeline.sources import landing
 from resources.home import Home
 from resources.warehouse import Warehouse
 
@@ -38,10 +40,13 @@ def _land(
     name = home.source(sources.DEFAULT)
     source = sources.find(name)
     context.log.info("reading %s of %s", table, name)
-    n_rows = land(db, table, source.adapter.tables(source.folder, db).query(table), hash_key_of(home))
-    remember(db, f"raw_{table}", made)
-    context.log.info("landed %d %s", n_rows, table)
-    return {"source": name, "format": source.adapter.name}
+    reader = context.assets_def.code_versions_by_key[context.asset_key] or ""
+    done = source.land(db, table, hash_key=hash_key_of(home), reader=reader)
+    ledger.record(db, f"raw_{table}", Entry(made, *landing.content(db, table)))
+    context.log.info(
+        "%d %s, of which %d came from %d new or changed files", done.n_rows, table, done.n_rows_read, done.n_files_read
+    )
+    return {"source": name, "format": source.adapter.name, **asdict(done)}
 
 
 @dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
@@ -70,5 +75,5 @@ def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Ho
     with warehouse.transaction() as db:
         metadata = _land(context, db, home, "events", made)
         counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
-        ledger.forget_days(db, "cleaned_interactions", "select day from raw_events where day is not null")
+        ledger.forget_days(db, "cleaned_interactions", "select day from event_days")
     return told(warehouse, "raw_events", metadata | counts)

@@ -7,12 +7,12 @@ from pydantic import Field
 
 from assets.ingest import raw_events, raw_items, raw_judgments
 from assets.publish import column_schema, recipe, remember, settings_of, told
-from ecom_pipeline import cleaning, ledger, schema
+from ecom_pipeline import cleaning, days, ledger, schema
 from ecom_pipeline.samples import SampleRules, build_samples
 from resources.warehouse import Warehouse
 
 # today is a partition too, so that a run sees the events of the hours before it
-DAYS = dg.DailyPartitionsDefinition(start_date=cleaning.FIRST_DAY.isoformat(), end_offset=1)
+DAYS = dg.DailyPartitionsDefinition(start_date=days.FIRST_DAY.isoformat(), end_offset=1)
 
 
 @dg.asset(
@@ -66,7 +66,7 @@ def day_settings(asset: dg.AssetsDefinition, config: CleaningConfig) -> str:
 
 def expected_days(first: date, last: date, settings: str) -> str:
     """A query: each day with events, and what it would be made from now; rows as the ledger takes them."""
-    inputs = cleaning.day_inputs(first, last)
+    inputs = days.inputs(first, last)
     return f"select day, md5(content || '{settings}') as made_from, md5(content || '{settings}') as content, n_rows from ({inputs})"
 
 

@@ -40,7 +40,7 @@ from assets.recommend import (
     recommendations,
     similar_items,
 )
-from ecom_pipeline import cleaning, ledger
+from ecom_pipeline import days, ledger
 from ecom_pipeline.errors import InputError
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -178,7 +178,7 @@ def _is_stale(
 def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]) -> tuple[date, date] | None:
     config = config_of(cleaned_interactions, run_config)
     assert isinstance(config, CleaningConfig)
-    wanted = expected_days(cleaning.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
+    wanted = expected_days(days.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
     recorded = "select day, made_from from ledger where asset = 'cleaned_interactions'"
     if "cleaned_interactions" not in made:
         recorded += " and false"

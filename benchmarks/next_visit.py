@@ -9,7 +9,7 @@ Complete Journey, the default, the periods begin 230, 270 and 320 days after 201
     python benchmarks/next_visit.py [--source NAME | NAME:FOLDER] [--periods 320 270 230] [--length 28] [--visits 4000]
         [--rows 300000] [--draws 2] [--all-rows] [--out FILE]
 
-A source is what the pipeline takes, such as online-retail:FOLDER, or x-wines:FOLDER for its ratings and wines.
+A source is what the pipeline takes, such as online-retail:FOLDER or x-wines:FOLDER.
 """
 
 import argparse
@@ -45,7 +45,6 @@ from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED
-from ecom_pipeline.sources.source import Tables, land
 
 N_VALIDATED = 1000  # visits on which the number of trees is chosen
 LIMITS = cleaning.Limits(near_seconds=5, actions_per_minute=30, actions_per_day=300, events_per_day=5000)
@@ -54,29 +53,14 @@ LIMITS = cleaning.Limits(near_seconds=5, actions_per_minute=30, actions_per_day=
 def cleaned(name: str) -> duckdb.DuckDBPyConnection:
     """A warehouse in memory with a source's cleaned tables."""
     db = duckdb.connect(config={"memory_limit": "4GB", "threads": 2})
-    if name.startswith("x-wines:"):
-        tables = wines(Path(name.removeprefix("x-wines:")))
-    else:
-        source = sources.find(name)
-        tables = source.adapter.tables(source.folder, db)
+    source = sources.find(name)
     for table in ("items", "events"):
-        land(db, table, tables.query(table), b"benchmark")
+        source.land(db, table, hash_key=b"benchmark")
     cleaning.clean_items(db)
     cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
     first, last = db.execute("select min(day), max(day) from raw_events").fetchall()[0]
     cleaning.clean_events(db, first, last, LIMITS)
     return db
-
-
-def wines(folder: Path) -> Tables:
-    """X-Wines: ratings of wines, of which those above 3 are takings."""
-    items, ratings = (f"read_parquet('{folder / name}.parquet')" for name in ("wines", "ratings"))
-    return Tables(
-        f"""select WineID::varchar as item_id, WineName as title, WineryName as brand,
-            concat_ws(' > ', Type, Country, RegionName) as category from {items}""",
-        f"""select Date as occurred_at, UserID::varchar as user_id, 'review' as action, WineID::varchar as item_id,
-            Rating as rating from {ratings}""",
-    )
 
 
 def origin(start: int, length: int = 28) -> Origin:

@@ -13,7 +13,7 @@ from ecom_pipeline.language import embeddings
 from ecom_pipeline.language.adapted import Named, as_named, encoder_id
 from ecom_pipeline.language.models import PACKAGED
 from ecom_pipeline.samples import SampleRules, build_samples
-from ecom_pipeline.sources.source import COLUMNS, land
+from ecom_pipeline.sources.source import COLUMNS
 from resources.warehouse import Warehouse
 
 N_COMPONENTS = 100
@@ -29,9 +29,8 @@ def load(folder: str, max_tokens: int = 96, **rules: int) -> tuple[pd.DataFrame,
     """
     source = sources.find(folder)
     with tempfile.TemporaryDirectory() as home, Warehouse(path=str(Path(home) / "w.duckdb")).connect() as db:
-        tables = source.adapter.tables(source.folder, db)
         for table in COLUMNS:
-            land(db, table, tables.query(table), b"benchmark")
+            source.land(db, table, hash_key=b"benchmark")
         cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
         cleaning.clean_items(db)
         cleaning.clean_judgments(db)

@@ -10,11 +10,11 @@ from datetime import date, datetime, timedelta
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import schema
+from ecom_pipeline import days, schema
+from ecom_pipeline.days import FIRST_DAY
 from ecom_pipeline.schema import ACTIONS, SPLITS, Relation
 
 _WINDOW_EVENTS = 1_500_000  # events cleaned at a time: bounds the memory of the windows
-FIRST_DAY = date(2000, 1, 1)  # what claims to be older than web shops with logs is a broken clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,21 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
     """
     _macros(db)
     prepared = """
-        select row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
+        select file, row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
             clean_text(description::varchar) as description, clean_text(brand::varchar) as brand,
             clean_text(category::varchar) as category, price as price_given,
             try_cast(price as double) as price, nullif(upper(trim(currency::varchar)), '') as currency,
             image_uri::varchar as image_uri, attributes,
             concat_ws('. ', clean_text(title::varchar), clean_text(brand::varchar), clean_text(category::varchar),
                 left(clean_text(description::varchar), 300)) as item_text,
-            row_number() over (partition by trim(item_id::varchar) order by row_number) as nth
+            row_number() over (partition by trim(item_id::varchar) order by split_part(file, '.', 1) desc, file, row_number) as nth
         from raw_items"""
     rules = [
         Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
         Rule("title_blank", "title is null", "title must have a letter after markup is gone", "'nothing'"),
-        Rule("item_id_repeated", "nth > 1", "item_id must be unique; the first row is kept", "item_id"),
+        Rule(
+            "item_id_repeated", "nth > 1", "item_id must be unique; the first row of the last file is kept", "item_id"
+        ),
         _number("price", "price < 0", "price must be a number >= 0"),
         Rule(
             "currency_unknown",
@@ -85,7 +87,7 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
     _macros(db)
     prepared = """
         with typed as (
-            select row_number, clean_text(query::varchar) as query, nullif(trim(item_id::varchar), '') as item_id,
+            select file, row_number, clean_text(query::varchar) as query, nullif(trim(item_id::varchar), '') as item_id,
                 coalesce(nullif(trim(query_id::varchar), ''), md5(lower(clean_text(query::varchar)))) as query_id,
                 relevance as relevance_given, try_cast(relevance as double) as relevance,
                 rater_std as rater_std_given, try_cast(rater_std as double) as rater_std,
@@ -93,9 +95,9 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
             from raw_judgments)
         select typed.*, items.item_id is not null as known,
             row_number() over pair as nth, first_value(relevance) over pair as first_relevance,
-            first_value(split) over (partition by query_id order by typed.row_number) as query_split
+            first_value(split) over (partition by query_id order by typed.file, typed.row_number) as query_split
         from typed left join items using (item_id)
-        window pair as (partition by query_id, item_id order by typed.row_number)"""
+        window pair as (partition by query_id, item_id order by typed.file, typed.row_number)"""
     rules = [
         Rule("query_blank", "query is null", "query must have a letter after markup is gone", "'nothing'"),
         Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
@@ -132,35 +134,23 @@ def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
     """
     for relation in (schema.REJECTED_ROWS, schema.CLEANED_INTERACTIONS):
         relation.create(db)
+    come = f"day is null and instant between '{FIRST_DAY}' and '{now}'"
+    files = [file for (file,) in db.execute(f"select distinct file from raw_events where {come}").fetchall()]
+    if files:
+        db.execute(f"update raw_events set day = instant::date where {come}")
+        days.record(db, f"select unnest({files})")
     rules = [
         Rule("time_missing", "occurred_at is null", "occurred_at must be present", "'nothing'"),
         Rule("time_unreadable", "instant is null", "occurred_at must be a time such as 2024-05-31T12:00:00Z", "given"),
-        Rule("time_before_2000", f"instant < '{FIRST_DAY}'", f"occurred_at must not be before {FIRST_DAY}", "given"),
+        Rule("time_too_early", f"instant < '{FIRST_DAY}'", f"occurred_at must not be before {FIRST_DAY}", "given"),
         Rule("time_in_future", f"instant > '{now}'", "occurred_at must not be after the time of ingestion", "given"),
     ]
-    prepared = "select row_number, occurred_at, occurred_at::varchar as given, instant from raw_events"
+    prepared = "select file, row_number, occurred_at, occurred_at as given, instant from raw_events where day is null"
     counts = _sieve(db, "events", prepared, rules, None, "day is null")
-    db.execute(
-        "update raw_events set day = null where row_number in "
-        "(select row_number from rejected_rows where source = 'events' and day is null)"
-    )
-    gone = "day not in (select distinct day from raw_events where day is not null)"
+    gone = "day not in (select day from event_days)"
     db.execute(f"delete from cleaned_interactions where {gone}")
     db.execute(f"delete from rejected_rows where source = 'events' and {gone}")
     return counts
-
-
-def day_inputs(first: date, last: date) -> str:
-    """A query: what cleaning reads of each day that has events, as (day, content, n_rows).
-
-    Besides the day's events this is which of their items are known, so that a new item makes only those days
-    stale in which it occurs.
-    """
-    return f"""
-        select day, count(*) as n_rows, sum(hash(r)::hugeint)::varchar || '/'
-            || sum(case when i.item_id is null then 0 else hash(r.item_id)::hugeint end)::varchar as content
-        from raw_events as r left join items as i on i.item_id = trim(r.item_id::varchar)
-        where day between '{first}' and '{last}' group by day"""
 
 
 def clean_events(db: DuckDBPyConnection, first: date, last: date, limits: Limits) -> dict[str, int]:
@@ -285,7 +275,7 @@ def _typed(first: date, last: date, limits: Limits) -> str:
     )
     return f"""
         with given as (
-            select row_number, instant, r.day, event_id::varchar as given_id, {content} as content,
+            select file, row_number, instant, r.day, event_id::varchar as given_id, {content} as content,
                 {_EVENT_ID} as event_id,
                 r.user_id, r.session_id, coalesce(r.user_id, r.session_id) as actor,
                 nullif(lower(trim(action::varchar)), '') as action,
@@ -312,7 +302,7 @@ def _returned(first: date, last: date) -> str:
             -- of several at one instant always the same one
             qualify row_number() over (
                 partition by r.user_id, trim(r.item_id::varchar), instant order by pieces desc, event_id) = 1)
-        select typed.row_number, purchases.event_id as return_of,
+        select typed.file, typed.row_number, purchases.event_id as return_of,
             purchases.instant::date = typed.day and coalesce(typed.quantity, 1) >= purchases.pieces as cancelled
         from typed asof join purchases on typed.user_id = purchases.user_id and typed.item_id = purchases.item_id
             and typed.instant >= purchases.instant
@@ -321,10 +311,10 @@ def _returned(first: date, last: date) -> str:
 
 # the second and later rows of an id, over all days
 _REPEATED = """
-    select row_number from raw_events
-    where event_id in (
+    select file, row_number from raw_events
+    where day is not null and event_id in (
         select event_id from raw_events where trim(event_id::varchar) <> '' group by 1 having count(*) > 1)
-    qualify row_number() over (partition by event_id order by day is null, row_number) > 1"""
+    qualify row_number() over (partition by event_id order by instant, file, row_number) > 1"""
 
 _COUNTED = "action in ('click', 'cart', 'review')"
 _ACT = "actor, action, item_id, query, case when action in ('purchase', 'return') then content end"
@@ -332,18 +322,18 @@ _ACT = "actor, action, item_id, query, case when action in ('purchase', 'return'
 # what the rules on behaviour need to know of an event: it costs windows, so only sound rows are asked
 _BEHAVIOUR = f"""
     with sound as (
-        select row_number, row_number() over (partition by content order by row_number) as nth,
+        select file, row_number, row_number() over (partition by content order by file, row_number) as nth,
             count(*) filter (where {_COUNTED}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
             count(*) filter (where {_COUNTED}) over (partition by actor, day) as n_day,
             count(*) over (partition by actor, day) as n_events,
-            epoch(instant) - epoch(lag(instant) over (partition by {_ACT} order by instant, row_number))
+            epoch(instant) - epoch(lag(instant) over (partition by {_ACT} order by instant, file, row_number))
                 as seconds_before
         from typed where row_rule is null)
     select typed.*, nth, n_minute, n_day, n_events, seconds_before, return_of,
-        repeated.row_number is not null as id_repeated,
+        repeated.file is not null as id_repeated,
         coalesce(returned.cancelled, event_id in (select return_of from returned where cancelled)) as cancelled
-    from typed left join sound using (row_number) left join returned using (row_number)
-        left join repeated using (row_number)
+    from typed left join sound using (file, row_number) left join returned using (file, row_number)
+        left join repeated using (file, row_number)
     where inside"""
 
 
@@ -366,9 +356,9 @@ def _sieve(
     dated = source == "events" and kept is not None
     as_it_came = "* exclude (instant, day)" if source == "events" else "*"
     db.execute(
-        f"insert into rejected_rows select '{source}', row_number, rule, coalesce(reason, rule), to_json(r)::varchar, "
+        f"insert into rejected_rows select '{source}', file, row_number, rule, coalesce(reason, rule), to_json(r)::varchar, "
         f"{'day' if dated else 'null::date'} from (select * from sieved where rule is not null) join "
-        f"(select {as_it_came} from raw_{source} where {slice_ if dated else 'true'}) as r using (row_number)"
+        f"(select {as_it_came} from raw_{source} where {slice_ if dated else 'true'}) as r using (file, row_number)"
     )
     if kept:
         kept.create(db)
@@ -377,7 +367,7 @@ def _sieve(
         db.execute(f"insert into {kept.name} select {columns} from sieved where rule is null")
     counts = db.execute("select coalesce(rule, 'kept'), count(*) from sieved group by all order by all").fetchall()
     db.execute("drop table sieved")
-    return {"kept": 0, **dict(counts)}
+    return {"kept": 0, **dict(counts)} if kept else dict(counts)
 
 
 def _macros(db: DuckDBPyConnection) -> None:

@@ -33,7 +33,7 @@ LAWS = (
         "items",
         "rows_in_are_kept_or_rejected",
         "every row of raw_items is in items or in rejected_rows, once",
-        """select row_number from raw_items group by row_number
+        """select file, row_number from raw_items group by all
            having count(*) <> 1 or (select count(*) from raw_items) <> (select count(*) from items)
                + (select count(*) from rejected_rows where source = 'items')""",
     ),
@@ -41,7 +41,7 @@ LAWS = (
         "judgments",
         "rows_in_are_kept_or_rejected",
         "every row of raw_judgments is in judgments or in rejected_rows, once",
-        """select row_number from raw_judgments
+        """select file, row_number from raw_judgments
            where (select count(*) from raw_judgments) <> (select count(*) from judgments)
                + (select count(*) from rejected_rows where source = 'judgments')""",
     ),
@@ -49,7 +49,7 @@ LAWS = (
         "cleaned_interactions",
         "rows_in_are_kept_or_rejected",
         "on every cleaned day, events that came in are events kept plus events rejected",
-        """with came as (select day, count(*) as n from raw_events where day is not null group by day),
+        """with came as (select day, sum(n_rows) as n from event_days group by day),
             kept as (select day, count(*) as n from cleaned_interactions group by day),
             gone as (select day, count(*) as n from rejected_rows where source = 'events' group by day)
         select came.day, came.n as came_in, coalesce(kept.n, 0) as kept, coalesce(gone.n, 0) as rejected

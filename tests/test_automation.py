@@ -64,7 +64,7 @@ def test_a_source_that_is_broken_does_not_break_what_was_there(resources, shop, 
         write_csv(tmp_path / "items.csv", [{"item_id": "a", "title": "A"}])
         write_csv(tmp_path / "events.csv", [{"occurred_at": "2024-01-01"}])
         broken = {**resources, "home": Home(path=resources["home"].path, asked_source=str(tmp_path))}
-        with pytest.raises(Exception, match="3 required columns are missing"):
+        with pytest.raises(Exception, match="3 required columns are missing in "):
             execute(instance, broken, ask(instance, broken))
         assert resources["warehouse"].read("select count(*) as n from raw_events").n[0] == before
 

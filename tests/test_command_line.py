@@ -120,7 +120,7 @@ def test_a_source_without_a_column_ends_with_2_and_names_it(tmp_path):
     write_csv(tmp_path / "judgments.csv", [{"query": "q", "item_id": "a"}])
     result = ecom("run", "--source", tmp_path, home=tmp_path / "home")
     assert result.returncode == 2
-    assert "judgments: 1 required columns are missing; first: 'relevance'" in result.stderr
+    assert "judgments: 1 required columns are missing in 'judgments.csv'; first: 'relevance'" in result.stderr
 
 
 def test_a_source_of_rejected_rows_alone_ends_with_2_and_the_gate_that_is_shut(tmp_path):

@@ -52,7 +52,7 @@ def _list_of(db: Any, user: str, top: int) -> "pd.DataFrame":
     from ecom_pipeline import definitions
     from ecom_pipeline.recommend.lists import NEW_VISITOR
     from ecom_pipeline.report import lists
-    from ecom_pipeline.sources.source import keyed_hash
+    from ecom_pipeline.sources.people import keyed_hash
 
     hashed = keyed_hash(user, definitions.hash_key_of(definitions.RESOURCES["home"]))
     found = lists.known_user(db, [hashed, user])

@@ -65,10 +65,11 @@ JUDGMENTS = Relation(
 REJECTED_ROWS = Relation(
     "rejected_rows",
     "row that broke a rule",
-    ("source", "row_number"),
+    ("source", "file", "row_number"),
     (
         text("source", "which table of the source", choices=("items", "events", "judgments")),
-        Column("row_number", "BIGINT", "place in the source's table, from 1", minimum=1),
+        text("file", "that it came in, below the source's folder"),
+        Column("row_number", "BIGINT", "place in the file, from 1", minimum=1),
         text("rule", "the first rule that the row broke"),
         text("reason", "what must hold, and what the row had"),
         text("raw", "JSON of the row as it came; ids of users and sessions hashed"),

@@ -7,9 +7,13 @@ import hashlib
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from duckdb import DuckDBPyConnection
+
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.sources.landing import Landed, Origin, land, stamp
 from ecom_pipeline.sources.source import Adapter
 
 DEFAULT = "complete-journey"
@@ -24,9 +28,22 @@ class Source:
 
     def fingerprint(self) -> str:
         """Changes when a file of the source appears, goes, grows or is written again; reads no content."""
-        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.adapter.files(self.folder)]
-        told = repr((self.adapter.name, sorted(files)))
+        parts = self.adapter.parts(self.folder)
+        files = {file for part in parts for file in (part.file, *part.also)}
+        told = repr((self.adapter.name, sorted((str(file.relative_to(self.folder)), stamp(file)) for file in files)))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def land(self, db: DuckDBPyConnection, table: str, *, hash_key: bytes, reader: str = "") -> Landed:
+        """Bring `raw_<table>` up to this source's files; see `landing.land`.
+
+        Args:
+            db: a connection inside a transaction.
+            table: items, events or judgments.
+            hash_key: secret for ids of people, at most 64 bytes.
+            reader: version of the code that reads; files that another version read are read again.
+        """
+        origin = Origin(f"{self.adapter.name}:{self.folder}", self.folder, reader, hash_key)
+        return land(db, table, self.adapter.parts(self.folder), origin, datetime.now(UTC).replace(tzinfo=None))
 
 
 def adapters() -> dict[str, Adapter]:

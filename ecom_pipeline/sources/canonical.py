@@ -2,12 +2,13 @@
 
 import csv
 import gzip
+from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
-from ecom_pipeline.sources.source import COLUMNS, Adapter, Tables, matching, quoted
+from ecom_pipeline.sources.source import COLUMNS, Adapter, Part, literal, matching, quoted
 
 _ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
 
@@ -23,43 +24,36 @@ def table_files(folder: Path, table: str) -> list[Path]:
     return matching(folder, *patterns)
 
 
-def table_query(folder: Path, table: str) -> str | None:
-    """A query that yields one table, or None where the folder has no file of it."""
-    return _query(table_files(folder, table))
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for table in COLUMNS for path in table_files(folder, table)]
+def table_parts(folder: Path, table: str) -> list[Part]:
+    """What the files of one table hold; empty where the folder has none."""
+    return [Part(table, path, partial(_query, path)) for path in table_files(folder, table)]
 
 
 def _recognises(folder: Path) -> bool:
     return bool(table_files(folder, "items"))
 
 
-def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
-    queries = {table: table_query(folder, table) for table in COLUMNS}
-    if queries["items"] is None or (queries["events"] is None and queries["judgments"] is None):
-        found = ", ".join(table for table, query in queries.items() if query) or "none of them"
+def _parts(folder: Path) -> list[Part]:
+    parts = {table: table_parts(folder, table) for table in COLUMNS}
+    if not parts["items"] or not (parts["events"] or parts["judgments"]):
+        found = ", ".join(table for table, of_table in parts.items() if of_table) or "none of them"
         raise SourceError(
             f"source: {str(folder)!r} has {found} of items, events, judgments. There must be items, and events or "
             "judgments or both, as Parquet or CSV: add the missing file."
         )
-    return Tables(queries["items"], queries["events"], queries["judgments"])
+    return [part for of_table in parts.values() for part in of_table]
 
 
-def _query(paths: list[Path]) -> str | None:
-    parquet = [path for path in paths if path.name.endswith(_ENDINGS["Parquet"])]
-    tables = [f"select * from read_parquet({quoted(parquet)}, union_by_name = true)"] if parquet else []
-    tables += [_csv(path) for path in paths if path not in parquet]
-    return " union all by name ".join(tables) or None
+def _query(path: Path, db: DuckDBPyConnection) -> str:
+    return f"select * from read_parquet({quoted(path)})" if path.name.endswith(_ENDINGS["Parquet"]) else _csv(path)
 
 
 def _csv(path: Path) -> str:
     """All columns as text; a short line is padded with nulls, so that a rule and not the reader rejects it."""
     names = header(path)
-    columns = ", ".join(f"'{name}': 'VARCHAR'" for name in names)
+    columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in names)
     return (
-        f"select * from read_csv({quoted([path])}, header = true, delim = ',', quote = '\"', escape = '\"', "
+        f"select * from read_csv({quoted(path)}, header = true, delim = ',', quote = '\"', escape = '\"', "
         f"auto_detect = false, columns = {{{columns}}}, null_padding = true, strict_mode = false)"
     )
 
@@ -72,7 +66,7 @@ def header(path: Path) -> list[str]:
     """
     opening = gzip.open if path.suffix == ".gz" else open
     with opening(path, "rt", encoding="utf-8-sig") as file:
-        names = [name.strip().replace("'", "").replace('"', "") for name in next(csv.reader(file), [])]
+        names = [column.strip() for column in next(csv.reader(file), [])]
     if not names:
         raise SourceError(f"source: 1 file is empty: {path.name!r}. Its first line must name the columns: add it.")
     if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in names[0]), None)):
@@ -88,4 +82,4 @@ def header(path: Path) -> list[str]:
     return names
 
 
-ADAPTER = Adapter("canonical", _recognises, _files, _tables)
+ADAPTER = Adapter("canonical", _recognises, _parts)

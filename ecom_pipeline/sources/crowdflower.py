@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from duckdb import DuckDBPyConnection
 from pyarrow.parquet import read_schema
 
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.source import Adapter, Tables, matching, quoted
+from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 
 
 def _files(folder: Path) -> list[Path]:
@@ -16,7 +15,7 @@ def _files(folder: Path) -> list[Path]:
 def _read(folder: Path) -> str:
     path = _files(folder)[0]
     reader = "read_parquet" if path.suffix == ".parquet" else "read_csv"
-    return f"select * from {reader}({quoted([path])})"
+    return f"select * from {reader}({quoted(path)})"
 
 
 def _columns(folder: Path) -> set[str]:
@@ -28,7 +27,7 @@ def _recognises(folder: Path) -> bool:
     return bool(_files(folder)) and {"query", "product_title", "median_relevance"} <= _columns(folder)
 
 
-def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
+def _parts(folder: Path) -> list[Part]:
     # Kaggle's file calls the standard deviation of the raters a variance; the values are the same
     spread = "relevance_std" if "relevance_std" in _columns(folder) else "relevance_variance"
     # the file numbers pairs, not products: the same product under two queries must be one item
@@ -39,7 +38,8 @@ def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
     judgments = f"""
         select query, {product} as item_id, median_relevance as relevance, {spread} as rater_std
         from ({_read(folder)})"""
-    return Tables(items, judgments=judgments)
+    path = _files(folder)[0]
+    return [Part("items", path, lambda db: items), Part("judgments", path, lambda db: judgments)]
 
 
-ADAPTER = Adapter("crowdflower", _recognises, _files, _tables)
+ADAPTER = Adapter("crowdflower", _recognises, _parts)

@@ -1,10 +1,11 @@
 """UCI Online Retail and Online Retail II: invoices of a gift shop, cancellations among them (CC BY 4.0)."""
 
+from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline.sources.source import Adapter, Tables, matching, quoted
+from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 
 
 def _files(folder: Path) -> list[Path]:
@@ -15,24 +16,32 @@ def _recognises(folder: Path) -> bool:
     return bool(_files(folder))
 
 
-def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
-    lines = " union all by name ".join(_lines(path, db) for path in _files(folder))
+def _parts(folder: Path) -> list[Part]:
+    files = _files(folder)
+    return [Part("items", path, partial(_items, path)) for path in files] + [
+        Part("events", path, partial(_events, path)) for path in files
+    ]
+
+
+def _items(path: Path, db: DuckDBPyConnection) -> str:
     # a product's code is five digits and perhaps letters; postage, fees and adjustments have words for codes
-    items = f"""
+    return f"""
         select stock_code as item_id, mode(trim(description)) as title, median(price) filter (price > 0) as price,
             'GBP' as currency
-        from ({lines}) where regexp_matches(stock_code, '^[0-9]{{5}}[A-Za-z]*$') and trim(description) <> ''
+        from ({_lines(path, db)}) where regexp_matches(stock_code, '^[0-9]{{5}}[A-Za-z]*$') and trim(description) <> ''
         group by stock_code order by stock_code"""
-    events = f"""
+
+
+def _events(path: Path, db: DuckDBPyConnection) -> str:
+    return f"""
         select occurred_at, customer_id as user_id, invoice as session_id,
             case when invoice like 'C%' then 'return' else 'purchase' end as action, stock_code as item_id,
             case when invoice like 'C%' then abs(quantity) else quantity end as quantity, price
-        from ({lines})"""
-    return Tables(items, events)
+        from ({_lines(path, db)})"""
 
 
 def _lines(path: Path, db: DuckDBPyConnection) -> str:
-    table = f"{'read_parquet' if path.suffix == '.parquet' else 'read_csv'}({quoted([path])})"
+    table = f"{'read_parquet' if path.suffix == '.parquet' else 'read_csv'}({quoted(path)})"
     present = {row[0] for row in db.execute(f"describe select * from {table}").fetchall()}
     invoice, price, customer = (
         next(f'"{name}"' for name in names if name in present)
@@ -45,4 +54,4 @@ def _lines(path: Path, db: DuckDBPyConnection) -> str:
         from {table}"""
 
 
-ADAPTER = Adapter("online-retail", _recognises, _files, _tables)
+ADAPTER = Adapter("online-retail", _recognises, _parts)

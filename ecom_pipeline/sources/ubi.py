@@ -4,13 +4,13 @@ A UBI log names objects by id alone. Titles come from an `items` file (canonical
 where there is none, the id is the title, and a text model can learn no more from it than that.
 """
 
-import json
+from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.source import Adapter, Tables, matching, quoted
+from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 
 _ACTIONS = {"click_through": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
 
@@ -23,25 +23,29 @@ def _judgments(folder: Path) -> list[Path]:
     return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in path.read_text()[:2000]]
 
 
-def _files(folder: Path) -> list[Path]:
-    return [*_logs(folder), *_judgments(folder), *canonical.table_files(folder, "items")]
-
-
 def _recognises(folder: Path) -> bool:
     return bool(_logs(folder))
 
 
-def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
+def _parts(folder: Path) -> list[Part]:
+    logs, judged, items = _logs(folder), _judgments(folder), canonical.table_parts(folder, "items")
+    events = [Part("events", path, partial(_events, path)) for path in logs]
+    judgments = [Part("judgments", path, partial(_ratings, path)) for path in judged]
+    named = [Part("items", part.file, partial(_named, part)) for part in (*events, *judgments)]
+    return [*(items or named), *events, *judgments]
+
+
+def _events(path: Path, db: DuckDBPyConnection) -> str:
     # two lines a document in a bulk file: the first says where to put it and has no application
-    logs = f"read_ndjson_objects({quoted(_logs(folder))})"
-    ordinal = f"{_field('event_attributes.position.ordinal')}::int"
+    logs = f"read_ndjson_objects({quoted(path)})"
+    ordinal = f"try_cast({_field('event_attributes.position.ordinal')} as integer)"
     (first,) = db.execute(f"select min({ordinal}) from {logs}").fetchall()[0]
     shift = 1 if first == 0 else 0  # ranks are counted from 0 in some logs, from 1 in others
     action = f"case {_field('action_name')} " + " ".join(f"when '{a}' then '{b}'" for a, b in _ACTIONS.items())
     queries = f"""
         select {_field("query_id")} as query_id, any_value({_field("user_query")}) as query
         from {logs} where {_field("action_name")} is null and {_field("query_id")} is not null group by query_id"""
-    events = f"""
+    return f"""
         select coalesce(make_timestamp(try_cast({_field("timestamp")} as bigint) * 1000)::varchar,
                 {_field("timestamp")}) as occurred_at,
             coalesce({_field("user_id")}, {_field("client_id")}) as user_id, {_field("session_id")} as session_id,
@@ -51,33 +55,25 @@ def _tables(folder: Path, db: DuckDBPyConnection) -> Tables:
             coalesce({_field("user_query")}, queries.query) as query, {ordinal} + {shift} as position
         from {logs} left join ({queries}) as queries on queries.query_id = {_field("query_id")}
         where {_field("action_name")} is not null"""
-    judgments = _judged(db, _judgments(folder))
-    return Tables(_items(folder, events, judgments), events, judgments)
 
 
 def _field(path: str) -> str:
     return f"json_extract_string(json, '$.{path}')"
 
 
-def _judged(db: DuckDBPyConnection, paths: list[Path]) -> str | None:
-    if not paths:
-        return None
-    db.execute("create or replace temp table ubi_judgments (query varchar, item_id varchar, relevance varchar)")
-    rows = [
-        (judged["query"], rating["docId"], rating["rating"])
-        for path in paths
-        for judged in json.loads(path.read_text())["judgmentRatings"]
-        for rating in judged["ratings"]
-    ]
-    db.executemany("insert into ubi_judgments values (?, ?, ?)", rows)
-    return "select * from ubi_judgments"
+def _ratings(path: Path, db: DuckDBPyConnection) -> str:
+    return f"""
+        select judged.query as query, rating ->> 'docId' as item_id, rating ->> 'rating' as relevance
+        from (select judged ->> 'query' as query, unnest(from_json(judged -> 'ratings', '["json"]')) as rating
+            from (select unnest(from_json(json -> 'judgmentRatings', '["json"]')) as judged
+                from read_json_objects({quoted(path)}))) as judged"""
 
 
-def _items(folder: Path, events: str, judgments: str | None) -> str:
-    if canonical.table_files(folder, "items"):
-        return canonical.table_query(folder, "items")
-    named = f"select item_id from ({events})" + (f" union select item_id from ({judgments})" if judgments else "")
-    return f"select distinct item_id, item_id as title from ({named}) where item_id is not null order by item_id"
+def _named(part: Part, db: DuckDBPyConnection) -> str:
+    """The items that a log or a file of judgments names."""
+    return (
+        f"select distinct item_id, item_id as title from ({part.query(db)}) where item_id is not null order by item_id"
+    )
 
 
-ADAPTER = Adapter("ubi", _recognises, _files, _tables)
+ADAPTER = Adapter("ubi", _recognises, _parts)

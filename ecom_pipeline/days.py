@@ -1,0 +1,78 @@
+"""What cleaning reads of each day: the day's own events, and what lies elsewhere but matters to them.
+
+On the lowest floor. The record is small, one row a day and file, so that a plan never looks at the events themselves:
+a new day costs a day, however many there are.
+"""
+
+from datetime import date, datetime
+
+from duckdb import DuckDBPyConnection
+
+FIRST_DAY = date(1990, 1, 1)  # what claims to be older than the first web shops is a broken clock
+NEAR_SECONDS = 60  # cleaning looks back over midnight no further than this
+
+# what an event is, wherever it lies: its place in a file is not part of it
+CONTENT = (
+    "hash(event_id, occurred_at, user_id, session_id, action, item_id, query, position, propensity, rating, quantity, "
+    "price, attributes, malformed)"
+)
+
+
+def create(db: DuckDBPyConnection) -> None:
+    """Make the empty record where there is none."""
+    db.execute("create table if not exists event_days (day date, file varchar, n_rows bigint, content hugeint)")
+    db.execute("create table if not exists touched_days (day date primary key, n_times bigint)")
+
+
+def record(db: DuckDBPyConnection, files: str) -> None:
+    """Note anew what each day has of some files.
+
+    Args:
+        db: a connection inside the transaction that wrote `raw_events`.
+        files: a query that yields their names.
+
+    Cost: one scan of these files' rows.
+    """
+    db.execute(f"delete from event_days where file in ({files})")
+    db.execute(
+        f"insert into event_days select day, file, count(*), sum({CONTENT}::hugeint) from raw_events "
+        f"where day is not null and file in ({files}) group by day, file"
+    )
+
+
+def touch(db: DuckDBPyConnection, days: str) -> None:
+    """Note that something elsewhere, which these days read, has changed: they are to be cleaned again.
+
+    Args:
+        db: a connection inside a transaction.
+        days: a query that yields days; those without events do not count.
+    """
+    create(db)
+    db.execute(
+        f"insert into touched_days select distinct day, 1 from ({days}) as t(day) "
+        "where day in (select day from event_days) on conflict do update set n_times = n_times + 1"
+    )
+
+
+def inputs(first: date, last: date) -> str:
+    """A query: what cleaning reads of each day that has events, as (day, content, n_rows)."""
+    return f"""
+        select day, sum(content)::varchar || '/' || coalesce(any_value(n_times), 0) as content,
+            sum(n_rows)::bigint as n_rows
+        from event_days left join touched_days using (day)
+        where day between '{first}' and '{last}' group by day"""
+
+
+def due(db: DuckDBPyConnection, now: datetime) -> bool:
+    """Whether an event that lay in the future when it landed has come to pass.
+
+    Args:
+        db: a connection.
+        now: UTC, without zone.
+
+    Cost: one scan of a column.
+    """
+    if not db.execute("from duckdb_tables() where table_name = 'raw_events'").fetchall():
+        return False
+    query = "select 1 from raw_events where day is null and instant between ? and ? limit 1"
+    return bool(db.execute(query, [FIRST_DAY, now]).fetchall())

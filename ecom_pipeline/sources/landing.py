@@ -1,0 +1,361 @@
+"""A source's files land in the warehouse as they came: new and changed files are read, known ones are not.
+
+A row's identity is its file and its place in it, so what lands does not depend on the order in which files arrive.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection, Error
+
+from ecom_pipeline import days
+from ecom_pipeline.errors import SourceError
+from ecom_pipeline.sources import people
+from ecom_pipeline.sources.source import COLUMNS, REQUIRED, Part, literal, name
+
+PERSONAL = ("user_id", "session_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where rows come from and how they are read: what is read otherwise is read again.
+
+    Attributes:
+        source: the source's full name.
+        folder: that holds its files.
+        reader: version of the code that reads.
+        hash_key: secret for ids of people, at most 64 bytes.
+    """
+
+    source: str
+    folder: Path
+    reader: str
+    hash_key: bytes
+
+    @property
+    def key(self) -> str:
+        """Tells one secret from another, and nothing more."""
+        return hashlib.sha256(self.hash_key).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What one landing of a table did.
+
+    Attributes:
+        n_rows: of the table now.
+        n_files: that the table has rows of, or had when they were empty.
+        n_files_read: new or changed.
+        n_rows_read: of these files.
+        n_files_gone: no more in the folder; their rows stay.
+    """
+
+    n_rows: int
+    n_files: int
+    n_files_read: int
+    n_rows_read: int
+    n_files_gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    stamp: str
+    content: str
+    reader: str
+    key: str
+
+
+def stamp(file: Path) -> str:
+    """Changes whenever a file is written, also where its size and its time of writing are set back."""
+    found = file.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
+def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Origin, now: datetime) -> Landed:
+    """Bring `raw_<table>` up to a source's files: values as text as they came, people only as keyed hashes.
+
+    Missing columns become null, unknown ones are kept as JSON under `attributes`. Events also get `instant`, UTC, null
+    where it cannot be read, and `day`, null where the instant cannot be true. A file that is gone keeps its rows; a file
+    that was renamed is known by its content.
+
+    Args:
+        db: a connection inside a transaction.
+        table: items, events or judgments.
+        parts: what the source's files hold, of this table and of others.
+        origin: whose files, and how they are read.
+        now: UTC, without zone; what happens later is not yet of any day.
+
+    Returns:
+        What was done.
+
+    Raises:
+        SourceError: if a file cannot be read, a required column is missing, or rows of files that are gone would have to
+            be read again.
+
+    Cost: one scan of new and changed files, and one of their ids through the events that are there.
+    """
+    parts = [part for part in parts if part.table == table]
+    files = {part.file.relative_to(origin.folder).as_posix(): part for part in parts}
+    _prepare(db, table, files, origin)
+    known = {file: _Known(*rest) for file, *rest in _landed(db, table, "file, stamp, content, reader, read_key")}
+    people.make_macro(db, origin.hash_key)
+    db.execute("create or replace temp table read_files (file varchar)")
+    if table == "events":
+        db.execute(f"create or replace temp table changed as select {_CHANGED}, 0 as side from raw_events limit 0")
+    n_before = _count(db, table)
+    for file, part in files.items():
+        _bring(db, file, part, known, origin=origin, now=now, absent=known.keys() - files.keys())
+    if table == "events":
+        days.record(db, "select file from read_files")
+        if n_before:
+            _touch(db)
+    db.execute("update landed_files set gone = not list_contains(?, file) where relation = ?", [list(files), table])
+    (n_read, n_rows_read), (n_files, n_gone) = (
+        db.execute(query, [table]).fetchall()[0]
+        for query in (
+            "select count(*), coalesce(sum(n_rows), 0) from landed_files semi join read_files using (file) "
+            "where relation = ?",
+            "select count(*), count(*) filter (where gone) from landed_files where relation = ?",
+        )
+    )
+    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone)
+
+
+def content(db: DuckDBPyConnection, table: str) -> tuple[str, int]:
+    """A hash of what landed of a table, and its rows; reads none of them."""
+    query = "select md5(string_agg(file || content || reader || read_key, ',' order by file)), sum(n_rows)::bigint"
+    found, n_rows = db.execute(f"{query} from landed_files where relation = ?", [table]).fetchall()[0]
+    return found or "", n_rows or 0
+
+
+def forget(db: DuckDBPyConnection, file: str) -> int:
+    """Take the rows of a file that is gone out of the raw tables, for good.
+
+    Args:
+        db: a connection inside a transaction.
+        file: its path below the source's folder.
+
+    Returns:
+        Rows that went.
+
+    Raises:
+        SourceError: if no such file ever landed, or if it is still there and would land again.
+    """
+    found = db.execute("select relation, n_rows, gone from landed_files where file = ?", [file]).fetchall()
+    if not found or not all(gone for *_, gone in found):
+        gone = [f for (f,) in db.execute("select file from landed_files where gone order by all").fetchall()]
+        raise SourceError(
+            f"forget-file: 1 file {'is still in the source' if found else 'never landed'}: {file!r}. It must be one of the "
+            f"{len(gone)} that landed and are gone from the source since; first: {(gone or ['none'])[0]!r}. Name one of "
+            "them, or take the file out of the folder first."
+        )
+    for table, _, _ in found:
+        if table == "events":
+            db.execute(
+                f"create or replace temp table changed as select {_CHANGED}, -1 as side from raw_events where file = ?",
+                [file],
+            )
+        db.execute(f"delete from raw_{table} where file = ?", [file])
+        if table == "events":
+            days.record(db, f"select {literal(file)}")
+            _touch(db)
+    db.execute("delete from landed_files where file = ?", [file])
+    return sum(n_rows for _, n_rows, _ in found)
+
+
+def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], origin: Origin) -> None:
+    """Tables to land in: those that are there, unless they are of another source, key or version."""
+    db.execute(
+        "create table if not exists landed_files (relation varchar, source varchar, file varchar, stamp varchar, "
+        "content varchar, reader varchar, read_key varchar, n_rows bigint, gone boolean)"
+    )
+    days.create(db)
+    columns = {"file": "varchar", "row_number": "bigint"} | dict.fromkeys(COLUMNS[table], "varchar")
+    columns |= {"attributes": "varchar", "malformed": "varchar"}
+    columns |= {"instant": "timestamp", "day": "date"} if table == "events" else {}
+    there = db.execute(
+        "select column_name from duckdb_columns() where table_name = ? and database_name = current_database()",
+        [f"raw_{table}"],
+    ).fetchall()
+    foreign = [row for row in _landed(db, table, "file, source, read_key") if row[1:] != (origin.source, origin.key)]
+    lost = [file for file, source, _ in foreign if source != origin.source or file not in files]
+    gone = {file for (file,) in _landed(db, table, "file", "gone")} & set(lost)
+    if gone:
+        raise SourceError(
+            f"{table}: rows of {len(gone)} files that are gone from the source were landed from another source or with "
+            f"another hash key; first: {min(gone)!r}. They cannot be read again as {origin.source!r} with this key: choose "
+            "another --home, restore the key, or give them up by `ecom forget-file`."
+        )
+    if foreign or there != [(column,) for column in columns]:
+        told = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        db.execute(f"create or replace table raw_{table} ({told})")
+        db.execute("delete from landed_files where relation = ?", [table])
+        if table == "events":
+            db.execute("delete from event_days")
+
+
+def _landed(db: DuckDBPyConnection, table: str, columns: str, where: str = "true") -> list[tuple]:
+    return db.execute(f"select {columns} from landed_files where relation = ? and {where}", [table]).fetchall()
+
+
+def _bring(
+    db: DuckDBPyConnection,
+    file: str,
+    part: Part,
+    known: Mapping[str, _Known],
+    *,
+    origin: Origin,
+    now: datetime,
+    absent: set[str],
+) -> None:
+    """One file: known and as it was, renamed, or to be read."""
+    table, stamps = part.table, " ".join(stamp(one) for one in (part.file, *part.also))
+    was = known.get(file)
+    same_reader = was is not None and (was.reader, was.key) == (origin.reader, origin.key)
+    if was and same_reader and was.stamp == stamps:
+        return
+    digest = _digest(part)
+    if was and same_reader and was.content == digest:
+        db.execute("update landed_files set stamp = ? where relation = ? and file = ?", [stamps, table, file])
+        return
+    former = next((f for f in absent if (known[f].content, known[f].reader) == (digest, origin.reader)), None)
+    if was is None and former:
+        tables = [f"raw_{table}", "event_days"] if table == "events" else [f"raw_{table}"]
+        for one in tables:
+            db.execute(f"update {one} set file = ? where file = ?", [file, former])
+        db.execute(
+            "update landed_files set file = ?, stamp = ? where relation = ? and file = ?", [file, stamps, table, former]
+        )
+        if table == "events":
+            # what was rejected names its file
+            days.touch(db, f"select day from event_days where file = {literal(file)}")
+        return
+    if table == "events" and was:
+        db.execute(f"create or replace temp table former as select {_CHANGED} from raw_events where file = ?", [file])
+    if was:
+        db.execute(f"delete from raw_{table} where file = ?", [file])
+        db.execute("delete from landed_files where relation = ? and file = ?", [table, file])
+    n_rows = _read(db, file, part, now)
+    db.execute("insert into read_files values (?)", [file])
+    db.execute(
+        "insert into landed_files values (?, ?, ?, ?, ?, ?, ?, ?, false)",
+        [table, origin.source, file, stamps, digest, origin.reader, origin.key, n_rows],
+    )
+    if table == "events":
+        _note_changes(db, file, replaced=was is not None)
+
+
+def _digest(part: Part) -> str:
+    found = hashlib.sha256()
+    for file in (part.file, *part.also):
+        with file.open("rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()[:32]
+
+
+def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
+    """Put a file's rows into its raw table, and return their number."""
+    table = part.table
+    try:
+        db.execute(f"create or replace temp view landing as {part.query(db)}")
+        present = {row[0].lower(): row[0] for row in db.execute("describe landing").fetchall()}
+        _require(table, file, set(present))
+        known = [_known(column, present.get(column)) for column in COLUMNS[table]]
+        own = {*COLUMNS[table], "attributes", "row_number", "malformed"}
+        unknown = [column for lower, column in present.items() if lower not in own]
+        pairs = ", ".join(f"{literal(column)}: {name(column)}" for column in unknown)
+        attributes = f"to_json({{{pairs}}})" if pairs else present.get("attributes", "null")
+        instant = "try_cast(occurred_at as timestamptz)::timestamp"
+        possible = f"instant between '{days.FIRST_DAY}' and '{now}'"
+        dated = f", {instant} as instant, case when {possible} then instant::date end" if table == "events" else ""
+        (n_rows,) = db.execute(
+            f"insert into raw_{table} select {literal(file)}, {present.get('row_number', 'row_number() over ()')}, "
+            f"{', '.join(known)}, {attributes}::varchar, {present.get('malformed', 'null')}::varchar{dated} from landing"
+        ).fetchall()[0]
+    except Error as error:
+        raise SourceError(
+            f"{table}: 1 file cannot be read, {file!r}: {str(error).splitlines()[0]}. It must be what its ending says: "
+            "write it again, or give it its true ending."
+        ) from error
+    return n_rows
+
+
+def _require(table: str, file: str, present: set[str]) -> None:
+    missing = [" or ".join(names) for names in REQUIRED[table] if not present & set(names)]
+    if missing:
+        raise SourceError(
+            f"{table}: {len(missing)} required columns are missing in {file!r}; first: {missing[0]!r}. "
+            f"The table has {', '.join(sorted(present))}; it must have "
+            f"{', '.join(' or '.join(names) for names in REQUIRED[table])}. Rename or add the columns."
+        )
+
+
+def _known(column: str, given: str | None) -> str:
+    if given is None:
+        return f"null as {column}"
+    text = f"{name(given)}::varchar"
+    return f"keyed_hash({text}) as {column}" if column in PERSONAL else f"{text} as {column}"
+
+
+def _count(db: DuckDBPyConnection, table: str) -> int:
+    return db.execute(f"select count(*) from raw_{table}").fetchall()[0][0]
+
+
+# of an event, what other days may read of it
+_READ_ELSEWHERE = {
+    "row_number": "row_number",
+    "day": "day",
+    "instant": "instant",
+    "event_id": "trim(event_id)",
+    "user_id": "user_id",
+    "item_id": "trim(item_id)",
+    "action": "lower(trim(action))",
+}
+_CHANGED = ", ".join(f"{value} as {column}" for column, value in {**_READ_ELSEWHERE, "content": days.CONTENT}.items())
+
+
+def _note_changes(db: DuckDBPyConnection, file: str, *, replaced: bool) -> None:
+    """Add to `changed` the rows that a file has and had not, or had and has not; what only moved touches its day."""
+    came = f"select {_CHANGED} from raw_events where file = {literal(file)}"
+    if not replaced:
+        db.execute(f"insert into changed select *, 1 from ({came})")
+        return
+    db.execute(
+        f"""insert into changed
+        select {", ".join(f"any_value({column})" for column in _READ_ELSEWHERE)}, content, sum(side) from (
+            select *, -1 as side from former union all select *, 1 from ({came}))
+        group by content having sum(side) <> 0"""
+    )
+    # what was rejected names its place
+    if db.execute(
+        "from duckdb_tables() where table_name = 'rejected_rows' and database_name = current_database()"
+    ).fetchall():
+        days.touch(
+            db,
+            f"""select day from rejected_rows where source = 'events' and file = {literal(file)} and row_number in (
+                select row_number from former anti join ({came}) as came using (row_number, content))""",
+        )
+
+
+def _touch(db: DuckDBPyConnection) -> None:
+    """Days that read a changed event which is not theirs: by its id, as the purchase of a return, over midnight."""
+    days.touch(
+        db,
+        "select day from raw_events where trim(event_id) in (select event_id from changed where event_id <> '')",
+    )
+    days.touch(
+        db,
+        """select r.day from raw_events as r join (
+            select user_id, item_id, min(instant) as since from changed where action in ('purchase', 'return')
+            group by user_id, item_id) as c
+        on r.user_id = c.user_id and trim(r.item_id) = c.item_id and r.instant >= since
+        where lower(trim(r.action)) = 'return'""",
+    )
+    days.touch(
+        db,
+        f"""select day + 1 from changed
+        where instant >= day + interval 1 day - interval {days.NEAR_SECONDS} second""",
+    )
