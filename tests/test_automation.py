@@ -24,8 +24,8 @@ def resources(shop, tmp_path):
 
 
 def ask(instance, resources):
-    context = dg.build_sensor_context(instance, resources=resources)
-    return source_changed(context)
+    with dg.build_sensor_context(instance, resources=resources) as context:
+        return source_changed(context)
 
 
 def execute(instance, resources, request):
