@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import dagster as dg
 from pydantic import Field
 
+from assets.code import function_of, version
 from assets.ingest import raw_events, raw_items, raw_judgments
 from assets.publish import column_schema, recipe, remember, settings_of, told
 from ecom_pipeline import cleaning, days, ledger, schema
@@ -17,7 +18,6 @@ DAYS = dg.DailyPartitionsDefinition(start_date=days.FIRST_DAY.isoformat(), end_o
 
 @dg.asset(
     deps=[raw_items],
-    code_version="1",
     group_name="prepare",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.ITEMS)},
@@ -34,7 +34,6 @@ def items(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Materia
 
 @dg.asset(
     deps=[raw_judgments, items],
-    code_version="1",
     group_name="prepare",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.JUDGMENTS)},
@@ -60,8 +59,7 @@ class CleaningConfig(dg.Config):
 
 def day_settings(asset: dg.AssetsDefinition, config: CleaningConfig) -> str:
     """What a cleaned day depends on besides its events."""
-    version = asset.code_versions_by_key[dg.AssetKey("cleaned_interactions")] or "0"
-    return ledger.fingerprint(version, settings_of(config), {})
+    return ledger.fingerprint(version(function_of(asset)), settings_of(config), {})
 
 
 def expected_days(first: date, last: date, settings: str) -> str:
@@ -81,7 +79,6 @@ _EVENTS_READ = [raw_events, raw_items, items]
             deps=_EVENTS_READ,
             description="One row per event that passed the rules.",
             metadata={"dagster/column_schema": column_schema(schema.CLEANED_INTERACTIONS)},
-            code_version="1",
             group_name="prepare",
             kinds={"duckdb"},
             skippable=True,
@@ -91,7 +88,6 @@ _EVENTS_READ = [raw_events, raw_items, items]
             deps=_EVENTS_READ,
             description="One row per row that broke a rule; those of the catalogue and the judgments are in it too.",
             metadata={"dagster/column_schema": column_schema(schema.REJECTED_ROWS)},
-            code_version="1",
             group_name="prepare",
             kinds={"duckdb"},
             skippable=True,
@@ -136,7 +132,6 @@ class SamplesConfig(dg.Config):
 
 @dg.asset(
     deps=["cleaned_interactions", judgments, items],
-    code_version="3",
     group_name="prepare",
     kinds={"duckdb"},
     pool="warehouse",

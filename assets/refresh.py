@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 from pydantic import ValidationError
 
 from assets.benchmark import importance_benchmark
+from assets.code import function_of
 from assets.evaluate import evaluation, evaluation_report
 from assets.importance import (
     fold_predictions,
@@ -125,7 +126,7 @@ def config_of(asset: dg.AssetsDefinition, run_config: Mapping) -> dg.Config | No
     Raises:
         InputError: if what is given cannot be taken.
     """
-    kind = asset.op.compute_fn.decorated_fn.__annotations__.get("config")  # type: ignore[union-attr]
+    kind = function_of(asset).__annotations__.get("config")
     given = run_config.get("ops", {}).get(asset.op.name, {}).get("config", {})
     try:
         return kind(**given) if kind else None
