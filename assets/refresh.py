@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 from duckdb import DuckDBPyConnection
@@ -91,17 +91,19 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
         run_config: as the run will have it; a changed setting makes an asset stale.
         made: assets that Dagster has a record of; others are stale whatever the ledger says.
 
-    Cost: one scan of `raw_events`; no source file and no model is read.
+    Cost: one scan of one column of `raw_events`; no source file and no model is read.
     """
     with warehouse.connect() as db:
+        if days.due(db, datetime.now(UTC).replace(tzinfo=None)):
+            made = [name for name in made if name != "raw_events"]  # an event that was to come has come
         catalogue = _stale(db, CATALOGUE, run_config, made, outside(home))
         if catalogue:
             return Plan(tuple(catalogue))
-        days = _stale_days(db, run_config, made)
-        below = _stale(db, BELOW, run_config, made, {}, ["cleaned_interactions"] if days else [])
-    if not (days or below) and not home.report.is_file():
+        dated = _stale_days(db, run_config, made)
+        below = _stale(db, BELOW, run_config, made, {}, ["cleaned_interactions"] if dated else [])
+    if not (dated or below) and not home.report.is_file():
         below.append("evaluation_report")
-    return Plan((*(("cleaned_interactions", "rejected_rows") if days else ()), *below), days)
+    return Plan((*(("cleaned_interactions", "rejected_rows") if dated else ()), *below), dated)
 
 
 def up_to_embeddings(

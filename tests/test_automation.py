@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from shop import write_csv
 
-from assets.automation import daily_refresh_schedule, source_changed
+from assets.automation import nightly_refresh, refresh, refresh_goes_on, source_changed
 from ecom_pipeline.definitions import defs
 from resources.compute import Compute
 from resources.home import Home
@@ -69,10 +69,27 @@ def test_a_source_that_is_broken_does_not_break_what_was_there(resources, shop, 
         assert resources["warehouse"].read("select count(*) as n from raw_events").n[0] == before
 
 
-def test_the_schedule_runs_every_night_for_the_day_that_has_ended():
-    assert daily_refresh_schedule.cron_schedule == "0 2 * * *"
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2024, 5, 6, 2, tzinfo=UTC))
-    assert daily_refresh_schedule(context).partition_key == "2024-05-05"
+def test_schedule_and_sensors_share_one_plan(resources):
+    """What the night asks for, a part that is done asks to go on with; where nothing is stale, both are silent."""
+    assert nightly_refresh.cron_schedule == "0 2 * * *"
+    with dg.instance_for_test() as instance:
+        at_night = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=datetime(2024, 5, 6, 2, tzinfo=UTC), resources=resources
+        )
+        first = nightly_refresh(at_night)
+        assert first == ask(instance, resources)
+        result = execute(instance, resources, first)
+        event = next(e for e in result.all_events if e.event_type_value == "PIPELINE_SUCCESS")
+        done = dg.build_run_status_sensor_context(
+            "refresh_goes_on",
+            dagster_event=event,
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            resources=resources,
+        )
+        assert refresh_goes_on(done) == ask(instance, resources)
+        assert names(refresh_goes_on(done)) == {"cleaned_interactions", "rejected_rows", "training_samples"}
+    assert {nightly_refresh.job_name, source_changed.job_name, refresh_goes_on.job.name} == {refresh.name}
 
 
 def test_every_relation_and_asset_has_a_blocking_gate():
