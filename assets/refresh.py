@@ -29,6 +29,7 @@ from assets.prepare import (
     expected_days,
     items,
     judgments,
+    stale_days,
     training_samples,
 )
 from assets.publish import asset_names, made_from
@@ -181,11 +182,9 @@ def _is_stale(
 def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]) -> tuple[date, date] | None:
     config = config_of(cleaned_interactions, run_config)
     assert isinstance(config, CleaningConfig)
-    wanted = expected_days(days.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
-    recorded = "select day, made_from from ledger where asset = 'cleaned_interactions'"
-    if "cleaned_interactions" not in made:
-        recorded += " and false"
-    first, last = db.execute(
-        f"select min(day), max(day) from ({wanted}) as w where (day, made_from) not in ({recorded})"
-    ).fetchall()[0]
-    return (first, last) if first else None
+    expected = expected_days(days.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
+    if "cleaned_interactions" in made:
+        stale = stale_days(db, expected)
+    else:
+        stale = [day for (day,) in db.execute(f"select day from ({expected}) order by day").fetchall()]
+    return (stale[0], stale[-1]) if stale else None
