@@ -80,11 +80,11 @@ def test_a_new_day_makes_no_other_day_stale(db, folder):
 def test_an_edit_that_keeps_size_and_time_is_seen(db, folder):
     file = folder / "events-2024-05-01.csv"
     land(db, folder)
-    was, fingerprint = file.stat(), sources.find(str(folder)).fingerprint()
+    was, fingerprint = file.stat(), sources.find(str(folder)).fingerprint("events")
     file.write_bytes(file.read_bytes().replace(b",b", b",c"))
     os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert file.stat().st_size == was.st_size
-    assert sources.find(str(folder)).fingerprint() != fingerprint
+    assert sources.find(str(folder)).fingerprint("events") != fingerprint
     before = contents(db)
     assert land(db, folder).n_files_read == 1
     assert stale(before, contents(db)) == {1}
@@ -107,7 +107,7 @@ def test_a_file_that_is_gone_keeps_its_rows_until_it_is_forgotten(db, folder):
         SourceError, match=r"still in the source: 'events-2024-05-02.csv'.*one of the 1.*'events-2024-05-01.csv'"
     ):
         landing.forget(db, "events-2024-05-02.csv")
-    assert landing.forget(db, "events-2024-05-01.csv") == 2
+    assert landing.forget(db, "events-2024-05-01.csv") == {"events": 2}
     assert db.sql("select min(day) from raw_events").fetchone() == (date(2024, 5, 2),)
     assert land(db, folder).n_rows == 4
 
