@@ -8,8 +8,9 @@ import duckdb
 import pytest
 from shop import write_csv
 
-from ecom_pipeline import cleaning, days, sources
+from ecom_pipeline import cleaning, days, ledger, sources
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.laws import LAWS
 from ecom_pipeline.sources import landing
 
 NOW = datetime(2026, 1, 1)
@@ -233,3 +234,15 @@ def test_another_key_is_refused_where_files_are_gone(db, folder):
 def test_files_that_another_version_read_are_read_again(db, folder):
     land(db, folder, reader="1")
     assert land(db, folder, reader="2").n_files_read == 3
+
+
+def test_a_late_event_of_a_cleaned_day_breaks_no_law_before_it_is_cleaned(db, folder):
+    law = next(law for law in LAWS if law.relation == "cleaned_interactions")
+    warehouse(db, folder)
+    every = f"select day, content as made_from, content, n_rows from ({days.inputs(days.FIRST_DAY, date.max)})"
+    ledger.record_days(db, "cleaned_interactions", every)
+    write_csv(folder / "events-late.csv", [event(1, "c", "late")])
+    land(db, folder)
+    assert db.execute(law.broken).fetchall() == []
+    db.execute("delete from cleaned_interactions where day = '2024-05-02' and item_id = 'b'")
+    assert db.execute(law.broken).fetchall() == [(date(2024, 5, 2), 2, 1, 0)]
