@@ -40,7 +40,6 @@ class BenchmarkConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, embeddings, sample_attributes],
-    code_version="1",
     group_name="benchmark",
     kinds={"pytorch", "html"},
     metadata={"dagster/column_schema": column_schema(schema.IMPORTANCE_BENCHMARK)},

@@ -28,7 +28,6 @@ class EvaluationConfig(dg.Config):
 
 @dg.asset(
     deps=[fine_tuned_model, training_samples, adapted_encoder, "embeddings", "sample_attributes"],
-    code_version="1",
     group_name="evaluate",
     kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.EVALUATION)},
@@ -73,7 +72,6 @@ def evaluation(
         *(interaction_trials, interaction_weights, item_index, recommendations),
         *("sample_choice", "next_visit_evaluation"),
     ],
-    code_version="6",
     group_name="evaluate",
     kinds={"html"},
 )

@@ -38,7 +38,6 @@ class FoldConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, embeddings, sample_attributes],
-    code_version="1",
     group_name="importance",
     kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.FOLD_PREDICTIONS)},
@@ -59,7 +58,6 @@ def fold_predictions(
 
 @dg.asset(
     deps=[fold_predictions, training_samples],
-    code_version="3",
     group_name="importance",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.LABEL_SUSPICIONS)},
@@ -95,7 +93,6 @@ class ValuesConfig(dg.Config):
 
 @dg.asset(
     deps=[fold_predictions, training_samples, embeddings, sample_attributes],
-    code_version="3",
     group_name="importance",
     kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.SAMPLE_VALUES)},
@@ -141,7 +138,6 @@ class TrialsConfig(dg.Config):
 
 @dg.asset(
     deps=[sample_values, training_samples, embeddings, sample_attributes],
-    code_version="3",
     group_name="importance",
     kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.WEIGHTING_TRIALS)},
@@ -187,7 +183,6 @@ class WeightsConfig(dg.Config):
 
 @dg.asset(
     deps=[sample_values, training_samples, weighting_trials],
-    code_version="2",
     group_name="importance",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.IMPORTANCE_WEIGHTS)},

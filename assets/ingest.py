@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from duckdb import DuckDBPyConnection
 
+from assets.code import function_of, version
 from assets.publish import recipe, told
 from ecom_pipeline import cleaning, ledger, sources
 from ecom_pipeline.ledger import Entry
@@ -27,11 +28,11 @@ def hash_key_of(home: Home) -> bytes:
     return PUBLIC_KEY if packaged and not home.asked_key else home.hash_key()
 
 
-def outside(home: Home) -> dict[str, str]:
-    """What the raw tables depend on besides code: which source, its files, and the key that hashes people."""
+def outside(home: Home, table: str) -> dict[str, str]:
+    """What a raw table depends on besides code: which source, its files, and the key that hashes people."""
     name = home.source(sources.DEFAULT)
     key = hashlib.sha256(hash_key_of(home)).hexdigest()[:8]
-    return {"source": name, "files": sources.find(name).fingerprint(), "key": key}
+    return {"source": name, "files": sources.find(name).fingerprint(table), "key": key}
 
 
 def _land(
@@ -40,7 +41,7 @@ def _land(
     name = home.source(sources.DEFAULT)
     source = sources.find(name)
     context.log.info("reading %s of %s", table, name)
-    reader = context.assets_def.code_versions_by_key[context.asset_key] or ""
+    reader = version(function_of(context.assets_def))
     done = source.land(db, table, hash_key=hash_key_of(home), reader=reader)
     ledger.record(db, f"raw_{table}", Entry(made, *landing.content(db, table)))
     context.log.info(
@@ -49,28 +50,28 @@ def _land(
     return {"source": name, "format": source.adapter.name, **asdict(done)}
 
 
-@dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+@dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's catalogue, as it came."""
-    made = recipe(context, None, warehouse, outside(home))
+    made = recipe(context, None, warehouse, outside(home, "items"))
     with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "items", made)
     return told(warehouse, "raw_items", metadata)
 
 
-@dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+@dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's judged pairs, as it came."""
-    made = recipe(context, None, warehouse, outside(home))
+    made = recipe(context, None, warehouse, outside(home, "judgments"))
     with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "judgments", made)
     return told(warehouse, "raw_judgments", metadata)
 
 
-@dg.asset(code_version="1", group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+@dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's events, as it came, with its UTC day; rows that have none are rejected here."""
-    made = recipe(context, None, warehouse, outside(home))
+    made = recipe(context, None, warehouse, outside(home, "events"))
     with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "events", made)
         counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))

@@ -68,7 +68,6 @@ class EncoderConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, items, "cleaned_interactions"],
-    code_version="2",
     group_name="language",
     kinds={"pytorch", "safetensors"},
     pool="gpu",
@@ -120,7 +119,6 @@ class ReadingConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, adapted_encoder, items, "cleaned_interactions"],
-    code_version="3",
     group_name="language",
     kinds={"pytorch", "huggingface"},
     pool="gpu",

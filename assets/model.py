@@ -75,7 +75,6 @@ class ModelConfig(dg.Config):
 
 @dg.asset(
     deps=[importance_weights, fold_predictions, training_samples, embeddings, sample_attributes, adapted_encoder],
-    code_version="5",
     group_name="model",
     kinds={"pytorch", "safetensors"},
     pool="gpu",

@@ -24,7 +24,6 @@ class PicturesConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, items],
-    code_version="1",
     group_name="language",
     kinds={"pytorch", "huggingface"},
     pool="gpu",
@@ -60,7 +59,6 @@ class AttributesConfig(dg.Config):
 
 @dg.asset(
     deps=[training_samples, items, "cleaned_interactions", image_embeddings],
-    code_version="1",
     group_name="language",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.SAMPLE_ATTRIBUTES)},

@@ -1,10 +1,13 @@
 """Stage 2: rows that keep the rules, the rows that do not, and the training samples made of the first."""
 
+from collections import Counter
 from datetime import date, timedelta
 
 import dagster as dg
+from duckdb import DuckDBPyConnection
 from pydantic import Field
 
+from assets.code import function_of, version
 from assets.ingest import raw_events, raw_items, raw_judgments
 from assets.publish import column_schema, recipe, remember, settings_of, told
 from ecom_pipeline import cleaning, days, ledger, schema
@@ -17,7 +20,6 @@ DAYS = dg.DailyPartitionsDefinition(start_date=days.FIRST_DAY.isoformat(), end_o
 
 @dg.asset(
     deps=[raw_items],
-    code_version="1",
     group_name="prepare",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.ITEMS)},
@@ -34,7 +36,6 @@ def items(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Materia
 
 @dg.asset(
     deps=[raw_judgments, items],
-    code_version="1",
     group_name="prepare",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.JUDGMENTS)},
@@ -60,14 +61,20 @@ class CleaningConfig(dg.Config):
 
 def day_settings(asset: dg.AssetsDefinition, config: CleaningConfig) -> str:
     """What a cleaned day depends on besides its events."""
-    version = asset.code_versions_by_key[dg.AssetKey("cleaned_interactions")] or "0"
-    return ledger.fingerprint(version, settings_of(config), {})
+    return ledger.fingerprint(version(function_of(asset)), settings_of(config), {})
 
 
 def expected_days(first: date, last: date, settings: str) -> str:
     """A query: each day with events, and what it would be made from now; rows as the ledger takes them."""
     inputs = days.inputs(first, last)
     return f"select day, md5(content || '{settings}') as made_from, md5(content || '{settings}') as content, n_rows from ({inputs})"
+
+
+def stale_days(db: DuckDBPyConnection, expected: str) -> list[date]:
+    """Those of some expected days that were made from something else, or never, in order."""
+    recorded = "select day, made_from from ledger where asset = 'cleaned_interactions'"
+    query = f"select day from ({expected}) as e where (day, made_from) not in ({recorded}) order by day"
+    return [day for (day,) in db.execute(query).fetchall()]
 
 
 # `--select '+cleaned_interactions'` reaches one step up: with raw_items it holds all that a new home needs
@@ -81,7 +88,6 @@ _EVENTS_READ = [raw_events, raw_items, items]
             deps=_EVENTS_READ,
             description="One row per event that passed the rules.",
             metadata={"dagster/column_schema": column_schema(schema.CLEANED_INTERACTIONS)},
-            code_version="1",
             group_name="prepare",
             kinds={"duckdb"},
             skippable=True,
@@ -91,7 +97,6 @@ _EVENTS_READ = [raw_events, raw_items, items]
             deps=_EVENTS_READ,
             description="One row per row that broke a rule; those of the catalogue and the judgments are in it too.",
             metadata={"dagster/column_schema": column_schema(schema.REJECTED_ROWS)},
-            code_version="1",
             group_name="prepare",
             kinds={"duckdb"},
             skippable=True,
@@ -107,16 +112,22 @@ def cleaned_interactions(context: dg.AssetExecutionContext, config: CleaningConf
     """Keep or reject the events of some days."""
     window = context.partition_time_window
     first, last = window.start.date(), window.end.date() - timedelta(days=1)
-    context.log.info("cleaning %s to %s", first, last)
+    settings, limits = day_settings(context.assets_def, config), cleaning.Limits(**settings_of(config))
+    counts: Counter[str] = Counter(kept=0)
     with warehouse.transaction() as db:
-        counts = cleaning.clean_events(db, first, last, cleaning.Limits(**settings_of(config)))
-        settings = day_settings(context.assets_def, config)
-        ledger.record_days(db, "cleaned_interactions", expected_days(first, last, settings))
-    context.log.info("events: %s", counts)
+        stale = stale_days(db, expected_days(first, last, settings))
+        spans = days.stretches(stale)
+        context.log.info("%d days of %s to %s are stale: cleaning %s", len(stale), first, last, spans or "nothing")
+        for start, stop in spans:
+            counts.update(cleaning.clean_events(db, start, stop, limits))
+            ledger.record_days(db, "cleaned_interactions", expected_days(start, stop, settings))
+    context.log.info("events: %s", dict(counts))
     rejected = sum(n for rule, n in counts.items() if rule != "kept")
     for name, n_rows in (("cleaned_interactions", counts["kept"]), ("rejected_rows", rejected)):
         if dg.AssetKey(name) in context.selected_asset_keys:
-            yield dg.MaterializeResult(asset_key=name, metadata={"dagster/partition_row_count": n_rows, **counts})
+            yield dg.MaterializeResult(
+                asset_key=name, metadata={"dagster/partition_row_count": n_rows, "n_days": len(stale), **counts}
+            )
 
 
 class SamplesConfig(dg.Config):
@@ -136,7 +147,6 @@ class SamplesConfig(dg.Config):
 
 @dg.asset(
     deps=["cleaned_interactions", judgments, items],
-    code_version="3",
     group_name="prepare",
     kinds={"duckdb"},
     pool="warehouse",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import dagster as dg
 import pandas as pd
 
+from assets.code import function_of, version
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.ledger import Entry
 from ecom_pipeline.samples import has_samples
@@ -42,8 +43,7 @@ def made_from(
         for dep in asset.asset_deps[key]
         if dep.to_user_string() not in asset_names(asset)
     }
-    version = asset.code_versions_by_key[key] or "0"
-    return ledger.fingerprint(version, settings_of(config), upstream | dict(outside or {}))
+    return ledger.fingerprint(version(function_of(asset)), settings_of(config), upstream | dict(outside or {}))
 
 
 def asset_names(asset: dg.AssetsDefinition) -> list[str]:

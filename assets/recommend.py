@@ -46,7 +46,6 @@ class PeriodsConfig(dg.Config):
 
 @dg.asset(
     deps=["cleaned_interactions", items, embeddings],
-    code_version="1",
     group_name="recommend",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.LEARNING_PERIODS)},
@@ -74,7 +73,6 @@ class TrialsConfig(dg.Config):
 
 @dg.asset(
     deps=[learning_periods],
-    code_version="1",
     group_name="recommend",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.INTERACTION_TRIALS)},
@@ -102,7 +100,6 @@ def interaction_trials(
 
 @dg.asset(
     deps=[interaction_trials, "cleaned_interactions", items, embeddings],
-    code_version="1",
     group_name="recommend",
     kinds={"duckdb"},
     pool="warehouse",
@@ -177,7 +174,6 @@ def _ranked(name: str, description: str, relation: schema.Relation | None, kind:
         deps=[learning_periods, interaction_trials],
         description=description,
         metadata={"dagster/column_schema": column_schema(relation)} if relation else {},
-        code_version="1",
         group_name="recommend",
         kinds={kind},
     )
@@ -226,7 +222,6 @@ def ranker(context: dg.AssetExecutionContext, config: RankerConfig, warehouse: W
 
 @dg.asset(
     deps=["cleaned_interactions", items, embeddings, learning_periods],
-    code_version="1",
     group_name="recommend",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.ITEM_INDEX)},
@@ -251,7 +246,6 @@ class SimilarConfig(dg.Config):
 
 @dg.asset(
     deps=["cleaned_interactions", items, embeddings, learning_periods],
-    code_version="1",
     group_name="recommend",
     kinds={"numpy"},
     metadata={"dagster/column_schema": column_schema(schema.SIMILAR_ITEMS)},
@@ -281,7 +275,6 @@ class ListsConfig(dg.Config):
 
 @dg.asset(
     deps=["ranker", "cleaned_interactions", items, embeddings],
-    code_version="1",
     group_name="recommend",
     kinds={"lightgbm"},
     metadata={"dagster/column_schema": column_schema(schema.RECOMMENDATIONS)},

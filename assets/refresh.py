@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 from duckdb import DuckDBPyConnection
 from pydantic import ValidationError
 
 from assets.benchmark import importance_benchmark
+from assets.code import function_of
 from assets.evaluate import evaluation, evaluation_report
 from assets.importance import (
     fold_predictions,
@@ -28,6 +29,7 @@ from assets.prepare import (
     expected_days,
     items,
     judgments,
+    stale_days,
     training_samples,
 )
 from assets.publish import asset_names, made_from
@@ -90,17 +92,19 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
         run_config: as the run will have it; a changed setting makes an asset stale.
         made: assets that Dagster has a record of; others are stale whatever the ledger says.
 
-    Cost: one scan of `raw_events`; no source file and no model is read.
+    Cost: one scan of one column of `raw_events`; no source file and no model is read.
     """
     with warehouse.connect() as db:
-        catalogue = _stale(db, CATALOGUE, run_config, made, outside(home))
+        if days.due(db, datetime.now(UTC).replace(tzinfo=None)):
+            made = [name for name in made if name != "raw_events"]  # an event that was to come has come
+        catalogue = _stale(db, CATALOGUE, run_config, made, home)
         if catalogue:
             return Plan(tuple(catalogue))
-        days = _stale_days(db, run_config, made)
-        below = _stale(db, BELOW, run_config, made, {}, ["cleaned_interactions"] if days else [])
-    if not (days or below) and not home.report.is_file():
+        dated = _stale_days(db, run_config, made)
+        below = _stale(db, BELOW, run_config, made, home, ["cleaned_interactions"] if dated else [])
+    if not (dated or below) and not home.report.is_file():
         below.append("evaluation_report")
-    return Plan((*(("cleaned_interactions", "rejected_rows") if days else ()), *below), days)
+    return Plan((*(("cleaned_interactions", "rejected_rows") if dated else ()), *below), dated)
 
 
 def up_to_embeddings(
@@ -125,7 +129,7 @@ def config_of(asset: dg.AssetsDefinition, run_config: Mapping) -> dg.Config | No
     Raises:
         InputError: if what is given cannot be taken.
     """
-    kind = asset.op.compute_fn.decorated_fn.__annotations__.get("config")  # type: ignore[union-attr]
+    kind = function_of(asset).__annotations__.get("config")
     given = run_config.get("ops", {}).get(asset.op.name, {}).get("config", {})
     try:
         return kind(**given) if kind else None
@@ -143,7 +147,7 @@ def _stale(
     assets: Sequence[dg.AssetsDefinition],
     run_config: Mapping,
     made: Sequence[str],
-    outside_raw: Mapping[str, str],
+    home: Home,
     stale: Sequence[str] = (),
 ) -> list[str]:
     contents = ledger.contents(db)
@@ -155,7 +159,7 @@ def _stale(
         if upstream & (waiting | SETTLING.intersection(found)):
             waiting.update(names)
         elif upstream & {*found, *stale} or any(
-            _is_stale(db, asset, name, run_config, contents, outside_raw) or name not in made for name in names
+            _is_stale(db, asset, name, run_config, contents, home) or name not in made for name in names
         ):
             found += names
     return found
@@ -167,9 +171,9 @@ def _is_stale(
     name: str,
     run_config: Mapping,
     contents: Mapping[str, str],
-    outside_raw: Mapping[str, str],
+    home: Home,
 ) -> bool:
-    extra = outside_raw if name.startswith("raw_") else {}
+    extra = outside(home, name.removeprefix("raw_")) if name.startswith("raw_") else {}
     expected = made_from(asset, name, config_of(asset, run_config), contents, extra)
     entry = ledger.entries(db, name).get(ledger.WHOLE)
     return entry is None or entry.made_from != expected
@@ -178,11 +182,9 @@ def _is_stale(
 def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]) -> tuple[date, date] | None:
     config = config_of(cleaned_interactions, run_config)
     assert isinstance(config, CleaningConfig)
-    wanted = expected_days(days.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
-    recorded = "select day, made_from from ledger where asset = 'cleaned_interactions'"
-    if "cleaned_interactions" not in made:
-        recorded += " and false"
-    first, last = db.execute(
-        f"select min(day), max(day) from ({wanted}) as w where (day, made_from) not in ({recorded})"
-    ).fetchall()[0]
-    return (first, last) if first else None
+    expected = expected_days(days.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
+    if "cleaned_interactions" in made:
+        stale = stale_days(db, expected)
+    else:
+        stale = [day for (day,) in db.execute(f"select day from ({expected}) order by day").fetchall()]
+    return (stale[0], stale[-1]) if stale else None

@@ -45,12 +45,17 @@ class Limits:
 
 
 def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
-    """Make `items` from `raw_items`.
+    """Make `items` from `raw_items`; days with events of items that came or went are to be cleaned again.
 
     Returns:
         Rows kept under "kept", and rows rejected by the name of the rule.
+
+    Cost: a sort of the catalogue; where items came or went, one scan of the events' items.
     """
     _macros(db)
+    schema.ITEMS.create(db)
+    days.create(db)
+    db.execute("create or replace temp table former_items as select item_id from items")
     prepared = """
         select file, row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
             clean_text(description::varchar) as description, clean_text(brand::varchar) as brand,
@@ -75,7 +80,15 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
             "currency",
         ),
     ]
-    return _sieve(db, "items", prepared, rules, schema.ITEMS)
+    counts = _sieve(db, "items", prepared, rules, schema.ITEMS)
+    if db.execute("select 1 from event_days limit 1").fetchall():
+        days.touch(
+            db,
+            """select day from raw_events where trim(item_id) in (
+                select coalesce(f.item_id, i.item_id) from former_items as f full join items as i using (item_id)
+                where f.item_id is null or i.item_id is null)""",
+        )
+    return counts
 
 
 def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:

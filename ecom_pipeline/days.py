@@ -4,7 +4,9 @@ On the lowest floor. The record is small, one row a day and file, so that a plan
 a new day costs a day, however many there are.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime
+from itertools import pairwise
 
 from duckdb import DuckDBPyConnection
 
@@ -61,6 +63,21 @@ def inputs(first: date, last: date) -> str:
             sum(n_rows)::bigint as n_rows
         from event_days left join touched_days using (day)
         where day between '{first}' and '{last}' group by day"""
+
+
+def stretches(wanted: Sequence[date], at_most: int = 10) -> list[tuple[date, date]]:
+    """First and last days of few spans that hold all of some days, and as few others as possible.
+
+    Args:
+        wanted: days in order.
+        at_most: spans: each costs a scan, so many far days share one.
+
+    >>> stretches([date(2024, 5, 1), date(2024, 5, 2), date(2024, 5, 9)])
+    [(datetime.date(2024, 5, 1), datetime.date(2024, 5, 2)), (datetime.date(2024, 5, 9), datetime.date(2024, 5, 9))]
+    """
+    gaps = sorted(range(1, len(wanted)), key=lambda n: wanted[n - 1] - wanted[n])
+    cuts = sorted(n for n in gaps[: at_most - 1] if (wanted[n] - wanted[n - 1]).days > 1)
+    return [(wanted[a], wanted[b - 1]) for a, b in pairwise([0, *cuts, len(wanted)])] if wanted else []
 
 
 def due(db: DuckDBPyConnection, now: datetime) -> bool:

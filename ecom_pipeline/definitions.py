@@ -9,10 +9,10 @@ import dagster as dg
 
 from assets.automation import (
     ci,
-    daily_refresh,
-    daily_refresh_schedule,
     made_assets,  # noqa: F401 - the command line plans with it
+    nightly_refresh,
     refresh,
+    refresh_goes_on,
     source_changed,
 )
 from assets.benchmark import importance_benchmark
@@ -65,9 +65,9 @@ _fresh = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=ti
 defs = dg.Definitions(
     assets=[*dg.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _fresh), FLOW), importance_benchmark],
     asset_checks=CHECKS,
-    jobs=[daily_refresh, ci, refresh],
-    schedules=[daily_refresh_schedule],
-    sensors=[source_changed],
+    jobs=[ci, refresh],
+    schedules=[nightly_refresh],
+    sensors=[source_changed, refresh_goes_on],
     resources=RESOURCES,
     loggers={"console": terminal},
     executor=dg.in_process_executor,

@@ -1,0 +1,73 @@
+"""What makes an asset is part of its fingerprint, with nothing to remember when it changes."""
+
+import shutil
+
+import pytest
+
+import assets.code as code
+from assets.importance import sample_values
+from assets.prepare import cleaned_interactions, items
+from assets.publish import made_from
+from assets.recommend import recommendations
+from ecom_pipeline import __file__ as package
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the domain to change, and a function for the versions of four assets with it."""
+    folder = tmp_path / "ecom_pipeline"
+    shutil.copytree(package.removesuffix("__init__.py"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "_PACKAGE", folder)
+    assets = {"items": items, "events": cleaned_interactions, "values": sample_values, "lists": recommendations}
+
+    def versions():
+        for cached in (code.version, code._imports, code._module):
+            cached.cache_clear()
+        return {name: code.version(code.function_of(asset)) for name, asset in assets.items()}
+
+    yield folder, versions
+    monkeypatch.undo()
+    versions()
+
+
+def changed(before, after):
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize(
+    ("file", "was", "now", "expected"),
+    [
+        ("cleaning.py", "price < 0", "price <= 0", {"items", "events"}),
+        ("recommend/lists.py", "> 0", "> 1", {"lists"}),
+        ("cleaning.py", '"""Make `items`', '"""Makes `items`', set()),
+        ("cleaning.py", "    _macros(db)\n", "    # in words\n    _macros(db)\n\n", set()),
+        ("importance/margin.py", "", "VALUE = 1\n", set()),
+    ],
+)
+def test_an_asset_changes_with_the_code_that_it_reaches(copied, file, was, now, expected):
+    folder, versions = copied
+    before = versions()
+    path = folder / file
+    text = path.read_text() if path.is_file() else ""
+    assert was in text
+    path.write_text(text.replace(was, now) if was else now)
+    assert changed(before, versions()) == expected
+
+
+def test_a_new_file_in_a_room_that_finds_its_files_counts(copied, monkeypatch):
+    folder, _ = copied
+    code._imports.cache_clear()
+    before = code._closure({"ecom_pipeline.sources"})
+    (folder / "sources" / "new_format.py").write_text("ADAPTER = None\n")
+    code._imports.cache_clear()
+    assert code._closure({"ecom_pipeline.sources"}) - before == {"ecom_pipeline.sources.new_format"}
+
+
+def test_the_version_is_part_of_what_an_asset_is_made_from(copied):
+    folder, versions = copied
+    versions()
+    before = made_from(items, "items", None, {})
+    path = folder / "cleaning.py"
+    path.write_text(path.read_text().replace("price < 0", "price <= 0"))
+    versions()
+    assert made_from(items, "items", None, {}) != before

@@ -1,0 +1,248 @@
+"""Files land once, whatever their order; a day is cleaned again when what it reads has changed, and only then."""
+
+import os
+from datetime import date, datetime
+from itertools import permutations
+
+import duckdb
+import pytest
+from shop import write_csv
+
+from ecom_pipeline import cleaning, days, ledger, sources
+from ecom_pipeline.errors import SourceError
+from ecom_pipeline.laws import LAWS
+from ecom_pipeline.sources import landing
+
+NOW = datetime(2026, 1, 1)
+LIMITS = cleaning.Limits(near_seconds=5, actions_per_minute=30, actions_per_day=300, events_per_day=5000)
+ITEMS = [{"item_id": name, "title": f"Item {name}"} for name in "abc"]
+
+
+def event(day, item="a", user="u", action="click", time="10:00:00", **more):
+    return {"occurred_at": f"2024-05-{day:02d}T{time}Z", "user_id": user, "action": action, "item_id": item, **more}
+
+
+@pytest.fixture
+def db():
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        yield connection
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A shop with events of three days, a file each."""
+    write_csv(tmp_path / "items.csv", ITEMS)
+    for day in (1, 2, 3):
+        write_csv(tmp_path / f"events-2024-05-{day:02d}.csv", [event(day), event(day, "b", "v")])
+    return tmp_path
+
+
+def land(db, folder, table="events", **more):
+    return sources.find(str(folder)).land(db, table, **{"hash_key": b"key", **more})
+
+
+def contents(db):
+    """What each day would be made from."""
+    return dict(db.execute(f"select day, content from ({days.inputs(date(2000, 1, 1), date(2100, 1, 1))})").fetchall())
+
+
+def stale(before, after):
+    """Days of May that are to be cleaned again."""
+    return {day.day for day in after if before.get(day) != after[day]}
+
+
+def warehouse(db, folder):
+    """Everything cleaned, as sorted rows."""
+    land(db, folder, "items")
+    land(db, folder)
+    cleaning.clean_items(db)
+    cleaning.settle_days(db, NOW)
+    cleaning.clean_events(db, date(2024, 1, 1), date(2024, 12, 31), LIMITS)
+    tables = ("raw_events", "cleaned_interactions", "rejected_rows")
+    return {table: sorted(map(str, db.execute(f"from {table}").fetchall())) for table in tables}
+
+
+def test_a_known_file_is_not_read_again(db, folder):
+    assert land(db, folder) == landing.Landed(n_rows=6, n_files=3, n_files_read=3, n_rows_read=6, n_files_gone=0)
+    write_csv(folder / "events-2024-05-04.csv", [event(4)])
+    assert land(db, folder) == landing.Landed(n_rows=7, n_files=4, n_files_read=1, n_rows_read=1, n_files_gone=0)
+    assert land(db, folder).n_files_read == 0
+
+
+def test_a_new_day_makes_no_other_day_stale(db, folder):
+    land(db, folder)
+    before = contents(db)
+    write_csv(folder / "events-2024-05-04.csv", [event(4)])
+    land(db, folder)
+    assert stale(before, contents(db)) == {4}
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(db, folder):
+    file = folder / "events-2024-05-01.csv"
+    land(db, folder)
+    was, fingerprint = file.stat(), sources.find(str(folder)).fingerprint("events")
+    file.write_bytes(file.read_bytes().replace(b",b", b",c"))
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert file.stat().st_size == was.st_size
+    assert sources.find(str(folder)).fingerprint("events") != fingerprint
+    before = contents(db)
+    assert land(db, folder).n_files_read == 1
+    assert stale(before, contents(db)) == {1}
+
+
+def test_a_file_written_again_as_it_was_changes_nothing(db, folder):
+    land(db, folder)
+    before = contents(db)
+    file = folder / "events-2024-05-01.csv"
+    file.write_bytes(file.read_bytes())
+    assert land(db, folder).n_files_read == 0
+    assert contents(db) == before
+
+
+def test_a_file_that_is_gone_keeps_its_rows_until_it_is_forgotten(db, folder):
+    land(db, folder)
+    (folder / "events-2024-05-01.csv").unlink()
+    assert land(db, folder) == landing.Landed(n_rows=6, n_files=3, n_files_read=0, n_rows_read=0, n_files_gone=1)
+    with pytest.raises(
+        SourceError, match=r"still in the source: 'events-2024-05-02.csv'.*one of the 1.*'events-2024-05-01.csv'"
+    ):
+        landing.forget(db, "events-2024-05-02.csv")
+    assert landing.forget(db, "events-2024-05-01.csv") == {"events": 2}
+    assert db.sql("select min(day) from raw_events").fetchone() == (date(2024, 5, 2),)
+    assert land(db, folder).n_rows == 4
+
+
+def test_a_renamed_file_does_not_land_twice(db, folder):
+    land(db, folder)
+    (folder / "events-2024-05-01.csv").rename(folder / "events-old.csv")
+    assert land(db, folder) == landing.Landed(n_rows=6, n_files=3, n_files_read=0, n_rows_read=0, n_files_gone=0)
+    assert db.sql("select count(*) from raw_events where file = 'events-old.csv'").fetchone() == (2,)
+
+
+def test_rows_put_before_others_make_only_their_day_stale(db, folder):
+    write_csv(folder / "events.csv", [event(day, "c", f"w{day}") for day in range(5, 20)])
+    warehouse(db, folder)
+    before = contents(db)
+    write_csv(folder / "events.csv", [event(20, "c", "w20"), *(event(day, "c", f"w{day}") for day in range(5, 20))])
+    land(db, folder)
+    assert stale(before, contents(db)) == {20}
+
+
+def test_a_rejected_row_that_moved_in_its_file_is_named_anew(db, folder):
+    write_csv(folder / "events.csv", [event(6, "unknown"), event(7)])
+    warehouse(db, folder)
+    before = contents(db)
+    write_csv(folder / "events.csv", [event(8), event(6, "unknown"), event(7)])
+    land(db, folder)
+    assert stale(before, contents(db)) == {6, 8}
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        ([event(4, event_id="e1")], {2, 4}),  # an id that day 2 has
+        ([event(1, "c", "x", "purchase", "08:00:00")], {1, 3}),  # the purchase of a return of day 3
+        ([event(1, "a", "u", time="23:59:58")], {1, 2}),  # just before the midnight after which it may be repeated
+        ([event(5, "c", "z")], {5}),
+    ],
+)
+def test_a_late_event_makes_stale_what_reads_it(db, folder, late, expected):
+    write_csv(folder / "events-a.csv", [event(2, event_id="e1"), event(3, "c", "x", "return")])
+    land(db, folder)
+    before = contents(db)
+    write_csv(folder / "events-late.csv", late)
+    land(db, folder)
+    assert stale(before, contents(db)) == expected
+
+
+def test_a_new_item_makes_stale_the_days_on_which_it_was_met(db, folder):
+    write_csv(folder / "events-a.csv", [event(7, "d")])
+    warehouse(db, folder)
+    before = contents(db)
+    write_csv(folder / "items-new.csv", [{"item_id": "d", "title": "Item d"}])
+    land(db, folder, "items")
+    cleaning.clean_items(db)
+    assert stale(before, contents(db)) == {7}
+
+
+def test_the_last_file_of_the_catalogue_holds(db, folder):
+    write_csv(folder / "items-2024-06.csv", [{"item_id": "a", "title": "New name"}])
+    land(db, folder, "items")
+    cleaning.clean_items(db)
+    assert db.sql("select title from items where item_id = 'a'").fetchall() == [("New name",)]
+    assert db.sql("select file, rule from rejected_rows").fetchall() == [("items.csv", "item_id_repeated")]
+
+
+def test_an_event_of_the_future_gets_its_day_when_it_comes(db, folder):
+    write_csv(folder / "events-a.csv", [{**event(1), "occurred_at": "2026-12-24T10:00:00Z"}])
+    land(db, folder)
+    cleaning.settle_days(db, NOW)
+    assert db.sql("select rule from rejected_rows").fetchall() == [("time_in_future",)]
+    assert not days.due(db, NOW)
+    later = datetime(2026, 12, 25)
+    assert days.due(db, later)
+    cleaning.settle_days(db, later)
+    assert not days.due(db, later)
+    assert db.sql("select count(*) from rejected_rows").fetchone() == (0,)
+    assert date(2026, 12, 24) in contents(db)
+
+
+def test_the_order_in_which_files_arrive_does_not_matter(tmp_path):
+    rows = {
+        "events-a.csv": [event(1, event_id="e1"), event(2, "c", "x", "return"), event(3, "unknown")],
+        "events-b.csv": [event(1, "c", "x", "purchase"), event(2, event_id="e1"), event(2, "b", time="00:00:01")],
+        "events-c.csv": [
+            event(1, "b", time="23:59:59"),
+            event(2, "c", "x", "purchase", "12:00:00"),
+            event(1, event_id="e1"),
+        ],
+    }
+    found = []
+    for number, order in enumerate(permutations(rows)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_csv(folder / "items.csv", ITEMS)
+        with duckdb.connect() as db:
+            db.execute("set timezone = 'UTC'")
+            before = {}
+            for file in order:
+                write_csv(folder / file, rows[file])
+                land(db, folder, "items")
+                land(db, folder)
+                cleaning.clean_items(db)
+                cleaning.settle_days(db, NOW)
+                for day in sorted(stale(before, contents(db))):  # as a refresh does it: nothing else
+                    cleaning.clean_events(db, date(2024, 5, day), date(2024, 5, day), LIMITS)
+                before = contents(db)
+            tables = ("raw_events", "cleaned_interactions", "rejected_rows")
+            found.append({table: sorted(map(str, db.execute(f"from {table}").fetchall())) for table in tables})
+    assert all(one == found[0] for one in found[1:])
+
+
+def test_another_key_is_refused_where_files_are_gone(db, folder):
+    land(db, folder)
+    assert land(db, folder, hash_key=b"another").n_files_read == 3
+    (folder / "events-2024-05-01.csv").unlink()
+    land(db, folder, hash_key=b"another")
+    with pytest.raises(
+        SourceError, match=r"rows of 1 files that are gone.*first: 'events-2024-05-01.csv'.*forget-file"
+    ):
+        land(db, folder)
+
+
+def test_files_that_another_version_read_are_read_again(db, folder):
+    land(db, folder, reader="1")
+    assert land(db, folder, reader="2").n_files_read == 3
+
+
+def test_a_late_event_of_a_cleaned_day_breaks_no_law_before_it_is_cleaned(db, folder):
+    law = next(law for law in LAWS if law.relation == "cleaned_interactions")
+    warehouse(db, folder)
+    every = f"select day, content as made_from, content, n_rows from ({days.inputs(days.FIRST_DAY, date.max)})"
+    ledger.record_days(db, "cleaned_interactions", every)
+    write_csv(folder / "events-late.csv", [event(1, "c", "late")])
+    land(db, folder)
+    assert db.execute(law.broken).fetchall() == []
+    db.execute("delete from cleaned_interactions where day = '2024-05-02' and item_id = 'b'")
+    assert db.execute(law.broken).fetchall() == [(date(2024, 5, 2), 2, 1, 0)]
