@@ -105,7 +105,7 @@ def test_a_forked_child_that_outlives_its_parent_holds_nothing(tmp_path):
         assert process.stdout.readline() == "held\n"
         process.kill()
         process.wait()
-        with one_writer(tmp_path, "next"):
+        with one_writer(tmp_path, "next", patience_seconds=10):  # the child may not have run yet
             pass
         process.stdout.close()
 
