@@ -35,7 +35,7 @@ class VisionEncoder:
     """A vision model that gives one unit-length vector a picture.
 
     Attributes:
-        encoder_id: name and hash of the weights.
+        encoder_id: name and hash of the files.
         model: in evaluation mode and frozen.
         processor: picture to the numbers that the model takes.
         device: where the model lies.
