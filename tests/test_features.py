@@ -1,6 +1,5 @@
 import math
 from datetime import datetime, timedelta
-from hashlib import md5
 from importlib.resources import files
 
 import duckdb
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_pipeline import schema
+from ecom_pipeline import identity, schema
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.language import features
 from ecom_pipeline.language.attributes import MODES, NUMBERS, build_attributes, read_attributes
@@ -176,11 +175,11 @@ def test_attributes_agree_with_their_definition(acts, item, hour, user):
         {"item_id": range(4), "category": ["a > b", "a > b", "a > c", None], "price": [3.0, None, None, 5.0]}
     )
     db = warehouse(items, events)
-    visit = md5(f"{user}|mug|{at.date()}".encode()).hexdigest()
-    sample = md5(f"search|{visit}|{item}".encode()).hexdigest()
+    visit = identity.visit_id(f"'{user}'", "'mug'", f"'{at.date()}'")
+    sample = identity.search_sample_id(visit, f"'{item}'")
     db.execute(
-        f"""create table training_samples as select '{sample}' as sample_id, 'search' as origin,
-        'query:' || md5('mug') as group_id, '{item}' as item_id, 'train' as split, '{at}'::timestamp as occurred_at"""
+        f"""create table training_samples as select {sample} as sample_id, 'search' as origin,
+        {identity.group_id("'mug'")} as group_id, '{item}' as item_id, 'train' as split, '{at}'::timestamp as occurred_at"""
     )
     build_attributes(db, list(MODES))
     row = db.sql("from sample_attributes").df().iloc[0]

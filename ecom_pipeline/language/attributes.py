@@ -12,7 +12,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from ecom_pipeline import schema
+from ecom_pipeline import identity, schema
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.samples import TAKEN
 
@@ -67,20 +67,21 @@ _ASKED = f"""
     with held_out as (
         select coalesce(min(occurred_at), 'infinity'::timestamp) as began from training_samples where split <> 'train'),
     acts as (
-        select distinct coalesce(user_id, session_id) as actor, lower(query) as query, day from cleaned_interactions
+        select distinct {identity.actor("e")} as actor, query, day from cleaned_interactions as e
         where query is not null and action <> 'return' and day in (select distinct occurred_at::date from training_samples)),
     visits as (
-        select *, md5(concat_ws('|', actor, query, day)) as visit_id, 'query:' || md5(query) as group_id from acts),
+        select distinct actor, day, {identity.group_id("query")} as group_id,
+            {identity.visit_id("actor", "query", "day")} as visit_id from acts),
     actors as (
         select sample_id, actor from training_samples as s
         join visits on visits.group_id = s.group_id and visits.day = s.occurred_at::date
-        where sample_id = md5(concat_ws('|', origin, visit_id, item_id)))
+        where sample_id = {identity.search_sample_id("visit_id", "item_id")})
     select sample_id, item_id, coalesce(occurred_at, began) as began, actor, {_CATEGORY} as category,
         coalesce(items.currency, '') as currency, case when items.price > 0 then ln(items.price) end as log_price
     from training_samples cross join held_out join items using (item_id) left join actors using (sample_id)"""
 
 _TAKES = f"""
-    select item_id, occurred_at, coalesce(user_id, session_id) as actor, {_CATEGORY} as category,
+    select item_id, occurred_at, {identity.actor("told")} as actor, {_CATEGORY} as category,
         coalesce(currency, '') as currency, case when items.price > 0 then ln(items.price) when told.price > 0 then ln(told.price) end as log_price
     from cleaned_interactions as told join items using (item_id) where {TAKEN}"""
 

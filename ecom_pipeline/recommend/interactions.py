@@ -12,6 +12,7 @@ import scipy.sparse as sparse
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline import identity
 from ecom_pipeline.samples import TAKEN
 
 Ints = NDArray[np.int64]
@@ -184,8 +185,8 @@ def read_interactions(
     end = f"day < '{until}'" if until else "true"
     db.execute(f"""
         create or replace temp table taken as
-        select coalesce(user_id, session_id) as actor, item_id, day, action, quantity, price, event_id
-        from cleaned_interactions where {TAKEN} and {end}""")
+        select {identity.actor("e")} as actor, item_id, day, action, quantity, price, event_id
+        from cleaned_interactions as e where {TAKEN} and {end}""")
     others = "union all select item_id, 0 from items" if untaken else ""
     db.execute(f"""
         create or replace temp table ranked_items as
