@@ -28,11 +28,11 @@ def hash_key_of(home: Home) -> bytes:
     return PUBLIC_KEY if packaged and not home.asked_key else home.hash_key()
 
 
-def outside(home: Home) -> dict[str, str]:
-    """What the raw tables depend on besides code: which source, its files, and the key that hashes people."""
+def outside(home: Home, table: str) -> dict[str, str]:
+    """What a raw table depends on besides code: which source, its files, and the key that hashes people."""
     name = home.source(sources.DEFAULT)
     key = hashlib.sha256(hash_key_of(home)).hexdigest()[:8]
-    return {"source": name, "files": sources.find(name).fingerprint(), "key": key}
+    return {"source": name, "files": sources.find(name).fingerprint(table), "key": key}
 
 
 def _land(
@@ -53,7 +53,7 @@ def _land(
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's catalogue, as it came."""
-    made = recipe(context, None, warehouse, outside(home))
+    made = recipe(context, None, warehouse, outside(home, "items"))
     with warehouse.transaction() as db:
         metadata = _land(context, db, home, "items", made)
     home.remember_source(home.source(sources.DEFAULT))
@@ -63,7 +63,7 @@ def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Hom
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's judged pairs, as it came."""
-    made = recipe(context, None, warehouse, outside(home))
+    made = recipe(context, None, warehouse, outside(home, "judgments"))
     with warehouse.transaction() as db:
         metadata = _land(context, db, home, "judgments", made)
     return told(warehouse, "raw_judgments", metadata)
@@ -72,7 +72,7 @@ def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home:
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's events, as it came, with its UTC day; rows that have none are rejected here."""
-    made = recipe(context, None, warehouse, outside(home))
+    made = recipe(context, None, warehouse, outside(home, "events"))
     with warehouse.transaction() as db:
         metadata = _land(context, db, home, "events", made)
         counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))

@@ -97,11 +97,11 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
     with warehouse.connect() as db:
         if days.due(db, datetime.now(UTC).replace(tzinfo=None)):
             made = [name for name in made if name != "raw_events"]  # an event that was to come has come
-        catalogue = _stale(db, CATALOGUE, run_config, made, outside(home))
+        catalogue = _stale(db, CATALOGUE, run_config, made, home)
         if catalogue:
             return Plan(tuple(catalogue))
         dated = _stale_days(db, run_config, made)
-        below = _stale(db, BELOW, run_config, made, {}, ["cleaned_interactions"] if dated else [])
+        below = _stale(db, BELOW, run_config, made, home, ["cleaned_interactions"] if dated else [])
     if not (dated or below) and not home.report.is_file():
         below.append("evaluation_report")
     return Plan((*(("cleaned_interactions", "rejected_rows") if dated else ()), *below), dated)
@@ -147,7 +147,7 @@ def _stale(
     assets: Sequence[dg.AssetsDefinition],
     run_config: Mapping,
     made: Sequence[str],
-    outside_raw: Mapping[str, str],
+    home: Home,
     stale: Sequence[str] = (),
 ) -> list[str]:
     contents = ledger.contents(db)
@@ -159,7 +159,7 @@ def _stale(
         if upstream & (waiting | SETTLING.intersection(found)):
             waiting.update(names)
         elif upstream & {*found, *stale} or any(
-            _is_stale(db, asset, name, run_config, contents, outside_raw) or name not in made for name in names
+            _is_stale(db, asset, name, run_config, contents, home) or name not in made for name in names
         ):
             found += names
     return found
@@ -171,9 +171,9 @@ def _is_stale(
     name: str,
     run_config: Mapping,
     contents: Mapping[str, str],
-    outside_raw: Mapping[str, str],
+    home: Home,
 ) -> bool:
-    extra = outside_raw if name.startswith("raw_") else {}
+    extra = outside(home, name.removeprefix("raw_")) if name.startswith("raw_") else {}
     expected = made_from(asset, name, config_of(asset, run_config), contents, extra)
     entry = ledger.entries(db, name).get(ledger.WHOLE)
     return entry is None or entry.made_from != expected

@@ -48,14 +48,12 @@ LAWS = (
     Law(
         "cleaned_interactions",
         "rows_in_are_kept_or_rejected",
-        "on every cleaned day, events that came in are events kept plus events rejected",
-        """with came as (select day, sum(n_rows) as n from event_days group by day),
-            kept as (select day, count(*) as n from cleaned_interactions group by day),
+        "on every cleaned day, events that it was made of are events kept plus events rejected",
+        """with kept as (select day, count(*) as n from cleaned_interactions group by day),
             gone as (select day, count(*) as n from rejected_rows where source = 'events' group by day)
-        select came.day, came.n as came_in, coalesce(kept.n, 0) as kept, coalesce(gone.n, 0) as rejected
-        from came join ledger on ledger.asset = 'cleaned_interactions' and ledger.day = came.day
-            left join kept on kept.day = came.day left join gone on gone.day = came.day
-        where came.n <> coalesce(kept.n, 0) + coalesce(gone.n, 0)""",
+        select day, ledger.n_rows as came_in, coalesce(kept.n, 0) as kept, coalesce(gone.n, 0) as rejected
+        from ledger left join kept using (day) left join gone using (day)
+        where asset = 'cleaned_interactions' and n_rows <> coalesce(kept.n, 0) + coalesce(gone.n, 0)""",
     ),
     Law(
         "training_samples",

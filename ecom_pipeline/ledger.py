@@ -78,6 +78,12 @@ def forget_days(db: DuckDBPyConnection, asset: str, kept: str) -> None:
     db.execute(f"delete from ledger where asset = ? and day not in ({kept})", [asset])
 
 
+def forget(db: DuckDBPyConnection, asset: str) -> None:
+    """Forget how an asset was made: the next refresh makes it."""
+    _create(db)
+    db.execute("delete from ledger where asset = ?", [asset])
+
+
 def entries(db: DuckDBPyConnection, asset: str) -> dict[str, Entry]:
     """What is remembered of an asset: one entry a day, or one under `WHOLE`."""
     _create(db)

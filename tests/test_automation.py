@@ -1,3 +1,4 @@
+import shutil
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -90,6 +91,42 @@ def test_schedule_and_sensors_share_one_plan(resources):
         assert refresh_goes_on(done) == ask(instance, resources)
         assert names(refresh_goes_on(done)) == {"cleaned_interactions", "rejected_rows", "training_samples"}
     assert {nightly_refresh.job_name, source_changed.job_name, refresh_goes_on.job.name} == {refresh.name}
+
+
+def test_a_new_day_and_a_late_event_cost_their_days(resources, shop, tmp_path):
+    """Files read, rows read and days cleaned are counted: those of what came, and no more."""
+    folder = tmp_path / "shop"
+    shutil.copytree(shop.folder, folder)
+    resources = {**resources, "home": Home(path=resources["home"].path, asked_source=str(folder))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            assert execute(instance, resources, ask(instance, resources)).success
+        times = ("2024-05-02T10:00:00Z", "2024-05-11T10:00:00Z")
+        rows = [
+            {
+                "event_id": f"new{n}",
+                "occurred_at": time,
+                "user_id": "p",
+                "session_id": "z",
+                "action": "click",
+                "item_id": "i0-0-0",
+            }
+            for n, time in enumerate(times)
+        ]
+        write_csv(folder / "events-2024-05-11.csv", rows)
+        counts = {}
+        for _ in range(2):
+            result = execute(instance, resources, ask(instance, resources))
+            assert result.success
+            for one in result.all_events:
+                if one.is_step_materialization:
+                    told = one.step_materialization_data.materialization
+                    counts[told.asset_key.to_user_string()] = {k: v.value for k, v in told.metadata.items()}
+    assert (counts["raw_events"]["n_files_read"], counts["raw_events"]["n_rows_read"]) == (1, 2)
+    assert "items" not in counts
+    assert counts["cleaned_interactions"]["n_days"] == 2
+    per_day = "select count(*) as n from cleaned_interactions where day in ('2024-05-02', '2024-05-11')"
+    assert counts["cleaned_interactions"]["kept"] == resources["warehouse"].read(per_day).n[0]
 
 
 def test_every_relation_and_asset_has_a_blocking_gate():

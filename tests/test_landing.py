@@ -8,8 +8,9 @@ import duckdb
 import pytest
 from shop import write_csv
 
-from ecom_pipeline import cleaning, days, sources
+from ecom_pipeline import cleaning, days, ledger, sources
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.laws import LAWS
 from ecom_pipeline.sources import landing
 
 NOW = datetime(2026, 1, 1)
@@ -80,11 +81,11 @@ def test_a_new_day_makes_no_other_day_stale(db, folder):
 def test_an_edit_that_keeps_size_and_time_is_seen(db, folder):
     file = folder / "events-2024-05-01.csv"
     land(db, folder)
-    was, fingerprint = file.stat(), sources.find(str(folder)).fingerprint()
+    was, fingerprint = file.stat(), sources.find(str(folder)).fingerprint("events")
     file.write_bytes(file.read_bytes().replace(b",b", b",c"))
     os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert file.stat().st_size == was.st_size
-    assert sources.find(str(folder)).fingerprint() != fingerprint
+    assert sources.find(str(folder)).fingerprint("events") != fingerprint
     before = contents(db)
     assert land(db, folder).n_files_read == 1
     assert stale(before, contents(db)) == {1}
@@ -107,7 +108,7 @@ def test_a_file_that_is_gone_keeps_its_rows_until_it_is_forgotten(db, folder):
         SourceError, match=r"still in the source: 'events-2024-05-02.csv'.*one of the 1.*'events-2024-05-01.csv'"
     ):
         landing.forget(db, "events-2024-05-02.csv")
-    assert landing.forget(db, "events-2024-05-01.csv") == 2
+    assert landing.forget(db, "events-2024-05-01.csv") == {"events": 2}
     assert db.sql("select min(day) from raw_events").fetchone() == (date(2024, 5, 2),)
     assert land(db, folder).n_rows == 4
 
@@ -233,3 +234,15 @@ def test_another_key_is_refused_where_files_are_gone(db, folder):
 def test_files_that_another_version_read_are_read_again(db, folder):
     land(db, folder, reader="1")
     assert land(db, folder, reader="2").n_files_read == 3
+
+
+def test_a_late_event_of_a_cleaned_day_breaks_no_law_before_it_is_cleaned(db, folder):
+    law = next(law for law in LAWS if law.relation == "cleaned_interactions")
+    warehouse(db, folder)
+    every = f"select day, content as made_from, content, n_rows from ({days.inputs(days.FIRST_DAY, date.max)})"
+    ledger.record_days(db, "cleaned_interactions", every)
+    write_csv(folder / "events-late.csv", [event(1, "c", "late")])
+    land(db, folder)
+    assert db.execute(law.broken).fetchall() == []
+    db.execute("delete from cleaned_interactions where day = '2024-05-02' and item_id = 'b'")
+    assert db.execute(law.broken).fetchall() == [(date(2024, 5, 2), 2, 1, 0)]

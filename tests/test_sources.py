@@ -143,10 +143,12 @@ def test_a_dated_file_comes_after_the_file_without_a_date(tmp_path):
 def test_a_source_changes_when_a_file_of_it_does(tmp_path):
     write_csv(tmp_path / "items.csv", [ITEM])
     write_csv(tmp_path / "judgments.csv", [JUDGMENT])
-    before = sources.find(str(tmp_path)).fingerprint()
-    assert sources.find(str(tmp_path)).fingerprint() == before
+    before = sources.find(str(tmp_path)).fingerprint("events")
+    assert sources.find(str(tmp_path)).fingerprint("events") == before
+    of_items = sources.find(str(tmp_path)).fingerprint("items")
     write_csv(tmp_path / "events.csv", [EVENT])
-    assert sources.find(str(tmp_path)).fingerprint() != before
+    assert sources.find(str(tmp_path)).fingerprint("events") != before
+    assert sources.find(str(tmp_path)).fingerprint("items") == of_items
 
 
 def test_the_default_source_is_complete_journey(db):

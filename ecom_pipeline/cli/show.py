@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ecom_pipeline import ledger
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.sources import landing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,21 @@ def report(home: HomeOption = DEFAULT_HOME) -> None:
     from ecom_pipeline import definitions
 
     tell(definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"])
+
+
+@app.command(name="forget-file")
+def forget_file(
+    file: Annotated[str, typer.Argument(help="Its path below the source's folder, as rejected_rows has it.")],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take the rows of a file that is gone from the source out of the home, for good; the next run makes the rest so."""
+    with finished(home, "landed_files") as db:
+        db.begin()
+        gone = landing.forget(db, file)
+        for table in gone:
+            ledger.forget(db, f"raw_{table}")
+        db.commit()
+    print(", ".join(f"{n_rows} {table} of {file!r} are forgotten" for table, n_rows in gone.items()))
 
 
 @app.command()

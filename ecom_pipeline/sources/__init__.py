@@ -26,10 +26,10 @@ class Source:
     adapter: Adapter
     folder: Path
 
-    def fingerprint(self) -> str:
-        """Changes when a file of the source appears, goes, grows or is written again; reads no content."""
+    def fingerprint(self, table: str) -> str:
+        """Changes when a file of a table appears, goes, grows or is written again; reads no content."""
         parts = self.adapter.parts(self.folder)
-        files = {file for part in parts for file in (part.file, *part.also)}
+        files = {file for part in parts if part.table == table for file in (part.file, *part.also)}
         told = repr((self.adapter.name, sorted((str(file.relative_to(self.folder)), stamp(file)) for file in files)))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 

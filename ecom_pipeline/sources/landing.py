@@ -131,7 +131,7 @@ def content(db: DuckDBPyConnection, table: str) -> tuple[str, int]:
     return found or "", n_rows or 0
 
 
-def forget(db: DuckDBPyConnection, file: str) -> int:
+def forget(db: DuckDBPyConnection, file: str) -> dict[str, int]:
     """Take the rows of a file that is gone out of the raw tables, for good.
 
     Args:
@@ -139,7 +139,7 @@ def forget(db: DuckDBPyConnection, file: str) -> int:
         file: its path below the source's folder.
 
     Returns:
-        Rows that went.
+        Rows that went, by table.
 
     Raises:
         SourceError: if no such file ever landed, or if it is still there and would land again.
@@ -163,7 +163,7 @@ def forget(db: DuckDBPyConnection, file: str) -> int:
             days.record(db, f"select {literal(file)}")
             _touch(db)
     db.execute("delete from landed_files where file = ?", [file])
-    return sum(n_rows for _, n_rows, _ in found)
+    return {table: n_rows for table, n_rows, _ in found}
 
 
 def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], origin: Origin) -> None:
