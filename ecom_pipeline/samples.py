@@ -196,9 +196,9 @@ def _grouped(db: DuckDBPyConnection, periods: tuple[date, date] | None, rules: S
             where period <> '' group by group_id
             union all
             select group_id, null, null from acts where period = '' group by group_id
-            union all select group_id, any_value(given), null from judged group by group_id),
+            union all select group_id, {schema.held_out("given")}, null from judged group by group_id),
         one as (
-            select group_id, any_value(given) as given, any_value(periods) as periods, {_hash("group_id")} as number
+            select group_id, {schema.held_out("given")} as given, any_value(periods) as periods, {_hash("group_id")} as number
             from all_groups group by group_id),
         shared as (
             select *, case when count(*) over () < {_FEW_GROUPS} then
