@@ -200,11 +200,11 @@ _ACT = "actor, action, item_id, query, case when action in ('purchase', 'return'
 # what the rules on behaviour need to know of an event: it costs windows, so only sound rows are asked
 _BEHAVIOUR = f"""
     with sound as (
-        select file, row_number, row_number() over (partition by content order by file, row_number) as nth,
+        select file, row_number, row_number() over (partition by content order by event_id, file, row_number) as nth,
             count(*) filter (where {_COUNTED}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
             count(*) filter (where {_COUNTED}) over (partition by actor, day) as n_day,
             count(*) over (partition by actor, day) as n_events,
-            epoch(instant) - epoch(lag(instant) over (partition by {_ACT} order by instant, file, row_number))
+            epoch(instant) - epoch(lag(instant) over (partition by {_ACT} order by instant, event_id, file, row_number))
                 as seconds_before
         from typed where row_rule is null and not id_repeated)
     select typed.*, nth, n_minute, n_day, n_events, seconds_before

@@ -71,4 +71,4 @@ def repeated_ids(days: str) -> str:
     return f"""
         select file, row_number from ({typed(f"r.day is not null and trim(r.event_id) in ({twice})")})
         where row_rule is null
-        qualify row_number() over (partition by event_id order by instant, file, row_number) > 1"""
+        qualify row_number() over (partition by event_id order by instant, content, file, row_number) > 1"""
