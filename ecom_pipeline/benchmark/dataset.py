@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ecom_pipeline import identity
 from ecom_pipeline.importance.frames import known
 from ecom_pipeline.language.features import PairFeatures, Projection
+from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.samples import fold_of, require_samples
 
@@ -75,8 +76,7 @@ def told_samples(db: DuckDBPyConnection) -> pd.DataFrame:
         f"""with taken_back as (
             select distinct bought.item_id,
                 {identity.visit_id(identity.actor("bought"), "bought.query", "bought.day")} as visit_id
-            from cleaned_interactions as bought
-                join cleaned_interactions as back on back.return_of = bought.event_id and back.action = 'return'
+            from cleaned_interactions as bought semi join ({gone_back()}) using (event_id)
             where bought.query is not null)
         select training_samples.*, sample_id in (
             select {identity.search_sample_id("visit_id", "item_id")} from taken_back) as returned
