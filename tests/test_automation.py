@@ -41,7 +41,7 @@ def names(request):
 
 
 def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_made_of_them(resources):
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         first = ask(instance, resources)
         assert names(first) == {"raw_items", "raw_judgments", "raw_events", "items", "judgments"}
         assert execute(instance, resources, first).success
@@ -54,12 +54,12 @@ def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_
 
 
 def test_the_same_state_is_asked_for_under_the_same_key(resources):
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         assert ask(instance, resources).run_key == ask(instance, resources).run_key
 
 
 def test_a_source_that_is_broken_does_not_break_what_was_there(resources, shop, tmp_path):
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         assert execute(instance, resources, ask(instance, resources)).success
         before = resources["warehouse"].read("select count(*) as n from raw_events").n[0]
         write_csv(tmp_path / "items.csv", [{"item_id": "a", "title": "A"}])
@@ -100,7 +100,7 @@ def test_a_new_day_and_a_late_event_cost_their_days(resources, shop, tmp_path):
     folder = tmp_path / "shop"
     shutil.copytree(shop.folder, folder)
     resources = {**resources, "home": Home(path=resources["home"].path, asked_source=str(folder))}
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         for _ in range(2):
             assert execute(instance, resources, ask(instance, resources)).success
         times = ("2024-05-02T10:00:00Z", "2024-05-11T10:00:00Z")

@@ -246,3 +246,13 @@ def test_a_late_event_of_a_cleaned_day_breaks_no_law_before_it_is_cleaned(db, fo
     assert db.execute(law.broken).fetchall() == []
     db.execute("delete from cleaned_interactions where day = '2024-05-02' and item_id = 'b'")
     assert db.execute(law.broken).fetchall() == [(date(2024, 5, 2), 2, 1, 0)]
+
+
+def test_a_file_that_is_gone_outlives_a_new_version_of_the_reader_and_of_the_table(db, folder):
+    land(db, folder, reader="1")
+    (folder / "events-2024-05-01.csv").unlink()
+    (folder / "events-2024-05-02.csv").rename(folder / "events-two.csv")
+    db.execute("alter table raw_events drop column malformed; alter table raw_events add column older varchar")
+    done = land(db, folder, reader="2")
+    assert (done.n_rows, done.n_files, done.n_files_read, done.n_files_gone) == (6, 3, 2, 1)
+    assert "malformed" in db.sql("from raw_events limit 0").columns

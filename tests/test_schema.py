@@ -66,3 +66,19 @@ def test_a_broken_range_names_the_first_row_by_key_and_what_it_had():
     assert str(found["x is present and lies in [-inf, 1]"]) == (
         "x is present and lies in [-inf, 1]: 2 rows; first: k 2, x 7.0"
     )
+
+
+@pytest.mark.parametrize("relation", schema.RELATIONS.values(), ids=lambda relation: relation.name)
+def test_a_relation_of_an_older_version_gets_the_columns_of_this_one_and_keeps_its_rows(relation):
+    with duckdb.connect() as db:
+        relation.create(db)
+        made = db.sql(f"from {relation.name}").description
+        old = relation.columns[0]
+        db.execute(f"create or replace table {relation.name} as select null::{old.type} as {old.name}, 1 as dropped")
+        relation.create(db)
+        assert db.sql(f"from {relation.name}").description == made
+        assert db.sql(f"select count(*) from {relation.name}").fetchone() == (1,)
+        oid = "select table_oid from duckdb_tables() where table_name = ?"
+        before = db.execute(oid, [relation.name]).fetchone()
+        relation.create(db)
+        assert db.execute(oid, [relation.name]).fetchone() == before  # nothing is copied where nothing has changed

@@ -1,6 +1,6 @@
 """What a relation of the warehouse is: its key, its columns, their units and ranges; and one validator."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from duckdb import DuckDBPyConnection
@@ -50,14 +50,40 @@ class Relation:
         return [column.name for column in self.columns]
 
     def create(self, db: DuckDBPyConnection) -> None:
-        """Make the relation if it is absent."""
-        columns = ", ".join(f"{column.name} {column.type}" for column in self.columns)
-        db.execute(f"create table if not exists {self.name} ({columns})")
+        """Make the relation if it is absent; where an older version made it, give it the columns of this one."""
+        shape(db, self.name, {column.name: column.type for column in self.columns})
 
     def clear(self, db: DuckDBPyConnection) -> None:
         """Make the relation anew, without a row."""
         db.execute(f"drop table if exists {self.name}")
         self.create(db)
+
+
+def shape(db: DuckDBPyConnection, table: str, columns: Mapping[str, str]) -> None:
+    """Make a table have some columns: one that is absent is made; one that has others keeps its rows, by name.
+
+    Args:
+        db: a connection.
+        table: its name.
+        columns: SQL types by name, in order.
+
+    Cost: a look at the catalogue; where columns have changed, one copy.
+    """
+    query = """select column_name, data_type from duckdb_columns()
+        where table_name = ? and database_name = current_database() order by column_index"""
+    there = dict(db.execute(query, [table]).fetchall())
+    if list(there.items()) == [(name, kind.upper()) for name, kind in columns.items()]:
+        return
+    told = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    if not there:
+        db.execute(f"create table {table} ({told})")
+        return
+    kept = ", ".join(f"try_cast({name} as {kind}) as {name}" for name, kind in columns.items() if name in there)
+    db.execute(f"create temp table reshaped as select {kept or 'null as nothing'} from {table}")
+    db.execute(f"drop table {table}; create table {table} ({told})")
+    if kept:
+        db.execute(f"insert into {table} by name from reshaped")
+    db.execute("drop table reshaped")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection, Error
 
 from ecom_pipeline import days
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.schema.relation import shape
 from ecom_pipeline.sources import people
 from ecom_pipeline.sources.source import COLUMNS, REQUIRED, Part, literal, name
 
@@ -176,10 +177,6 @@ def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], orig
     columns = {"file": "varchar", "row_number": "bigint"} | dict.fromkeys(COLUMNS[table], "varchar")
     columns |= {"attributes": "varchar", "malformed": "varchar"}
     columns |= {"instant": "timestamp", "day": "date"} if table == "events" else {}
-    there = db.execute(
-        "select column_name from duckdb_columns() where table_name = ? and database_name = current_database()",
-        [f"raw_{table}"],
-    ).fetchall()
     foreign = [row for row in _landed(db, table, "file, source, read_key") if row[1:] != (origin.source, origin.key)]
     lost = [file for file, source, _ in foreign if source != origin.source or file not in files]
     gone = {file for (file,) in _landed(db, table, "file", "gone")} & set(lost)
@@ -189,12 +186,17 @@ def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], orig
             f"another hash key; first: {min(gone)!r}. They cannot be read again as {origin.source!r} with this key: choose "
             "another --home, restore the key, or give them up by `ecom forget-file`."
         )
-    if foreign or there != [(column,) for column in columns]:
-        told = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-        db.execute(f"create or replace table raw_{table} ({told})")
+    table_there = db.execute(_HAS_FILES, [f"raw_{table}"]).fetchall()
+    if foreign or table_there == [(False,)]:  # rows that do not say of which file they are can only be read again
+        db.execute(f"drop table if exists raw_{table}")
         db.execute("delete from landed_files where relation = ?", [table])
         if table == "events":
             db.execute("delete from event_days")
+    shape(db, f"raw_{table}", columns)
+
+
+_HAS_FILES = """select bool_or(column_name = 'file') from duckdb_columns()
+    where table_name = ? and database_name = current_database() having count(*) > 0"""
 
 
 def _landed(db: DuckDBPyConnection, table: str, columns: str, where: str = "true") -> list[tuple]:
@@ -214,24 +216,15 @@ def _bring(
     """One file: known and as it was, renamed, or to be read."""
     table, stamps = part.table, " ".join(stamp(one) for one in (part.file, *part.also))
     was = known.get(file)
-    same_reader = was is not None and (was.reader, was.key) == (origin.reader, origin.key)
-    if was and same_reader and was.stamp == stamps:
+    if was and was.stamp == stamps and (was.reader, was.key) == (origin.reader, origin.key):
         return
     digest = _digest(part)
-    if was and same_reader and was.content == digest:
-        db.execute("update landed_files set stamp = ? where relation = ? and file = ?", [stamps, table, file])
-        return
-    former = next((f for f in absent if (known[f].content, known[f].reader) == (digest, origin.reader)), None)
+    former = next((one for one in sorted(absent) if known[one].content == digest), None)
     if was is None and former:
-        tables = [f"raw_{table}", "event_days"] if table == "events" else [f"raw_{table}"]
-        for one in tables:
-            db.execute(f"update {one} set file = ? where file = ?", [file, former])
-        db.execute(
-            "update landed_files set file = ?, stamp = ? where relation = ? and file = ?", [file, stamps, table, former]
-        )
-        if table == "events":
-            # what was rejected names its file
-            days.touch(db, f"select day from event_days where file = {literal(file)}")
+        _rename(db, table, former, file)
+        was = known[former]
+    if was and was.content == digest and (was.reader, was.key) == (origin.reader, origin.key):
+        db.execute("update landed_files set stamp = ? where relation = ? and file = ?", [stamps, table, file])
         return
     if table == "events" and was:
         db.execute(f"create or replace temp table former as select {_CHANGED} from raw_events where file = ?", [file])
@@ -246,6 +239,14 @@ def _bring(
     )
     if table == "events":
         _note_changes(db, file, replaced=was is not None)
+
+
+def _rename(db: DuckDBPyConnection, table: str, former: str, file: str) -> None:
+    for one in (f"raw_{table}", "landed_files", *(("event_days",) if table == "events" else ())):
+        only = " and relation = ?" if one == "landed_files" else ""
+        db.execute(f"update {one} set file = ? where file = ?{only}", [file, former, *([table] if only else [])])
+    if table == "events":
+        days.touch(db, f"select day from event_days where file = {literal(file)}")  # what was rejected names its file
 
 
 def _digest(part: Part) -> str:
