@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from pyarrow.parquet import read_schema
-
-from ecom_pipeline.sources import canonical
+from ecom_pipeline.sources.documents import first_fields
+from ecom_pipeline.sources.flat import header
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 
 
@@ -20,7 +19,7 @@ def _read(folder: Path) -> str:
 
 def _columns(folder: Path) -> set[str]:
     path = _files(folder)[0]
-    return set(read_schema(path).names if path.suffix == ".parquet" else canonical.header(path))
+    return first_fields(path) if path.suffix == ".parquet" else set(header(path))
 
 
 def _recognises(folder: Path) -> bool:

@@ -4,17 +4,17 @@ An adapter reads one document a row and takes fields out of it, whatever the fil
 or under `_source`, as dumps write it.
 """
 
-import gzip
 import json
 import re
 from pathlib import Path
 
+from pyarrow import ArrowInvalid
 from pyarrow.parquet import read_schema
 
+from ecom_pipeline.sources.flat import head
 from ecom_pipeline.sources.source import literal, matching, quoted
 
 _ENDINGS = (".ndjson", ".jsonl", ".json", ".ndjson.gz", ".jsonl.gz", ".json.gz", ".parquet")
-_HEAD = 2**20  # characters in which a first document must end to be looked at
 _LONGEST = 2**24  # bytes of a line
 # all that a bulk file's line may say of the document that follows it
 _OF_ACTIONS = (
@@ -41,20 +41,23 @@ def document_files(folder: Path, *stems: str) -> list[Path]:
 
 
 def first_fields(path: Path) -> set[str]:
-    """The names in the first document of a file, or of its columns; empty where there is no document.
+    """The names in the first document of a file, or of its columns; empty where there is none or it cannot be read.
 
     Cost: the first mebibyte is read, of Parquet the footer.
     """
     if path.suffix == ".parquet":
-        return set(read_schema(path).names)
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        head = file.read(_HEAD)
-    for start in re.finditer(r"^[\s\[]*(?=\{)", head, re.MULTILINE):
         try:
-            found, _ = json.JSONDecoder().raw_decode(head, start.end())
-        except json.JSONDecodeError:
+            return set(read_schema(path).names)
+        except (ArrowInvalid, OSError):
+            return set()
+    text = head(path)
+    for start in re.finditer(r"^[\s\[]*(?=\{)", text, re.MULTILINE):
+        try:
+            found, _ = json.JSONDecoder().raw_decode(text, start.end())
+        except (json.JSONDecodeError, RecursionError):
             continue
-        return set(found.get("_source", found))
+        source = found.get("_source", found)
+        return set(source) if isinstance(source, dict) else set(found)
     return set()
 
 
@@ -99,16 +102,14 @@ def elements(of: str) -> str:
 
 
 def _is_array(path: Path) -> bool:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        head = file.read(_HEAD).lstrip()
-    first, _, rest = head.partition("\n")
+    first, _, rest = head(path).lstrip().partition("\n")
     return first.startswith("[") and not (rest.strip() and _is_json(first))  # else each line stands for itself
 
 
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return False
     return True
 

@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.documents import document_files, documents, elements, field
+from ecom_pipeline.sources.flat import head
 from ecom_pipeline.sources.ids_alone import named_items
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted, recoded
 
@@ -28,12 +29,7 @@ def _logs(folder: Path) -> list[Path]:
 
 
 def _judgments(folder: Path) -> list[Path]:
-    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in _head(path)]
-
-
-def _head(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(2000)
+    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in head(path)[:2000]]
 
 
 def _recognises(folder: Path) -> bool:

@@ -1,0 +1,39 @@
+"""Wayfair WANDS: products, queries and judged pairs of a furniture shop, parted by tabs (MIT).
+
+Exact, partial and irrelevant become the grades 2, 1 and 0.
+"""
+
+from pathlib import Path
+
+from ecom_pipeline.sources.flat import first_of, header, quoted_table
+from ecom_pipeline.sources.source import Adapter, Part, recoded
+
+_TAB = "\t"
+_GRADES = {"exact": 2, "partial": 1, "irrelevant": 0}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / "product.csv", folder / "query.csv", folder / "label.csv"]
+
+
+def _recognises(folder: Path) -> bool:
+    files = _files(folder)
+    return all(path.is_file() for path in files) and "label" in header(files[-1], _TAB)
+
+
+def _parts(folder: Path) -> list[Part]:
+    product, query, label = _files(folder)
+    present = header(product, _TAB)
+    path = f"regexp_replace({first_of(present, 'category hierarchy', 'category_hierarchy')}, ' */ *', ' > ', 'g')"
+    items = f"""
+        select row_number, malformed, product_id as item_id, product_name as title, product_description as description,
+            coalesce({path}, product_class) as category, product_features
+        from ({quoted_table(product, _TAB)})"""
+    judgments = f"""
+        select l.row_number, l.malformed, l.query_id, q.query, l.product_id as item_id,
+            {recoded("l.label", _GRADES)} as relevance, q.query_class
+        from ({quoted_table(label, _TAB)}) as l left join ({quoted_table(query, _TAB)}) as q using (query_id)"""
+    return [Part("items", product, lambda db: items), Part("judgments", label, lambda db: judgments, (query,))]
+
+
+ADAPTER = Adapter("wands", _recognises, _parts)
