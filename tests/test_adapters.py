@@ -396,3 +396,110 @@ def test_a_folder_is_recognised_or_refused_whatever_lies_in_it(tmp_path_factory,
         assert "that no adapter recognises" in str(error)  # noqa: PT017 - it may also be recognised
     else:
         assert found.adapter.name in sources.adapters()
+
+
+def ga4_param(key, value):
+    kinds = dict.fromkeys(("string_value", "int_value", "float_value", "double_value"))
+    return {"key": key, "value": kinds | {"int_value" if isinstance(value, int) else "string_value": value}}
+
+
+def ga4_item(number, **more):
+    texts = ("item_id", "item_name", "item_brand", "item_category", "item_category2", "item_list_index")
+    item = dict.fromkeys(texts) | {"price": 2.5, "quantity": None}
+    return item | {"item_id": f"i{number}", "item_name": f"Item {number}", "item_category": "Home"} | more
+
+
+def ga4_event(name, second, *items, user_id=None, transaction=None, **params):
+    return {
+        "event_date": "20240501",
+        "event_timestamp": 1714557600000000 + second * 1_000_000,
+        "event_name": name,
+        "event_params": [ga4_param(key, value) for key, value in {"ga_session_id": 7, **params}.items()],
+        "user_id": user_id,
+        "user_pseudo_id": "device.1",
+        "ecommerce": {"transaction_id": transaction or "(not set)"},
+        "items": list(items),
+    }
+
+
+FOUND = "https://shop.test/search?q=mug"
+GA4 = [
+    ga4_event("session_start", 0),
+    ga4_event(
+        "view_item_list", 1, ga4_item(1, item_list_index="0"), ga4_item(2, item_list_index="1"), page_location=FOUND
+    ),
+    ga4_event("view_search_results", 2, page_location=FOUND, search_term="mug"),
+    ga4_event("select_item", 3, ga4_item(2, item_list_index="1"), page_location=FOUND),
+    ga4_event("view_item", 4, ga4_item(2, item_brand="Acme", item_category2="Mugs"), page_referrer=FOUND),
+    ga4_event("add_to_cart", 5, ga4_item(2, quantity=2), page_location="https://shop.test/2", user_id="u"),
+    ga4_event(
+        "purchase", 6, ga4_item(2, quantity=2), ga4_item(3, item_id="(not set)"), transaction="T1", currency="EUR"
+    ),
+    ga4_event("purchase", 9, ga4_item(2, quantity=2), transaction="T1"),
+    ga4_event("refund", 10, transaction="T1"),
+]
+
+
+def as_bigquery_json(rows, path):
+    """BigQuery writes whole numbers as strings, and leaves out what is null."""
+
+    def told(value):
+        if isinstance(value, dict):
+            return {key: told(inner) for key, inner in value.items() if inner is not None}
+        if isinstance(value, list):
+            return [told(inner) for inner in value]
+        return str(value) if isinstance(value, int) else value
+
+    path.with_suffix(".json").write_text("\n".join(json.dumps(told(row)) for row in rows))
+
+
+def as_bigquery_parquet(rows, path):
+    pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
+
+
+@pytest.mark.parametrize("write", [as_bigquery_json, as_bigquery_parquet])
+def test_ga4(db, tmp_path, write):
+    write(GA4, tmp_path / "events_20240501")
+    write(GA4, tmp_path / "events_intraday_20240501")
+    rows = landed(db, tmp_path, "ga4")
+    assert rows("events", "epoch(instant) - 1714557600", "action", "item_id", "query", "position", "quantity") == [
+        (1, "impression", "i1", "mug", "1", None),
+        (1, "impression", "i2", "mug", "2", None),
+        (3, "click", "i2", "mug", "2", None),
+        (4, "click", "i2", "mug", None, None),
+        (5, "cart", "i2", None, None, "2"),
+        (6, "purchase", "i2", None, None, "2"),
+        (6, "purchase", "Item 3", None, None, None),
+        (9, "purchase", "i2", None, None, "2"),
+        (10, "return", None, None, None, None),
+    ]
+    ids = rows("events", "event_id")
+    assert ids[5] == ids[7] == ("purchase:T1:i2:1",)
+    assert ids[6] == ("purchase:T1:Item 3:2",)
+    users = [user for (user,) in rows("events", "user_id")]
+    assert len({*users}) == 2
+    assert users.count(users[4]) == 1
+    assert {session for (session,) in rows("events", "session_id")} == {rows("events", "session_id")[0][0]}
+    assert rows("items", "item_id", "title", "brand", "category", "price") == [
+        ("Item 3", "Item 3", None, "Home", "2.5"),
+        ("i1", "Item 1", None, "Home", "2.5"),
+        ("i2", "Item 2", "Acme", "Home", "2.5"),
+    ]
+
+
+def test_ga4_a_page_with_several_searches_has_no_words(db, tmp_path):
+    page = "https://shop.test/search"
+    searches = [
+        ga4_event("view_search_results", n, page_location=page, search_term=words)
+        for n, words in enumerate(("mug", "cup"))
+    ]
+    as_bigquery_json([*searches, ga4_event("select_item", 3, ga4_item(1), page_location=page)], tmp_path / "events_1")
+    assert landed(db, tmp_path, "ga4")("events", "query") == [(None,)]
+
+
+def test_ga4_lines_that_are_no_events_are_rows_and_own_items_are_read(db, tmp_path):
+    write_lines(tmp_path / "events_20240501.json", [GA4[1], "{broken", GA4[0]])
+    write_table(tmp_path / "items.csv", ["item_id", "title"], ["i1", "Mug"])
+    rows = landed(db, tmp_path, "ga4")
+    assert rows("events", "row_number", "malformed") == [(1, None), (2, None), (3, "the line is no JSON, line 2")]
+    assert rows("items", "item_id", "title") == [("i1", "Mug")]

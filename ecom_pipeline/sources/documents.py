@@ -12,7 +12,7 @@ from pyarrow import ArrowInvalid
 from pyarrow.parquet import read_schema
 
 from ecom_pipeline.sources.flat import head
-from ecom_pipeline.sources.source import literal, matching, quoted
+from ecom_pipeline.sources.source import literal, matching, name, quoted
 
 _ENDINGS = (".ndjson", ".jsonl", ".json", ".ndjson.gz", ".jsonl.gz", ".json.gz", ".parquet")
 _LONGEST = 2**24  # bytes of a line
@@ -61,10 +61,14 @@ def first_fields(path: Path) -> set[str]:
     return set()
 
 
-def documents(path: Path) -> str:
+def documents(path: Path, *columns: str) -> str:
     """An SQL query: one row a document of a file, or a line that should be one.
 
     Empty lines, and the lines of a bulk file that say where the next document goes, are no documents and yield no row.
+
+    Args:
+        path: the file.
+        columns: of Parquet, those to make documents of; none: all. The other kinds are read whole.
 
     Returns:
         SQL with the columns `row_number` (line or place in the array, from 1), `document` (JSON, null where malformed)
@@ -73,7 +77,8 @@ def documents(path: Path) -> str:
     Cost: one scan in DuckDB; a line may have 16 MiB.
     """
     if path.suffix == ".parquet":
-        rows = f"(from read_parquet({quoted(path)}))"
+        chosen = ", ".join(name(column) for column in columns if column in first_fields(path)) or "*"
+        rows = f"(select {chosen} from read_parquet({quoted(path)}))"
         return f"select row_number() over () as row_number, to_json(r) as document, null as malformed from {rows} as r"
     source = _array(path) if _is_array(path) else _lines(path)
     return f"""
