@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_pipeline.sources.documents import documents, elements, first_fields
+from ecom_pipeline.sources.documents import documents, first_fields, records
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\u2028\u2029\x85"), max_size=20)
 DOCUMENTS = st.lists(st.fixed_dictionaries({"name": TEXTS, "n": st.integers(-9, 9)}), min_size=1, max_size=6)
@@ -111,7 +111,10 @@ def test_only_what_is_certainly_an_action_of_a_bulk_file_is_no_row(line, is_acti
 
 
 def test_lists_that_a_writer_of_parquet_wrapped_are_unwrapped(db):
-    for text in ('[{"a":1},{"a":2}]', '{"list":[{"element":{"a":1}},{"element":{"a":2}}]}'):
-        (found,) = db.execute(f"select {elements('t::json')} from (select ? as t)", [text]).fetchone()
-        assert found == ['{"a":1}', '{"a":2}']
-    assert db.execute(f"select {elements('null::json')}").fetchone() == ([],)
+    for text in (
+        '[{"a":1,"b":{"c":"x"}},{"a":"2"}]',
+        '{"list":[{"element":{"a":1,"b":{"c":"x"}}},{"element":{"a":2}}]}',
+    ):
+        (found,) = db.execute(f"select {records('t::json', 'a', 'b.c')} from (select ? as t)", [text]).fetchone()
+        assert found == [{"a": "1", "b": {"c": "x"}}, {"a": "2", "b": None}]
+    assert db.execute(f"select {records('null::json', 'a')}").fetchone() == ([],)

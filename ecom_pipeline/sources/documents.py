@@ -98,12 +98,27 @@ def field(path: str, of: str = "document") -> str:
 
 
 def elements(of: str) -> str:
-    """An SQL expression: the elements of a JSON array as a list; empty where there is none.
+    """An SQL expression: the elements of a JSON array as a list; empty where there is none."""
+    return f"from_json(coalesce({of}, '[]'), '[\"json\"]')"
 
-    Some writers of Parquet wrap lists as {"list": [{"element": ...}]}: these are unwrapped.
+
+def records(of: str, *names: str) -> str:
+    """An SQL expression: the elements of a JSON array as a list of structs, these fields of each as text.
+
+    Some writers of Parquet wrap lists as {"list": [{"element": ...}]}: these are unwrapped. A name with a dot is the name
+    of a record in which the rest is.
     """
-    plain = f"case when json_type({of}) = 'OBJECT' then {of} -> '$.list' else {of} end"
-    return f"[coalesce(e -> '$.element', e) for e in from_json(coalesce({plain}, '[]'), '[\"json\"]')]"
+    shape: dict[str, object] = {}
+    for path in names:
+        *outer, last = path.split(".")
+        inner = shape
+        for step in outer:
+            inner = inner.setdefault(step, {})
+        inner[last] = "varchar"
+    inside = f"{of} -> '$.list'"
+    wrapped = f"[e -> '$.element' for e in {elements(inside)}]"
+    plain = f"case when json_type({of}) = 'OBJECT' then to_json({wrapped}) else {of} end"
+    return f"from_json(coalesce({plain}, '[]'), {literal(json.dumps([shape]))})"
 
 
 def _is_array(path: Path) -> bool:

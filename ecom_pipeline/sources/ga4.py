@@ -18,7 +18,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.documents import document_files, documents, elements, field, first_fields
+from ecom_pipeline.sources.documents import document_files, documents, field, first_fields, records
 from ecom_pipeline.sources.source import Adapter, Part, literal, recoded
 
 _ACTIONS = {
@@ -29,6 +29,9 @@ _ACTIONS = {
     "purchase": "purchase",
     "refund": "return",
 }
+_VALUES = ("value.string_value", "value.int_value", "value.double_value", "value.float_value")
+_CATEGORIES = ("item_category", "item_category2", "item_category3", "item_category4", "item_category5")
+_OF_ITEM = ("item_id", "item_name", "item_brand", *_CATEGORIES, "item_list_index", "price", "quantity")
 _FIELDS = ("event_name", "event_timestamp", "event_params", "user_id", "user_pseudo_id", "ecommerce", "items")
 
 
@@ -59,9 +62,12 @@ def _lines(path: Path) -> str:
         with logged as (
             select row_number as line, malformed, {field("event_name")} as event_name,
                 {field("event_timestamp")} as micros, {field("user_pseudo_id")} as device,
-                {_known(field("user_id"))} as user_id, {elements("document -> '$.event_params'")} as params,
-                {elements("document -> '$.items'")} as items, {_known(field("ecommerce.transaction_id"))} as transaction
-            from ({documents(path, *_FIELDS)})),
+                {_known(field("user_id"))} as user_id, {records("document -> '$.event_params'", "key", *_VALUES)} as params,
+                {records("document -> '$.items'", *_OF_ITEM)} as items,
+                {_known(field("ecommerce.transaction_id"))} as transaction
+            from ({documents(path, *_FIELDS)})
+            where malformed is not null or {field("event_name")} in {tuple(_ACTIONS)}
+                or contains({field("event_params")}, 'search_term')),
         said as (
             select * exclude (params), concat(device, '.', {_param("ga_session_id")}) as session_id,
                 {_param("search_term")} as term, {_param("page_location")} as page, {_param("page_referrer")} as referrer,
@@ -86,13 +92,12 @@ def _known(expression: str) -> str:
 
 
 def _param(key: str) -> str:
-    value = f"list_filter(params, lambda p: p ->> '$.key' = {literal(key)})[1]"
-    kinds = ("string_value", "int_value", "double_value", "float_value")
-    return f"coalesce({', '.join(field(f'value.{kind}', value) for kind in kinds)})"
+    found = f"list_filter(params, lambda p: p.key = {literal(key)})[1]"
+    return f"coalesce({', '.join(f'{found}.{value}' for value in _VALUES)})"
 
 
 def _of_item(key: str) -> str:
-    return _known(field(key, "item"))
+    return _known(f"item.{key}")
 
 
 _ITEM_ID = f"coalesce({_of_item('item_id')}, {_of_item('item_name')})"
@@ -116,7 +121,7 @@ def _events(path: Path, db: DuckDBPyConnection) -> str:
 
 
 def _items(path: Path, db: DuckDBPyConnection) -> str:
-    categories = ", ".join(_of_item(f"item_category{n}") for n in ("", 2, 3, 4, 5))
+    categories = ", ".join(map(_of_item, _CATEGORIES))
     last = "(try_cast(micros as bigint), line, nth)"
     return f"""
         with named as (
