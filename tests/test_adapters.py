@@ -503,3 +503,174 @@ def test_ga4_lines_that_are_no_events_are_rows_and_own_items_are_read(db, tmp_pa
     rows = landed(db, tmp_path, "ga4")
     assert rows("events", "row_number", "malformed") == [(1, None), (2, None), (3, "the line is no JSON, line 2")]
     assert rows("items", "item_id", "title") == [("i1", "Mug")]
+
+
+SHOPIFY_ORDER = [
+    *("Name", "Email", "Financial Status", "Paid at", "Fulfillment Status", "Currency", "Total", "Created at"),
+    *("Lineitem quantity", "Lineitem name", "Lineitem price", "Lineitem sku", "Billing Name", "Cancelled at", "Vendor"),
+]
+
+
+def shopify_line(number, quantity, title, sku, *, email="", status="", at="", cancelled=""):
+    order = [number, email, status, at, "fulfilled" if email else "", "EUR", "", at]
+    return [*order, quantity, title, "9.90", sku, "Ann" if email else "", cancelled, "Acme"]
+
+
+def shopify_orders(path):
+    at = "2024-05-01 10:33:53 -0400"
+    write_table(
+        path,
+        SHOPIFY_ORDER,
+        shopify_line("#1002", 1, "Enamel Mug - Red", "MUG-R", email="Ann@shop.test", status="paid", at=at),
+        shopify_line("#1002", 2, "Lamp - Big - Brass", ""),
+        shopify_line("#1001", 1, "Enamel Mug - Blue", "MUG-B", email="b@shop.test", status="voided", at=at),
+        shopify_line("#1000", 1, "Gift card", "", email="c@shop.test", status="paid", at=at, cancelled=at),
+        shopify_line("#0999", 1, "Gone", "X", email="ann@shop.test", status="refunded", at=at),
+    )
+
+
+SHOPIFY_PRODUCTS = {
+    "old": [
+        "Handle",
+        "Title",
+        "Body (HTML)",
+        "Vendor",
+        "Product Category",
+        "Type",
+        "Variant SKU",
+        "Variant Price",
+        "Status",
+    ],
+    "new": ["URL handle", "Title", "Description", "Vendor", "Product category", "Type", "SKU", "Price", "Status"],
+}
+
+
+@pytest.mark.parametrize("names", SHOPIFY_PRODUCTS)
+def test_shopify(db, tmp_path, names):
+    shopify_orders(tmp_path / "orders_export_1.csv")
+    write_table(
+        tmp_path / "products_export_1.csv",
+        SHOPIFY_PRODUCTS[names],
+        ["mug", "Enamel Mug", "<p>to drink</p>", "Acme", "Home > Mugs", "Mug", "MUG-R", "9.90", "active"],
+        ["mug", "", "", "", "", "", "MUG-B", "9.90", ""],
+        ["lamp", "Lamp", "", "Lux", "", "Lamp", "", "5.00", "archived"],
+        ["big-lamp", "Lamp - Big", "", "Lux", "", "Lamp", "", "7.00", "active"],
+    )
+    rows = landed(db, tmp_path, "shopify")
+    assert rows("items", "row_number", "item_id", "title", "brand", "category", "price") == [
+        (1, "mug", "Enamel Mug", "Acme", "Home > Mugs", "9.90"),
+        (3, "lamp", "Lamp", "Lux", "Lamp", "5.00"),
+        (4, "big-lamp", "Lamp - Big", "Lux", "Lamp", "7.00"),
+    ]
+    assert [json.loads(a)["availability"] for (a,) in rows("items", "attributes")] == [None, "withdrawn", None]
+    assert rows("events", "instant", "action", "item_id", "quantity", "price") == [
+        (datetime(2024, 5, 1, 14, 33, 53), "purchase", "mug", "1", "9.90"),
+        (datetime(2024, 5, 1, 14, 33, 53), "purchase", "big-lamp", "2", "9.90"),
+        (datetime(2024, 5, 1, 14, 33, 53), "order voided", "mug", "1", "9.90"),
+        (datetime(2024, 5, 1, 14, 33, 53), "order cancelled", "Gift card", "1", "9.90"),
+        (datetime(2024, 5, 1, 14, 33, 53), "purchase", "Gone", "1", "9.90"),
+    ]
+    users, attributes = rows("events", "user_id"), rows("events", "attributes")
+    assert users[0] == users[1] == users[4] != users[2]
+    assert {*attributes} == {(None,)}
+
+
+def test_shopify_orders_alone_name_their_items(db, tmp_path):
+    shopify_orders(tmp_path / "orders_export.csv")
+    rows = landed(db, tmp_path, "shopify")
+    assert rows("items", "item_id", "title")[0] == ("Enamel Mug - Blue", "Enamel Mug - Blue")
+    assert rows("events", "item_id")[1] == ("Lamp - Big - Brass",)
+
+
+def woocommerce_products(path):
+    names = ["ID", "Type", "SKU", "Name", "Published", "Short description", "Description", "In stock?", "Sale price"]
+    write_table(
+        path,
+        [*names, "Regular price", "Categories", "Tags", "Parent"],
+        ["12", "variable", "MUG", "Mug", "1", "nice", "", "1", "", "", r"Home > Cups\, mugs, Sale", "red", ""],
+        ["13", "variation", "MUG-R", "Mug - Red", "1", "", "", "1", "8", "9.90", "", "", "id:12"],
+        ["14", "variation", "MUG-B", "Mug - Blue", "1", "", "", "1", "", "9.90", "", "", "MUG"],
+        ["20", "simple", "", "Lamp", "0", "", "", "0", "", "5.00", "Lamps", "", ""],
+    )
+
+
+@pytest.mark.parametrize("layout", ["a row a line", "a row a line, as read", "a row an order"])
+def test_woocommerce(db, tmp_path, layout):
+    woocommerce_products(tmp_path / "wc-product-export.csv")
+    at = "2024-05-01 10:33:53"
+    write_table(tmp_path / "orders.csv", *WOOCOMMERCE_ORDERS[layout](at))
+    rows = landed(db, tmp_path, "woocommerce")
+    assert rows("items", "row_number", "item_id", "title", "category") == [
+        (1, "12", "Mug", r"Home > Cups\, mugs"),
+        (4, "20", "Lamp", "Lamps"),
+    ]
+    assert rows("events", "row_number", "action", "item_id", "quantity::double", "price::double") == [
+        (1, "purchase", "12", 2, 9.9),
+        (2, "purchase", "20", 1, 5),
+        (3, "order cancelled", "12", 1, 9.9),
+    ]
+    users = rows("events", "user_id")
+    assert users[0] == users[1] != (None,)
+    assert users[2] == (None,)
+    assert rows("events", "instant")[0] == (datetime(2024, 5, 1, 10, 33, 53),)
+
+
+def a_row_a_line(at):
+    yield [
+        *("order_id", "order_number", "order_date", "status", "customer_id", "billing_email"),
+        *("item_product_id", "item_name", "item_sku", "item_quantity", "item_price"),
+    ]
+    yield ["7", "7", at, "completed", "3", "A@shop.test", "13", "Mug", "MUG-R", "2", "9.90"]
+    yield ["7", "7", at, "completed", "3", "a@shop.test", "20", "Lamp", "", "1", "5"]
+    yield ["8", "8", at, "cancelled", "0", "", "14", "Mug", "MUG-B", "1", "9.90"]
+
+
+def a_row_a_line_as_read(at):
+    yield [
+        "Order Number",
+        "Order Status",
+        "Order Date",
+        "Email (Billing)",
+        "SKU",
+        "Item Name",
+        "Quantity (- Refund)",
+        "Item Cost",
+    ]
+    yield ["7", "Processing", at, "a@shop.test", "MUG-R", "Mug - Red", "2", "9.90"]
+    yield ["7", "Processing", at, "a@shop.test", "", "Lamp", "1", "5"]
+    yield ["8", "Cancelled", at, "", "", "Mug - Green", "1", "9.90"]
+
+
+def a_row_an_order(at):
+    yield [
+        "order_id",
+        "order_number",
+        "order_date",
+        "status",
+        "customer_id",
+        "customer_email",
+        "line_item_1",
+        "line_item_2",
+    ]
+    lines = [
+        "name:Mug|product_id:13|sku:MUG-R|quantity:2|total:19.80|sub_total:19.80",
+        "name:Lamp|product_id:20|quantity:1|total:5",
+    ]
+    yield ["7", "7", at, "wc-completed", "3", "a@shop.test", *lines]
+    yield [
+        "8",
+        "8",
+        at,
+        "wc-cancelled",
+        "0",
+        "",
+        "name:Mug|product_id:|sku:MUG-B|quantity:1|total:9.90|sub_total:9.90",
+        "",
+    ]
+
+
+WOOCOMMERCE_ORDERS = {
+    "a row a line": a_row_a_line,
+    "a row a line, as read": a_row_a_line_as_read,
+    "a row an order": a_row_an_order,
+}

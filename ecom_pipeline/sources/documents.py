@@ -15,6 +15,7 @@ from ecom_pipeline.sources.flat import head
 from ecom_pipeline.sources.source import literal, matching, name, quoted
 
 _ENDINGS = (".ndjson", ".jsonl", ".json", ".ndjson.gz", ".jsonl.gz", ".json.gz", ".parquet")
+_HEADS = (2**14, 2**20)  # characters: first documents are short, as a rule
 _LONGEST = 2**24  # bytes of a line
 # all that a bulk file's line may say of the document that follows it
 _OF_ACTIONS = (
@@ -43,14 +44,17 @@ def document_files(folder: Path, *stems: str) -> list[Path]:
 def first_fields(path: Path) -> set[str]:
     """The names in the first document of a file, or of its columns; empty where there is none or it cannot be read.
 
-    Cost: the first mebibyte is read, of Parquet the footer.
+    Cost: the first 16 KiB are read, or the first mebibyte where no document ends in them; of Parquet the footer.
     """
     if path.suffix == ".parquet":
         try:
             return set(read_schema(path).names)
         except (ArrowInvalid, OSError):
             return set()
-    text = head(path)
+    return next((found for size in _HEADS if (found := _first_names(head(path, size)))), set())
+
+
+def _first_names(text: str) -> set[str]:
     for start in re.finditer(r"^[\s\[]*(?=\{)", text, re.MULTILINE):
         try:
             found, _ = json.JSONDecoder().raw_decode(text, start.end())
@@ -122,7 +126,7 @@ def records(of: str, *names: str) -> str:
 
 
 def _is_array(path: Path) -> bool:
-    first, _, rest = head(path).lstrip().partition("\n")
+    first, _, rest = head(path, _HEADS[-1]).lstrip().partition("\n")
     return first.startswith("[") and not (rest.strip() and _is_json(first))  # else each line stands for itself
 
 

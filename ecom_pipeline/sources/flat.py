@@ -6,8 +6,9 @@ An adapter gets all fields as text under the names in the first line, or under n
 import csv
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ecom_pipeline.sources.source import literal, matching, name, quoted
 
@@ -29,15 +30,19 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
 
 
 def first_line(path: Path) -> str:
-    """The first line of a file, zipped or not, without its end."""
-    return head(path).split("\n", 1)[0].rstrip("\r")
+    """The first line of a file, zipped or not, without its end; a mebibyte of it at most, empty where there is none."""
+    return _opening(path, lambda file: file.readline(2**20)).rstrip("\r\n")
 
 
-def head(path: Path) -> str:
-    """The first mebibyte of a file's text, zipped or not, without a mark; empty where there is no such file."""
+def head(path: Path, n_characters: int) -> str:
+    """The beginning of a file's text, zipped or not, without a mark; empty where there is no such file."""
+    return _opening(path, lambda file: file.read(n_characters))
+
+
+def _opening(path: Path, read: Callable[[TextIO], str]) -> str:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-            return file.read(2**20)
+            return read(file)
     except (OSError, EOFError, zlib.error):
         return ""
 
@@ -84,4 +89,4 @@ def plain_table(path: Path, names: Sequence[str], mark: str, *, skip: int = 0) -
 def first_of(present: Sequence[str], *names: str) -> str:
     """An SQL expression: the first of some columns that a file has, null where it has none; blank is null."""
     found = next((column for column in names if column in present), None)
-    return f"nullif(trim({name(found)}::varchar), '')" if found else "null"
+    return f"nullif(trim({name(found)}::varchar), '')" if found else "null::varchar"

@@ -15,21 +15,26 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.documents import document_files, documents, elements, field
+from ecom_pipeline.sources.documents import document_files, documents, elements, field, first_fields
 from ecom_pipeline.sources.flat import head
 from ecom_pipeline.sources.ids_alone import named_items
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted, recoded
 
+_FIELDS = {"action_name", "query_id", "index", "create"}  # one of them is in the first line
 _ACTIONS = {"click_through": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
 
 
 def _logs(folder: Path) -> list[Path]:
-    judged = _judgments(folder)
-    return [path for path in document_files(folder, "*ubi*") if path not in judged]
+    return [path for path in document_files(folder, "*ubi*") if _is_log(path)]
+
+
+def _is_log(path: Path) -> bool:
+    # files of lines are logs by their names, however many of the lines are broken
+    return bool(set(path.suffixes) & {".ndjson", ".jsonl"}) or bool(first_fields(path) & _FIELDS)
 
 
 def _judgments(folder: Path) -> list[Path]:
-    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in head(path)[:2000]]
+    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in head(path, 2000)]
 
 
 def _recognises(folder: Path) -> bool:
