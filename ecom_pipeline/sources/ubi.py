@@ -1,6 +1,6 @@
 """OpenSearch User Behavior Insights (UBI 1.3): queries and events, as lines, arrays, dumps, bulk files or Parquet.
 
-`impression` and `purchase` stay; `click`, `click_through`, `view` and `watch` are clicks, `add_to_cart` is a cart. Other
+`impression` and `purchase` stay; `click`, `click_through`, `item_click`, `view` and `watch` are clicks, `add_to_cart` is a cart. Other
 actions of a log name no act on an item and are rejected by name. An event that names its query by id alone has the
 words of the query document with that id in its own file, the queries' file that goes with it, or the files before it.
 
@@ -21,7 +21,7 @@ from ecom_pipeline.sources.ids_alone import named_items
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted, recoded
 
 _FIELDS = {"action_name", "query_id", "index", "create"}  # one of them is in the first line
-_ACTIONS = {"click_through": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
+_ACTIONS = {"click_through": "click", "item_click": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
 
 
 def _logs(folder: Path) -> list[Path]:
