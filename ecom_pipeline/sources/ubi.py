@@ -1,8 +1,9 @@
 """OpenSearch User Behavior Insights (UBI 1.3): queries and events, as lines, arrays, dumps, bulk files or Parquet.
 
-`impression` and `purchase` stay; `click`, `click_through`, `item_click`, `view` and `watch` are clicks, `add_to_cart` is a cart. Other
-actions of a log name no act on an item and are rejected by name. An event that names its query by id alone has the
-words of the query document with that id in its own file, the queries' file that goes with it, or the files before it.
+`impression` and `purchase` stay; `click`, `click_through`, `item_click`, `view` and `watch` are clicks, `add_to_cart` is
+a cart. Other actions of a log name no act on an item and are rejected by name. An event that names its query by id alone
+has the words of the query document with that id in its own file, the queries' file that goes with it, or the files before
+it.
 
 A UBI log names objects by id. Titles come from an `items` file (canonical, Parquet or CSV) beside the log; where there
 is none, the id is the title.
