@@ -54,9 +54,8 @@ def _land(
 def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's catalogue, as it came."""
     made = recipe(context, None, warehouse, outside(home, "items"))
-    with warehouse.transaction() as db:
+    with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "items", made)
-    home.remember_source(home.source(sources.DEFAULT))
     return told(warehouse, "raw_items", metadata)
 
 
@@ -64,7 +63,7 @@ def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Hom
 def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's judged pairs, as it came."""
     made = recipe(context, None, warehouse, outside(home, "judgments"))
-    with warehouse.transaction() as db:
+    with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "judgments", made)
     return told(warehouse, "raw_judgments", metadata)
 
@@ -73,7 +72,7 @@ def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home:
 def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's events, as it came, with its UTC day; rows that have none are rejected here."""
     made = recipe(context, None, warehouse, outside(home, "events"))
-    with warehouse.transaction() as db:
+    with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "events", made)
         counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
         ledger.forget_days(db, "cleaned_interactions", "select day from event_days")

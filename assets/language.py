@@ -12,10 +12,11 @@ from assets.publish import column_schema, recipe, remember, told
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.language import adapted
 from ecom_pipeline.language import embeddings as store
-from ecom_pipeline.language.adaptation.choice import Rules, choose
+from ecom_pipeline.language.adaptation.choice import Rules, choose, last_adapted
 from ecom_pipeline.language.adaptation.corpus import read_corpus
 from ecom_pipeline.language.adaptation.retrieval import read_retrieval
 from ecom_pipeline.language.adaptation.settings import Adaptation
+from ecom_pipeline.language.models import named_digest
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -66,6 +67,11 @@ class EncoderConfig(dg.Config):
     )
 
 
+def encoder_files(config: EncoderConfig) -> dict[str, str]:
+    """What `adapted_encoder` depends on besides code and relations: the content of the named model's files."""
+    return {"files": named_digest(config.model)}
+
+
 @dg.asset(
     deps=[training_samples, items, "cleaned_interactions"],
     group_name="language",
@@ -81,7 +87,7 @@ def adapted_encoder(
     tracking: Tracking,
 ) -> dg.MaterializeResult:
     """One encoder: the language model that everything below reads with, as it was published or as it learnt the shop."""
-    made = recipe(context, config, warehouse)
+    made = recipe(context, config, warehouse, encoder_files(config))
     settings = Adaptation(**{field.name: getattr(config, field.name) for field in fields(Adaptation)})
     with warehouse.connect() as db:
         corpus, asked = read_corpus(db, settings), read_retrieval(db, "validation", config.measured_items)
@@ -93,6 +99,7 @@ def adapted_encoder(
     context.log.info("the encoder is %s: %s", chosen.outcome, adapted.encoder_id(chosen.folder))
     with warehouse.transaction() as db:
         ledger.record(db, "adapted_encoder", ledger.Entry(made, chosen.folder.name, 1))
+    home.prune(home.encoders, {chosen.folder.name, last_adapted(home.encoders)})
     figures = {"outcome": chosen.outcome, "encoder_id": adapted.encoder_id(chosen.folder), **chosen.figures}
     return told(warehouse, "adapted_encoder", {**figures, **step.figures, **curves.link()})
 

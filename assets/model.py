@@ -110,6 +110,7 @@ def fine_tuned_model(
     n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
     with warehouse.transaction() as db:
         ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))
+    home.prune(home.models, {made})
     figures = {f"{name}_validation_{key}": figure for name, key, figure in frames.figures(manifest)}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made),

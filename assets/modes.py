@@ -8,6 +8,7 @@ from assets.publish import column_schema, nothing_to_learn, recipe, remember, se
 from ecom_pipeline import schema, sources
 from ecom_pipeline.language import vision
 from ecom_pipeline.language.attributes import build_attributes
+from ecom_pipeline.language.models import named_digest
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -22,6 +23,11 @@ class PicturesConfig(dg.Config):
     )
 
 
+def picture_files(config: PicturesConfig) -> dict[str, str]:
+    """What `image_embeddings` depends on besides code and relations: the content of the vision model's files."""
+    return {"files": named_digest(config.model)} if config.model else {}
+
+
 @dg.asset(
     deps=[training_samples, items],
     group_name="language",
@@ -33,7 +39,7 @@ def image_embeddings(
     context: dg.AssetExecutionContext, config: PicturesConfig, warehouse: Warehouse, compute: Compute, home: Home
 ) -> dg.MaterializeResult:
     """One row per item of the samples that names a picture; none where no vision model is configured."""
-    made = recipe(context, config, warehouse)
+    made = recipe(context, config, warehouse, picture_files(config))
     with warehouse.connect() as db:
         wanted = vision.wanted_pictures(db)
         known = vision.known_pictures(db, vision.vision_id(config.model)) if config.model else {}

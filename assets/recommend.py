@@ -215,6 +215,7 @@ def ranker(context: dg.AssetExecutionContext, config: RankerConfig, warehouse: W
     figures = found.evaluation if found else NO_FIGURES
     with warehouse.transaction() as db:
         ledger.record(db, "ranker", ledger.Entry(made["ranker"], folder.name if found else "", len(origins)))
+    home.prune(home.rankers, {folder.name})
     yield told(warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **step.figures})
     yield publish(context, warehouse, schema.SAMPLE_CHOICE, rows, made["sample_choice"], {})
     yield publish(context, warehouse, schema.NEXT_VISIT_EVALUATION, figures, made["next_visit_evaluation"], {})

@@ -19,9 +19,9 @@ from assets.importance import (
     weighting_trials,
 )
 from assets.ingest import outside, raw_events, raw_items, raw_judgments
-from assets.language import adapted_encoder, embeddings
+from assets.language import EncoderConfig, adapted_encoder, embeddings, encoder_files
 from assets.model import fine_tuned_model
-from assets.modes import image_embeddings, sample_attributes
+from assets.modes import PicturesConfig, image_embeddings, picture_files, sample_attributes
 from assets.prepare import (
     CleaningConfig,
     cleaned_interactions,
@@ -173,10 +173,19 @@ def _is_stale(
     contents: Mapping[str, str],
     home: Home,
 ) -> bool:
-    extra = outside(home, name.removeprefix("raw_")) if name.startswith("raw_") else {}
-    expected = made_from(asset, name, config_of(asset, run_config), contents, extra)
+    config = config_of(asset, run_config)
+    expected = made_from(asset, name, config, contents, _besides(name, config, home))
     entry = ledger.entries(db, name).get(ledger.WHOLE)
     return entry is None or entry.made_from != expected
+
+
+def _besides(name: str, config: dg.Config | None, home: Home) -> dict[str, str]:
+    """What an asset depends on that no asset holds: files of the source, or of a model."""
+    if name.startswith("raw_"):
+        return outside(home, name.removeprefix("raw_"))
+    if isinstance(config, EncoderConfig):
+        return encoder_files(config)
+    return picture_files(config) if isinstance(config, PicturesConfig) else {}
 
 
 def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]) -> tuple[date, date] | None:

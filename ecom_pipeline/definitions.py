@@ -27,11 +27,7 @@ from resources.warehouse import Warehouse
 _home = Path(os.environ.get("ECOM_HOME") or ".ecom").expanduser().absolute()
 
 RESOURCES = {
-    "home": Home(
-        path=str(_home),
-        asked_source=os.environ.get("ECOM_SOURCE", ""),
-        asked_key=os.environ.get("ECOM_HASH_KEY", ""),
-    ),
+    "home": Home(path=str(_home), asked_source=os.environ.get("ECOM_SOURCE", "")),
     "warehouse": Warehouse(path=str(_home / "warehouse.duckdb")),
     "compute": Compute(
         device=os.environ.get("ECOM_DEVICE") or "auto",

@@ -6,7 +6,8 @@ PipelineError
 │   └── SampleError       the data leaves nothing to learn from
 ├── ModelError            a language model is missing or of a kind that we cannot cut
 ├── DeviceError           the device that was asked for is not there, or its memory is too small
-└── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
+├── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
+└── HomeError             another process works in the home, or what it keeps is damaged
 """
 
 
@@ -36,3 +37,7 @@ class DeviceError(PipelineError):
 
 class WarehouseError(PipelineError):
     """The warehouse is held by another process, or lacks a relation."""
+
+
+class HomeError(PipelineError):
+    """Another process works in the home, or a file that it keeps is damaged."""

@@ -3,16 +3,26 @@
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
+from duckdb import DuckDBPyConnection
 from pydantic import Field
+
+from ecom_pipeline.errors import HomeError
+from resources.private import keep_private
+from resources.warehouse import Warehouse
 
 DAGSTER_YAML = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
-concurrency: {pools: {granularity: op, default_limit: 1}, runs: {max_concurrent_runs: 2}}
+concurrency: {pools: {granularity: op, default_limit: 1}, runs: {max_concurrent_runs: 1}}
 run_monitoring: {enabled: true, poll_interval_seconds: 30, free_slots_after_run_end_seconds: 60}
 python_logs: {managed_python_loggers: [ecom_pipeline], python_log_level: INFO}
 """
@@ -23,7 +33,11 @@ class Home(dg.ConfigurableResource):
 
     path: str = Field(description="Absolute folder; made when first written to.")
     asked_source: str = Field(default="", description="Source asked for now; empty: the one remembered.")
-    asked_key: str = Field(default="", description="Secret for hashing ids; empty: the one kept in the folder.")
+
+    @property
+    def asked_key(self) -> str:
+        """Secret for hashing ids that was asked for, or nothing; a field would stand in Dagster's history."""
+        return os.environ.get("ECOM_HASH_KEY", "")
 
     @property
     def folder(self) -> Path:
@@ -66,32 +80,129 @@ class Home(dg.ConfigurableResource):
         return self.folder / "dagster"
 
     def prepare(self) -> None:
-        """Make the folder, with Dagster's settings in it."""
-        self.dagster.mkdir(parents=True, exist_ok=True)
+        """Make the folder, for its owner alone, with Dagster's settings in it.
+
+        Raises:
+            HomeError: as `keep_private`.
+        """
+        keep_private(self.folder)
+        self.dagster.mkdir(exist_ok=True)
         settings = self.dagster / "dagster.yaml"
         if not settings.exists():
             settings.write_text(DAGSTER_YAML)
 
     def source(self, default: str) -> str:
-        """The source asked for, else the one remembered, else the default."""
-        if self.asked_source:
-            return self.asked_source
-        kept = self.folder / "source.json"
-        return json.loads(kept.read_text())["source"] if kept.is_file() else default
+        """The source asked for, else the one remembered, else the default.
 
-    def remember_source(self, source: str) -> None:
-        """Keep the source's name, so that the UI and later runs read the same."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "source.json").write_text(json.dumps({"source": source}))
+        Raises:
+            HomeError: if what is remembered cannot be read.
+        """
+        return self.asked_source or self._remembered() or default
+
+    @contextmanager
+    def landing(self, warehouse: Warehouse, default: str) -> Iterator[DuckDBPyConnection]:
+        """A transaction in which a table of the source lands.
+
+        The source is remembered before, so that after a kill at any place the next run goes on with it; after an error
+        the one before it is remembered again, whose tables are still there.
+
+        Args:
+            warehouse: of this home.
+            default: what `source` takes where none is asked for or remembered.
+
+        Raises:
+            HomeError: if none is asked for or remembered, and tables of some source are there.
+        """
+        before, source = self._remembered(), self.source(default)
+        if not before and not self.asked_source:
+            self._refuse_another(warehouse, default)
+        self._remember(source)
+        try:
+            with warehouse.transaction() as db:
+                yield db
+        except BaseException:
+            self._remember(before)
+            raise
 
     def hash_key(self) -> bytes:
-        """Secret for hashing ids of users, 32 bytes: given, kept, or made once and readable by its owner alone."""
+        """Secret for hashing ids of users, 32 bytes: given, kept, or made once and readable by its owner alone.
+
+        Raises:
+            HomeError: if the one that is kept is damaged.
+        """
         if self.asked_key:
             return hashlib.sha256(self.asked_key.encode()).digest()
         kept = self.folder / "hash.key"
         if not kept.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # created with its permissions: there is no moment in which others may read it
-            with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-        return bytes.fromhex(kept.read_text().strip())
+            keep_private(self.folder)
+            with suppress(FileExistsError), _written_aside(kept, secrets.token_hex(32)) as part:
+                os.link(part, kept)  # of two that make one at once, the first one's stays
+        text = kept.read_text().strip()
+        if not re.fullmatch("[0-9a-f]{64}", text):
+            raise HomeError(
+                f"hash.key: 1 key is damaged: {str(kept)!r} holds {len(text)} characters. It must hold the 64 hexadecimal "
+                "digits that people in this home are hashed with: restore the file, or delete it, and the next run "
+                "hashes everybody anew with another key."
+            )
+        return bytes.fromhex(text)
+
+    def prune(self, folder: Path, in_use: Collection[str], *, n_last: int = 3) -> list[str]:
+        """Delete what nothing refers to any more, and return the names of what is gone.
+
+        Args:
+            folder: such as `models`; a folder each in it.
+            in_use: names of those that are referred to; they stay whatever their age.
+            n_last: of the others, so many stay, those written to last.
+        """
+        others = [one for one in folder.glob("*/") if one.name not in in_use]
+        old = sorted(others, key=lambda one: one.stat().st_mtime_ns, reverse=True)[n_last:]
+        for one in old:
+            shutil.rmtree(one)
+        return sorted(one.name for one in old)
+
+    def _remembered(self) -> str:
+        kept = self.folder / "source.json"
+        if not kept.is_file():
+            return ""
+        try:
+            return json.loads(kept.read_text())["source"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise HomeError(
+                f"source.json: 1 file is damaged: {str(kept)!r}: {error}. It must name the source that this home is filled "
+                "from: delete it, and say which with --source or ECOM_SOURCE."
+            ) from error
+
+    def _remember(self, source: str) -> None:
+        kept = self.folder / "source.json"
+        if not source:
+            kept.unlink(missing_ok=True)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _written_aside(kept, json.dumps({"source": source})) as part:
+            os.replace(part, kept)
+
+    def _refuse_another(self, warehouse: Warehouse, default: str) -> None:
+        with warehouse.connect() as db:
+            names = "select table_name from duckdb_tables() where table_name in ('raw_items', 'raw_events', 'raw_judgments')"
+            tables = [name for (name,) in db.execute(names).fetchall()]
+            filled = [name for name in tables if db.execute(f"from {name} limit 1").fetchall()]
+        if filled:
+            raise HomeError(
+                f"home: {len(filled)} tables are filled from a source that is not remembered; first: {filled[0]!r} in "
+                f"{str(self.folder)!r}. A home must be told once where its data come from, and {default!r} would replace "
+                "them: say which with --source or ECOM_SOURCE."
+            )
+
+
+@contextmanager
+def _written_aside(file: Path, text: str) -> Iterator[Path]:
+    """A file beside another, for its owner alone and on the disk for certain, to be put in its place at once."""
+    number, name = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(number, "w") as part:
+            part.write(text)
+            part.flush()
+            os.fsync(part.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)

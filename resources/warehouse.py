@@ -1,5 +1,6 @@
 """The DuckDB file that every asset reads and writes: one writer at a time, short connections."""
 
+import logging
 import random
 import re
 import time
@@ -13,6 +14,8 @@ import pandas as pd
 from pydantic import Field
 
 from ecom_pipeline.errors import WarehouseError
+from resources.private import keep_private
+from resources.writer import one_writer
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -20,7 +23,27 @@ class Warehouse(dg.ConfigurableResource):
 
     path: str = Field(description="DuckDB file. Not ':memory:': each step may be its own process.")
     patience_seconds: float = Field(default=60, ge=0, description="How long to wait for another process to let go.")
+    run_patience_seconds: float = Field(
+        default=600, ge=0, description="How long a run of Dagster waits for another process to leave the home."
+    )
     memory_limit: str = Field(default="3GB", description="What DuckDB may hold before it spills to disk.")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Warehouse"]:
+        """Hold the home for a run of Dagster, however it was launched; sensors and schedules read, and hold nothing.
+
+        Raises:
+            HomeError: if another process works in the home for longer than `run_patience_seconds`.
+        """
+        folder = Path(self.path).parent
+        if context.run is None:
+            keep_private(folder)
+            yield self
+            return
+        name = f"run {context.run.run_id[:8]} of Dagster"
+        log = context.log or logging.getLogger(__name__)
+        with one_writer(folder, name, patience_seconds=self.run_patience_seconds, log=log):
+            yield self
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -25,8 +25,8 @@ def resources(shop, tmp_path):
 
 
 def ask(instance, resources):
-    context = dg.build_sensor_context(instance, resources=resources)
-    return source_changed(context)
+    with dg.build_sensor_context(instance, resources=resources) as context:
+        return source_changed(context)
 
 
 def execute(instance, resources, request):
@@ -77,7 +77,8 @@ def test_schedule_and_sensors_share_one_plan(resources):
         at_night = dg.build_schedule_context(
             instance=instance, scheduled_execution_time=datetime(2024, 5, 6, 2, tzinfo=UTC), resources=resources
         )
-        first = nightly_refresh(at_night)
+        with at_night:
+            first = nightly_refresh(at_night)
         assert first == ask(instance, resources)
         result = execute(instance, resources, first)
         event = next(e for e in result.all_events if e.event_type_value == "PIPELINE_SUCCESS")
@@ -88,8 +89,9 @@ def test_schedule_and_sensors_share_one_plan(resources):
             dagster_run=result.dagster_run,
             resources=resources,
         )
-        assert refresh_goes_on(done) == ask(instance, resources)
-        assert names(refresh_goes_on(done)) == {"cleaned_interactions", "rejected_rows", "training_samples"}
+        with done:
+            assert refresh_goes_on(done) == ask(instance, resources)
+            assert names(refresh_goes_on(done)) == {"cleaned_interactions", "rejected_rows", "training_samples"}
     assert {nightly_refresh.job_name, source_changed.job_name, refresh_goes_on.job.name} == {refresh.name}
 
 

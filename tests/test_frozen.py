@@ -1,10 +1,14 @@
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from models import TEXTS, write_model
+from shop import ROOT
 
+from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language import frozen
 from ecom_pipeline.language.encoder import batches, load_encoder, tokenize
 from ecom_pipeline.language.frozen import FrozenStates, TokenTexts, freeze, layer_stack, read_texts
@@ -64,6 +68,62 @@ def test_a_killed_reading_leaves_nothing_that_the_next_one_trips_over(encoder, t
     again = freeze(encoder, TEXTS, 1, 1, tmp_path / "killed")
     assert again.file.stat().st_size == whole.file.stat().st_size
     assert torch.equal(states(again, range(5)), states(whole, range(5)))
+
+
+FREEZE = """
+import sys, time
+from pathlib import Path
+from ecom_pipeline.language.encoder import load_encoder
+from ecom_pipeline.language.frozen import freeze
+model, folder, go, nth = sys.argv[1:]
+encoder = load_encoder(model, 64, "cpu")
+print("ready", flush=True)
+while not Path(go).exists():
+    time.sleep(0.001)
+for start in range(10):
+    freeze(encoder, [f"text {nth} {n}" * (1 + n % 5) for n in range(6 * start)], 1, 256, Path(folder))
+"""
+
+
+def test_two_processes_that_freeze_at_once_leave_every_text_its_own_states(encoder, tmp_path):
+    store, go = tmp_path / "store", tmp_path / "go"
+    command = [sys.executable, "-c", FREEZE, encoder.model.name_or_path, store, go]
+    both = [
+        subprocess.Popen([*command, str(nth)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for nth in range(2)
+    ]
+    assert [one.stdout.readline() for one in both] == ["ready\n", "ready\n"]
+    go.touch()
+    assert [one.communicate()[1] for one in both] == ["", ""]
+    texts = [f"text {nth} {n}" * (1 + n % 5) for nth in range(2) for n in range(54)]
+    together, alone = freeze(encoder, texts, 1, 256, store), freeze(encoder, texts, 1, 256, tmp_path / "alone")
+    assert together.file.stat().st_size == alone.file.stat().st_size  # each text once
+    np.testing.assert_allclose(states(together, range(108)), states(alone, range(108)), atol=2e-3)
+
+
+def test_what_was_damaged_on_the_disk_is_computed_anew_and_said(encoder, tmp_path, monkeypatch, caplog):
+    first = freeze(encoder, TEXTS, 1, 64, tmp_path)
+    expected = states(first, range(5))
+    with first.file.open("r+b") as file:
+        file.seek(2 * 32 * int(first.start[2]) + 1)
+        file.write(b"!")
+    seen = texts_read(encoder, monkeypatch)
+    again = freeze(encoder, TEXTS, 1, 64, tmp_path)
+    assert sum(seen) == 1
+    assert "frozen states of 1 texts" in caplog.text
+    np.testing.assert_allclose(states(again, range(5)), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("damage", [lambda index: index.write_bytes(b""), lambda index: np.savez(index, name=[])])
+def test_a_store_without_an_index_that_can_be_read_is_begun_anew(encoder, tmp_path, caplog, damage):
+    first = freeze(encoder, TEXTS, 1, 64, tmp_path)
+    expected = states(first, range(5))
+    damage(first.file.parent / "index.npz")
+    again = freeze(encoder, TEXTS, 1, 64, tmp_path)
+    assert "are begun anew" in caplog.text
+    assert torch.equal(states(again, range(5)), expected)
+    with pytest.raises(ModelError, match=r"frozen states: 1 file is gone.*another process has begun its store anew"):
+        states(first, [0])
 
 
 def test_pairs_of_texts_are_kept_apart_from_their_parts(encoder, tmp_path):

@@ -1,15 +1,21 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from models import CONFIGS, DECODERS, TEXTS, write_model
 
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder, save_encoder, tokenize
-from ecom_pipeline.language.models import find_model
+from ecom_pipeline.language.models import content_digest, find_model
+
+IN_IDENTITY = ("model.safetensors", "model-00001-of-2.safetensors", "vocab.txt", "1_Pooling/config.json", "theirs.py")
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -113,5 +119,44 @@ def test_a_pooling_that_we_do_not_know_is_named(bert, tmp_path):
         find_model(bert)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_model_is_another_when_one_of_its_files_is_whatever_its_times_say(bert, file):
+    path = Path(bert) / file
+    before, times, content = find_model(bert).encoder_id(8), path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + b" ")  # of the same length
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert find_model(bert).encoder_id(8) != before
+    path.write_bytes(content)
+    assert find_model(bert).encoder_id(8) == before
+
+
+@given(st.dictionaries(st.sampled_from(IN_IDENTITY), st.binary(max_size=3)), st.sampled_from(IN_IDENTITY))
+def test_no_two_folders_of_other_files_have_one_digest(tmp_path_factory, files, other):
+    def digest(files):
+        folder = tmp_path_factory.mktemp("model")
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        (folder / "README.md").write_bytes(os.urandom(2))  # says nothing of what the model answers
+        return content_digest(folder)
+
+    assert digest(files) == digest(files)
+    assert digest(files) != digest({**files, other: files.get(other, b"") + b"x"})
+    assert digest({**files, other: b""}) != digest({name: told for name, told in files.items() if name != other})
+
+
+def test_the_files_of_a_model_are_read_once_as_long_as_they_are_the_same(bert):
+    first = find_model(bert).digest
+    weights = Path(bert) / "model.safetensors"
+    hidden = weights.stat()
+    seen = []
+    sys.addaudithook(lambda event, args: seen.append(args[0]) if event == "open" else None)
+    assert find_model(bert).digest == first
+    assert str(weights) not in seen
+    os.utime(weights, ns=(hidden.st_atime_ns, hidden.st_mtime_ns + 1))
+    assert find_model(bert).digest == first
+    assert seen.count(str(weights)) == 1
+
+
 def test_the_packaged_model_is_the_default_and_pools_by_the_mean():
-    assert find_model(PACKAGED).encoder_id(96) == "all-MiniLM-L6-v2-53aa5117-mean-96"
+    assert find_model(PACKAGED).encoder_id(96) == "all-MiniLM-L6-v2-42b4aeca-mean-96"

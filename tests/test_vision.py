@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shop import KINDS
 
 from assets.modes import image_embeddings, sample_attributes
 from ecom_pipeline.errors import ModelError
+from ecom_pipeline.language import vision
 from ecom_pipeline.language.embeddings import sample_features
 from ecom_pipeline.language.vision import embed_pictures, find_pictures, load_vision, look, vision_id
 from ecom_pipeline.ranking.ablation import steps
@@ -83,6 +85,46 @@ def test_pictures_lie_in_the_sources_folder_or_at_a_file_address_and_nowhere_els
     assert "No such file" in found["5"].reason
 
 
+def test_only_regular_files_below_the_sources_folder_are_opened(tmp_path):
+    folder, outside = tmp_path / "shop", tmp_path / "secret.png"
+    (folder / "below").mkdir(parents=True)
+    inside = draw(folder / "below" / "red.png", (255, 0, 0))
+    draw(outside, (1, 2, 3))
+    (folder / "link.png").symlink_to(outside)
+    (folder / "round.png").symlink_to("round.png")
+    (folder / "away").symlink_to(tmp_path)
+    (folder / "fine.png").symlink_to(inside)
+    os.mkfifo(folder / "pipe.png")
+    refused = [
+        *("../secret.png", str(outside), outside.as_uri(), "link.png", "away/secret.png", "below/../../secret.png"),
+        *("pipe.png", "below", "/dev/zero", "file:///dev/zero", "file:///%2e%2e/secret.png", "round.png", "a\0b.png"),
+        *("x" * 5000, "http://[x", "~/secret.png", f"{folder}/../secret.png"),
+    ]
+    accepted = ["below/red.png", "fine.png", "below/../below/red.png", str(inside), inside.as_uri()]
+    wanted = {str(nth): uri for nth, uri in enumerate(refused + accepted)}
+    found = list(find_pictures(wanted, folder))
+    assert [one.uri for one in found if one.reason is None] == accepted
+    assert all(one.digest is None and one.file is None for one in found if one.reason)
+    assert {one.digest for one in found if not one.reason} == {hashlib.md5(inside.read_bytes()).hexdigest()}
+
+
+def test_a_picture_that_becomes_a_pipe_after_it_was_found_is_not_waited_for(vit, tmp_path, monkeypatch):
+    draw(tmp_path / "one.png", (1, 2, 3))
+    load = vision.load_vision
+
+    def swap(*args):
+        (tmp_path / "one.png").unlink()
+        os.mkfifo(tmp_path / "one.png")
+        return load(*args)
+
+    monkeypatch.setattr(vision, "load_vision", swap)
+    rows = embed_pictures({"a": "one.png"}, tmp_path, {}, str(vit), "cpu")
+    assert (
+        rows.reason[0]
+        == "the file is no picture that can be read: a picture must be a regular file: this is a folder, a pipe or a device"
+    )
+
+
 def test_a_file_that_is_no_picture_is_named_and_the_others_are_seen(vit, tmp_path):
     draw(tmp_path / "good.png", (1, 2, 3))
     (tmp_path / "bad.png").write_bytes(b"not a picture")
@@ -93,14 +135,12 @@ def test_a_file_that_is_no_picture_is_named_and_the_others_are_seen(vit, tmp_pat
     assert rows.reason[2].startswith("the file is no picture that can be read")
 
 
-def test_a_picture_that_is_known_is_not_looked_at_again(vit, tmp_path):
+def test_a_picture_that_is_known_is_not_looked_at_again(vit, tmp_path, monkeypatch):
     draw(tmp_path / "one.png", (1, 2, 3))
     rows = embed_pictures({"a": "one.png"}, tmp_path, {}, str(vit), "cpu")
     known = dict(zip(rows.image_hash, rows.embedding, strict=True))
-    lame = tmp_path / "lame" / vit.name
-    shutil.copytree(vit, lame)
-    (lame / "preprocessor_config.json").unlink()  # the model can be named, but not loaded
-    again = embed_pictures({"a": "one.png", "b": "one.png"}, tmp_path, known, str(lame), "cpu")
+    monkeypatch.setattr(vision, "load_vision", None)
+    again = embed_pictures({"a": "one.png", "b": "one.png"}, tmp_path, known, str(vit), "cpu")
     assert again.encoder_id.unique().tolist() == [vision_id(str(vit))]
     assert again.embedding[1] == pytest.approx(rows.embedding[0])
 

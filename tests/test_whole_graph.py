@@ -51,7 +51,8 @@ def test_people_are_in_the_warehouse_only_as_hashes(db):
     assert n == 0
 
 
-def test_the_key_that_hashes_people_is_made_once_and_readable_by_its_owner_alone(tmp_path):
+def test_the_key_that_hashes_people_is_made_once_and_readable_by_its_owner_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("ECOM_HASH_KEY")
     home = Home(path=str(tmp_path / "home"))
     assert home.hash_key() == home.hash_key() != Home(path=str(tmp_path / "other")).hash_key()
     assert (home.folder / "hash.key").stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,5 @@
 """Commands that work through Dagster: run the pipeline, judge the estimators, open the UI, free what a dead run holds."""
 
-import fcntl
 import os
 import re
 import sys
@@ -13,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, tell
-from ecom_pipeline.errors import InputError, PipelineError, WarehouseError
+from ecom_pipeline.errors import InputError, PipelineError
+from resources.writer import one_writer
 
 _DEVICES = "auto, cpu, cuda, or cuda:1 and so on."
 _PID = "ecom/pid"
@@ -43,8 +43,7 @@ def run(
     seeded = ("weighting_trials", "interaction_trials", "ranker", "fine_tuned_model", "evaluation")
     run_config = _run_config(config, {name: {"seed": seed} for name in seeded})
     home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
-    home_.prepare()
-    with _alone(home), _instance(home_) as instance:
+    with one_writer(home_.folder, "`ecom run`"), _instance(home_) as instance:
         for run_id in free_dead_runs(instance):
             print(f"run {run_id[:8]} had died; it is marked as failed and holds nothing any more", file=sys.stderr)
         n_assets, started = 0, time.monotonic()
@@ -70,8 +69,7 @@ def benchmark(
 
     run_config = _run_config(config, {"importance_benchmark": {"n_seeds": seeds}})
     home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
-    home_.prepare()
-    with _alone(home), _instance(home_) as instance:
+    with one_writer(home_.folder, "`ecom benchmark`"), _instance(home_) as instance:
         plans = definitions.up_to_embeddings(warehouse, home_, run_config, lambda: definitions.made_assets(instance))
         for plan in plans:
             _execute(instance, plan, run_config)
@@ -105,9 +103,7 @@ def unlock(home: HomeOption = DEFAULT_HOME) -> None:
     enter(home)
     from ecom_pipeline import definitions
 
-    home_ = definitions.RESOURCES["home"]
-    home_.prepare()
-    with _instance(home_) as instance:
+    with _instance(definitions.RESOURCES["home"]) as instance:
         freed = free_dead_runs(instance)
     print(f"{len(freed)} dead runs freed" + "".join(f"\n{run_id}" for run_id in freed))
 
@@ -178,27 +174,10 @@ def _run_config(path: Path | None, options: Mapping[str, Mapping[str, object]]) 
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """One `ecom run` a home; the lock goes with the process, however it ends."""
-    with (home / "run.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise WarehouseError(
-                f"home: {str(home)!r} is in use by 1 other `ecom run`, PID {file.read().strip() or 'unknown'}. Only one "
-                "may work in a home: wait for it, end it, or choose another --home."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextmanager
 def _instance(home: Any) -> Iterator[Any]:
     import dagster as dg
 
+    home.prepare()
     os.environ["DAGSTER_HOME"] = str(home.dagster)
     with dg.DagsterInstance.get() as instance:
         yield instance

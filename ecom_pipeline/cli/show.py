@@ -9,6 +9,7 @@ from ecom_pipeline import ledger
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
 from ecom_pipeline.errors import InputError
 from ecom_pipeline.sources import landing
+from resources.writer import one_writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def forget_file(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Take the rows of a file that is gone from the source out of the home, for good; the next run makes the rest so."""
-    with finished(home, "landed_files") as db:
+    with finished(home, "landed_files") as db, one_writer(home.expanduser(), "`ecom forget-file`"):
         db.begin()
         gone = landing.forget(db, file)
         for table in gone:

@@ -52,7 +52,7 @@ def as_named(named: Named, encoders: Path) -> Path:
         named: the model.
         encoders: folder of all encoders in use.
 
-    Cost: reads the weights once, for their hash.
+    Cost: reads the files once in a process, for their hash.
     """
     encoder_id = named.encoder_id
     folder = encoders / ledger.fingerprint("named", {"remote_code": named.remote_code}, {"encoder": encoder_id})

@@ -5,6 +5,7 @@ On the floor of `language`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import md5
 from pathlib import Path
 from typing import Literal
 
@@ -110,11 +111,10 @@ def sample_features(db: DuckDBPyConnection, samples: pd.DataFrame) -> PairFeatur
 
     Raises:
         WarehouseError: if a text has no embedding, or a sample no attributes while others have.
+
+    Cost: reads the embeddings of these samples' texts and no others.
     """
-    rows = db.execute("select text_hash, embedding from embeddings").fetchnumpy()
-    place = {name: row for row, name in enumerate(rows["text_hash"])}
-    vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
-    context, item = (_rows(db, samples[column], place) for column in ("context_text", "item_text"))
+    vectors, (context, item) = _vectors(db, samples.context_text, samples.item_text)
     texts = [samples[column].to_numpy() for column in ("context_text", "title", "item_text")]
     meeting, match = np.empty((len(samples), 2 * vectors.shape[1]), np.float32), []
     for block in row_blocks(len(samples)):
@@ -144,14 +144,18 @@ def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
     return Items(rows["item_id"].astype(str), np.stack(rows["embedding"]))
 
 
-def _rows(db: DuckDBPyConnection, texts: pd.Series, place: dict[str, int]) -> list[int]:
-    from hashlib import md5
-
-    hashes = {text: md5(text.encode()).hexdigest() for text in texts.unique()}
+def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[NDArray[np.float32], list[list[int]]]:
+    """(t, d) embeddings of the distinct texts of some columns, and for each column the row of each of its texts."""
+    hashes = {text: md5(text.encode()).hexdigest() for text in pd.unique(pd.concat(texts))}
+    db.register("asked", pa.table({"text_hash": pa.array(hashes.values(), pa.string())}))
+    rows = db.execute("select text_hash, embedding from asked join embeddings using (text_hash)").fetchnumpy()
+    db.unregister("asked")
+    place = {name: row for row, name in enumerate(rows["text_hash"])}
     absent = [text for text, name in hashes.items() if name not in place]
     if absent:
         raise WarehouseError(
             f"embeddings: {len(absent)} of {len(hashes)} texts have no row; first: {absent[0][:60]!r}. Every text of a "
             "sample must be embedded: materialise `embeddings` after `training_samples`."
         )
-    return [place[hashes[text]] for text in texts]
+    vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
+    return vectors, [[place[hashes[text]] for text in column] for column in texts]

@@ -32,7 +32,7 @@ class Encoder:
     """A transformer that gives one unit-length vector a text.
 
     Attributes:
-        encoder_id: name, hash of the weights, pooling and number of tokens read: what an embedding depends on.
+        encoder_id: name, hash of the files, pooling and number of tokens read: what an embedding depends on.
         model: one stack of layers, in evaluation mode and frozen.
         tokenizer: text to token ids.
         max_tokens: a longer text is cut.

@@ -8,12 +8,16 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import md5
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
+from zipfile import BadZipFile
+from zlib import crc32
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ecom_pipeline.errors import ModelError
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-_INDEX, _STATES = "index.npz", "states.f16"
+_INDEX = "index.npz"
 
 
 class Texts(Protocol):
@@ -76,7 +80,16 @@ class FrozenStates:
 
     @property
     def state(self) -> NDArray[np.float16]:
-        """(tokens, d): the file, of which only what is looked at is read."""
+        """(tokens, d): the file, of which only what is looked at is read.
+
+        Raises:
+            ModelError: if another process has begun the store anew.
+        """
+        if not self.file.is_file():
+            raise ModelError(
+                f"frozen states: 1 file is gone: {str(self.file)!r}. It must stay while it is read, and another process has "
+                "begun its store anew: let one process at a time work in a home, and run again."
+            )
         return np.memmap(self.file, np.float16, "r").reshape(-1, self.width)
 
     def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,8 +135,8 @@ def layer_stack(model: Any) -> Any:
 def freeze(encoder: Encoder, texts: Sequence[Text], n_top: int, token_budget: int, folder: Path) -> FrozenStates:
     """States of texts below the last `n_top` layers; only texts that the store does not have yet are read.
 
-    The store of one encoder and cut grows at its end and is one writer's. A kill loses what was not written down in the
-    index, never what was.
+    The store of one encoder and cut grows at its end, one process at a time: another one waits. A kill loses what was not
+    written down in the index, never what was. What is taken from the store is compared with its checksum first.
 
     Args:
         encoder: gives the layers.
@@ -135,19 +148,17 @@ def freeze(encoder: Encoder, texts: Sequence[Text], n_top: int, token_budget: in
     Raises:
         ModelError: if the states do not fit half precision.
 
-    Cost: the lower layers' share of a forward pass a new text; 2 d bytes a token of disk.
+    Cost: the lower layers' share of a forward pass a new text; 2 d bytes a token of disk, read once for known texts.
     """
-    cut = encoder.n_layers - n_top
-    place = _place(encoder, n_top, folder)
-    place.mkdir(parents=True, exist_ok=True)
     names = [md5("\0".join([text] if isinstance(text, str) else text).encode()).digest() for text in texts]
-    known = _read_index(place)
-    new = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
-    if new:
-        log.info("%d of %d texts have no frozen states yet", len(new), len(texts))
-        known = _append(encoder, new, cut, token_budget, place, known)
-    where = np.array([known[name] for name in names], np.int64).reshape(-1, 2)
-    return FrozenStates(place / _STATES, encoder.n_dimensions, where[:, 0], where[:, 1], encoder.causal)
+    with _alone(folder):
+        store = _Store.open(_place(encoder, n_top, folder), 2 * encoder.n_dimensions).sound(set(names))
+        new = {name: text for name, text in zip(names, texts, strict=True) if name not in store.known}
+        if new:
+            log.info("%d of %d texts have no frozen states yet", len(new), len(texts))
+            store = _append(encoder, new, encoder.n_layers - n_top, token_budget, store)
+    where = np.array([store.known[name] for name in names], np.int64).reshape(-1, 3)
+    return FrozenStates(store.file, encoder.n_dimensions, where[:, 0], where[:, 1], encoder.causal)
 
 
 def read_texts(
@@ -171,14 +182,15 @@ def read_texts(
         reason = "every layer learns" if n_top >= encoder.n_layers else f"they would take {gib:.2f} GiB of {max_gib:g}"
         log.info("no frozen states are kept: %s; each epoch computes all layers", reason)
         return TokenTexts(encoder, ids)
-    for other in folder.glob("*-*/"):
-        if not other.name.startswith(_stem(encoder)):
-            shutil.rmtree(other)  # of an encoder that is not in use any more
-    place = _place(encoder, n_top, folder) / _STATES
-    if place.is_file() and place.stat().st_size / 2**30 + gib > 2 * max_gib:
-        log.info("frozen states of older texts fill %s: it is begun anew", place.parent)
-        shutil.rmtree(place.parent)
-    return freeze(encoder, texts, n_top, token_budget, folder)
+    place = _place(encoder, n_top, folder)
+    with _alone(folder):
+        for other in folder.glob("*-*/"):
+            if not other.name.startswith(_stem(encoder)):
+                shutil.rmtree(other)  # of an encoder that is not in use any more
+        if sum(file.stat().st_size for file in place.glob("*.f16")) / 2**30 + gib > 2 * max_gib:
+            log.info("frozen states of older texts fill %s: it is begun anew", place)
+            shutil.rmtree(place)
+        return freeze(encoder, texts, n_top, token_budget, folder)
 
 
 def _place(encoder: Encoder, n_top: int, folder: Path) -> Path:
@@ -189,23 +201,83 @@ def _stem(encoder: Encoder) -> str:
     return encoder.encoder_id.replace("/", "--")
 
 
-def _append(
-    encoder: Encoder,
-    new: dict[bytes, Text],
-    cut: int,
-    token_budget: int,
-    place: Path,
-    known: dict[bytes, tuple[int, int]],
-) -> dict[bytes, tuple[int, int]]:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time changes the stores; whoever holds them may enter again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that writes frozen states in %s", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """States of one encoder and cut: a file, and of each text by its hash where it begins, its tokens, its checksum."""
+
+    file: Path
+    width: int  # bytes of a token
+    known: dict[bytes, tuple[int, int, int]]
+
+    @classmethod
+    def open(cls, place: Path, width: int) -> "_Store":
+        """The store in a folder; without an index that can be read it is begun anew, in a file of another name.
+
+        So whoever still reads the old file misses it, and does not take other texts' states for those it knows.
+        """
+        try:
+            with np.load(place / _INDEX, allow_pickle=False) as index:
+                where = zip(*(index[name].tolist() for name in ("start", "tokens", "check")), strict=True)
+                known = {name.tobytes(): one for name, one in zip(index["name"], where, strict=True)}
+                return cls(place / str(index["states"]), width, known)
+        except FileNotFoundError:
+            pass
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            log.warning("frozen states in %s have no index that can be read and are begun anew: %s", place, error)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        return cls(place / f"{token_hex(8)}.f16", width, {})
+
+    def sound(self, names: set[bytes]) -> "_Store":
+        """The store without those of some texts whose states are not what was written."""
+        there = self.file.is_file() and self.file.stat().st_size > 0
+        content = np.memmap(self.file, np.uint8, "r") if there else np.zeros(0, np.uint8)
+        damaged = set()
+        for name in names & self.known.keys():
+            start, tokens, check = self.known[name]
+            if crc32(content[start * self.width : (start + tokens) * self.width]) != check:
+                damaged.add(name)
+        if damaged:
+            log.warning("frozen states of %d texts in %s are damaged: they are computed anew", len(damaged), self.file)
+        return replace(self, known={name: one for name, one in self.known.items() if name not in damaged})
+
+    def write_index(self) -> None:
+        """Write down what is known, all or nothing, after the states themselves are on the disk."""
+        part = self.file.parent / f"{_INDEX}.part"
+        where = np.array(list(self.known.values()), np.int64)
+        names = np.frombuffer(b"".join(self.known), np.uint8).reshape(-1, 16)
+        columns = {"start": where[:, 0], "tokens": where[:, 1], "check": where[:, 2]}
+        with part.open("wb") as file:
+            np.savez(file, name=names, states=np.array(self.file.name), **columns)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self.file.parent / _INDEX)
+
+
+def _append(encoder: Encoder, new: dict[bytes, Text], cut: int, token_budget: int, store: _Store) -> _Store:
     import torch
 
     names, ids = list(new), tokenize(encoder, list(new.values()))
-    end = max((start + length for start, length in known.values()), default=0)
-    result = dict(known)
-    width = 2 * encoder.n_dimensions
-    path = place / _STATES
-    path.touch()
-    os.truncate(path, end * width)  # a killed run may have left states that no index knows
+    end = max((start + length for start, length, _ in store.known.values()), default=0)
+    known = dict(store.known)
+    store.file.touch()
+    os.truncate(store.file, end * store.width)  # a killed run may have left states that no index knows
     halving = Halving("frozen states", encoder.device, unit="texts")
 
     def read(rows: list[int]) -> NDArray[np.float16]:
@@ -213,7 +285,7 @@ def _append(
         hidden = states_below(encoder, cut, inputs).half().cpu()
         return hidden[inputs["attention_mask"].cpu().bool()].numpy()  # (tokens of these texts, d), text by text
 
-    with path.open("ab") as file, torch.inference_mode(), fast_products():
+    with store.file.open("ab") as file, torch.inference_mode(), fast_products():
         for rows in batches([len(text) for text in ids], token_budget):
             kept = np.concatenate(halving.run(rows, read))
             finite = np.isfinite(kept).all(1)
@@ -224,13 +296,16 @@ def _append(
                     "is kept."
                 )
             file.write(kept.tobytes())
+            first = 0
             for row in rows:
-                result[names[row]] = (end, len(ids[row]))
-                end += len(ids[row])
+                length = len(ids[row])
+                known[names[row]] = (end, length, crc32(kept[first : first + length].tobytes()))
+                first, end = first + length, end + length
         file.flush()
         os.fsync(file.fileno())
-    _write_index(place, result)
-    return result
+    grown = replace(store, known=known)
+    grown.write_index()
+    return grown
 
 
 def states_below(encoder: Encoder, cut: int, inputs: dict[str, "torch.Tensor"]) -> "torch.Tensor":
@@ -260,23 +335,3 @@ def _stopped_at(layer: Any) -> Iterator[list["torch.Tensor"]]:
         yield seen
     finally:
         hook.remove()
-
-
-def _read_index(place: Path) -> dict[bytes, tuple[int, int]]:
-    if not (place / _INDEX).is_file():
-        return {}
-    with np.load(place / _INDEX, allow_pickle=False) as index:
-        where = zip(index["start"].tolist(), index["tokens"].tolist(), strict=True)
-        return {name.tobytes(): one for name, one in zip(index["name"], where, strict=True)}
-
-
-def _write_index(place: Path, known: dict[bytes, tuple[int, int]]) -> None:
-    part = place / "index.part.npz"
-    where = np.array(list(known.values()), np.int64)
-    np.savez(
-        part,
-        name=np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16),
-        start=where[:, 0],
-        tokens=where[:, 1],
-    )
-    os.replace(part, place / _INDEX)

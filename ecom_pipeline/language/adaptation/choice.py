@@ -90,7 +90,7 @@ def choose(
         return Chosen(as_named(named, encoders), "named", {})
     asked_for = {**settings.as_dict(), "remote_code": named.remote_code}
     recipe = ledger.fingerprint(VERSION, asked_for, {"encoder": named.encoder_id})
-    last = _last(encoders)
+    last = last_adapted(encoders)
     identity = _due(recipe, corpus, encoders, last, rules.min_new_share)
     folder = encoders / identity
     if not (folder / MANIFEST).is_file():
@@ -162,8 +162,8 @@ def _measured(folder: Path, encoder: Encoder, asked: Retrieval, watch: Watch) ->
     return recall
 
 
-def _last(encoders: Path) -> str:
-    """The folder of the last adaptation that was finished, or nothing."""
+def last_adapted(encoders: Path) -> str:
+    """The name of the folder of the last adaptation that was finished, taken or refused; empty: there is none."""
     file = encoders / _LAST
     name = json.loads(file.read_text())["folder"] if file.is_file() else ""
     return name if name and (encoders / name / MANIFEST).is_file() else ""
