@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from ecom_pipeline.sources.documents import first_fields
-from ecom_pipeline.sources.flat import header
+from pyarrow.parquet import read_schema
+
+from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 
 
@@ -19,7 +20,7 @@ def _read(folder: Path) -> str:
 
 def _columns(folder: Path) -> set[str]:
     path = _files(folder)[0]
-    return first_fields(path) if path.suffix == ".parquet" else set(header(path))
+    return set(read_schema(path).names if path.suffix == ".parquet" else canonical.header(path))
 
 
 def _recognises(folder: Path) -> bool:

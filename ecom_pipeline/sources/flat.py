@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from duckdb import DuckDBPyConnection
+
 from ecom_pipeline.sources.source import literal, matching, name, quoted
 
 _ENDINGS = (".csv", ".csv.gz")
@@ -47,7 +49,7 @@ def _opening(path: Path, read: Callable[[TextIO], str]) -> str:
         return ""
 
 
-def quoted_table(path: Path, delimiter: str = ",") -> str:
+def quoted_table(db: DuckDBPyConnection, path: Path, delimiter: str = ",") -> str:
     """An SQL query: the rows of a CSV file with a header, all columns as text, `row_number` and `malformed` beside."""
     columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header(path, delimiter))
     return (

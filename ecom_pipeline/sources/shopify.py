@@ -45,7 +45,7 @@ def _parts(folder: Path) -> list[Part]:
     return [*(items or [order_lines.named(part) for part in events]), *events]
 
 
-def _variants(path: Path) -> str:
+def _variants(db: DuckDBPyConnection, path: Path) -> str:
     """An SQL query: the lines of an export of products, under one set of names."""
     present = header(path)
     columns = {
@@ -60,7 +60,7 @@ def _variants(path: Path) -> str:
     }
     chosen = ", ".join(f"{first_of(present, *names)} as {column}" for column, names in columns.items())
     category = f"coalesce({first_of(present, 'Product Category', 'Product category')}, {first_of(present, 'Type')})"
-    return f"select row_number, malformed, {chosen}, {category} as category from ({quoted_table(path)})"
+    return f"select row_number, malformed, {chosen}, {category} as category from ({quoted_table(db, path)})"
 
 
 def _items(path: Path, db: DuckDBPyConnection) -> str:
@@ -72,7 +72,7 @@ def _items(path: Path, db: DuckDBPyConnection) -> str:
             {first("description")}, {first("brand")}, {first("category")},
             {first("price")}, {first("tags")},
             case when lower(min(status)) in ('draft', 'archived') then 'withdrawn' end as availability
-        from ({_variants(path)}) group by handle, case when malformed is not null or handle is null then row_number end
+        from ({_variants(db, path)}) group by handle, case when malformed is not null or handle is null then row_number end
         order by row_number"""
 
 
@@ -82,7 +82,7 @@ def _events(path: Path, products: tuple[Path, ...], db: DuckDBPyConnection) -> s
     filled = ", ".join(f"first_value({known} ignore nulls) over its_order as {known}" for known in _OF_ORDER)
     catalogue = " union all ".join(
         f"select handle as item_id, 'sku:' || sku as code, "
-        f"first_value(title ignore nulls) over (partition by handle order by row_number) as title from ({_variants(one)})"
+        f"first_value(title ignore nulls) over (partition by handle order by row_number) as title from ({_variants(db, one)})"
         for one in products
     )
     lines = f"""
@@ -92,7 +92,7 @@ def _events(path: Path, products: tuple[Path, ...], db: DuckDBPyConnection) -> s
                 {first_of(present, "Lineitem name")} as name, {first_of(present, "Lineitem quantity")} as quantity,
                 {first_of(present, "Lineitem price")} as price,
                 'sku:' || {first_of(present, "Lineitem sku")} as code, null::varchar as other_code
-            from ({quoted_table(path)}))
+            from ({quoted_table(db, path)}))
         select * replace ({filled}) from told
         window its_order as (
             partition by number order by row_number rows between unbounded preceding and unbounded following)"""

@@ -3,7 +3,10 @@
 Exact, partial and irrelevant become the grades 2, 1 and 0.
 """
 
+from functools import partial
 from pathlib import Path
+
+from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources.flat import first_of, header, quoted_table
 from ecom_pipeline.sources.source import Adapter, Part, recoded
@@ -23,17 +26,25 @@ def _recognises(folder: Path) -> bool:
 
 def _parts(folder: Path) -> list[Part]:
     product, query, label = _files(folder)
-    present = header(product, _TAB)
-    path = f"regexp_replace({first_of(present, 'category hierarchy', 'category_hierarchy')}, ' */ *', ' > ', 'g')"
-    items = f"""
+    return [
+        Part("items", product, partial(_products, product)),
+        Part("judgments", label, partial(_labels, label, query), (query,)),
+    ]
+
+
+def _products(path: Path, db: DuckDBPyConnection) -> str:
+    hierarchy = first_of(header(path, _TAB), "category hierarchy", "category_hierarchy")
+    return f"""
         select row_number, malformed, product_id as item_id, product_name as title, product_description as description,
-            coalesce({path}, product_class) as category, product_features
-        from ({quoted_table(product, _TAB)})"""
-    judgments = f"""
+            coalesce(regexp_replace({hierarchy}, ' */ *', ' > ', 'g'), product_class) as category, product_features
+        from ({quoted_table(db, path, _TAB)})"""
+
+
+def _labels(path: Path, query: Path, db: DuckDBPyConnection) -> str:
+    return f"""
         select l.row_number, l.malformed, l.query_id, q.query, l.product_id as item_id,
             {recoded("l.label", _GRADES)} as relevance, q.query_class
-        from ({quoted_table(label, _TAB)}) as l left join ({quoted_table(query, _TAB)}) as q using (query_id)"""
-    return [Part("items", product, lambda db: items), Part("judgments", label, lambda db: judgments, (query,))]
+        from ({quoted_table(db, path, _TAB)}) as l left join ({quoted_table(db, query, _TAB)}) as q using (query_id)"""
 
 
 ADAPTER = Adapter("wands", _recognises, _parts)

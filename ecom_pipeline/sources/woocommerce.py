@@ -71,7 +71,7 @@ def _parts(folder: Path) -> list[Part]:
     return [*(items or [order_lines.named(part) for part in events]), *events]
 
 
-def _catalogue(path: Path) -> str:
+def _catalogue(db: DuckDBPyConnection, path: Path) -> str:
     """An SQL query: products and variations, each with the id of its product."""
     present = header(path)
     rows = f"""
@@ -83,7 +83,7 @@ def _catalogue(path: Path) -> str:
             coalesce({first_of(present, "Sale price")}, {first_of(present, "Regular price")}) as price,
             {first_of(present, "Tags")} as tags, {first_of(present, "Published")} as published,
             {first_of(present, "In stock?")} as in_stock
-        from ({quoted_table(path)})"""
+        from ({quoted_table(db, path)})"""
     return f"""
         with rows as ({rows})
         select rows.*, coalesce(parents.id, rows.id) as item_id, contains(lower(rows.type), 'variation') as is_variation
@@ -96,12 +96,12 @@ def _items(path: Path, db: DuckDBPyConnection) -> str:
         select row_number, malformed, id as item_id, title, description, brand, category, price, tags,
             case when try_cast(published as integer) < 1 then 'withdrawn' when in_stock = '0' then 'out_of_stock' end
                 as availability
-        from ({_catalogue(path)}) where malformed is not null or not is_variation order by row_number"""
+        from ({_catalogue(db, path)}) where malformed is not null or not is_variation order by row_number"""
 
 
 def _events(path: Path, products: tuple[Path, ...], db: DuckDBPyConnection) -> str:
     ways = [
-        f"select item_id, {code} as code, title from ({_catalogue(one)})"
+        f"select item_id, {code} as code, title from ({_catalogue(db, one)})"
         for one in products
         for code in ("'id:' || id", "'sku:' || sku")
     ]
@@ -111,18 +111,18 @@ def _events(path: Path, products: tuple[Path, ...], db: DuckDBPyConnection) -> s
             number as session_id,
             case when {status} in {_NOT_BOUGHT} then 'order ' || {status} else 'purchase' end as action,
             item_id, quantity, price
-        from ({order_lines.matched(_lines(path), " union all ".join(ways) or order_lines.NO_CATALOGUE)})
+        from ({order_lines.matched(_lines(db, path), " union all ".join(ways) or order_lines.NO_CATALOGUE)})
         order by place, nth"""
 
 
-def _lines(path: Path) -> str:
+def _lines(db: DuckDBPyConnection, path: Path) -> str:
     """An SQL query: one row a line of an order."""
     present = header(path)
     order = ", ".join(f"{first_of(present, *names)} as {name(known)}" for known, names in _ORDER.items())
     columns = _line_columns(present)
     if not columns:
         parts = {known: first_of(present, *names) for known, names in _LINE.items()}
-        nth, lines = "1", f"({quoted_table(path)})"
+        nth, lines = "1", f"({quoted_table(db, path)})"
     else:
         parts = {
             known: f"nullif(regexp_extract(line, '(?:^|\\|)' || '{key}:([^|]*)', 1), '')"
@@ -134,7 +134,7 @@ def _lines(path: Path) -> str:
         lines = f"""(
             select * exclude (found), unnest(found) as line, generate_subscripts(found, 1) as nth
             from (select *, case when len(filled) > 0 then filled else [null] end as found
-                from (select *, list_filter([{every}], lambda x: x is not null) as filled from ({quoted_table(path)}))))"""
+                from (select *, list_filter([{every}], lambda x: x is not null) as filled from ({quoted_table(db, path)}))))"""
     return f"""
         select row_number as place, {nth} as nth, malformed || ', line ' || row_number as malformed, {order},
             'id:' || {parts["id"]} as code, 'sku:' || {parts["sku"]} as other_code, {parts["name"]} as name,
