@@ -264,8 +264,6 @@ def test_trec_in_its_own_layout(db, tmp_path):
 
 NAMES = (
     *(
-        "train.csv",
-        "train.parquet",
         "product.csv",
         "query.csv",
         "label.csv",

@@ -11,7 +11,6 @@ from duckdb import DuckDBPyConnection
 from ecom_pipeline.sources.flat import header, quoted_table
 from ecom_pipeline.sources.source import Adapter, Part
 
-
 _NOTHING = "select null as product_uid, null as product_description, null as name, null as value limit 0"
 
 
