@@ -61,8 +61,14 @@ def test_columns_rejected_rows_and_what_is_kept_are_said(check, folder):
     assert re.search(r"events: item_unknown +1  .*it is no-such; first: events.csv row 13\n", said)
     assert re.search(r"items: title_blank +1  ", said)
     assert "4 items\n  12 events of 3 users in 0 sessions from 2024-05-01 to 2024-05-12: purchase 12\n" in said
-    assert "for lists: 4 items that 3 users took on 12 days" in said
+    assert re.search(r"for lists: 4 items that 3 users took on 12 days; tested on 2024-05-\d\d to 2024-05-\d\d", said)
     assert said.endswith("A run can go.\n")
+
+
+def test_too_few_days_for_lists_are_said(check, folder):
+    write_csv(folder / "events.csv", [act(n) for n in range(2)])
+    _, said, _ = check(folder)
+    assert "for lists: 2 items that 2 users took on 2 days; too few days to make and test lists\n" in said
 
 
 def test_samples_of_search_are_counted_by_split(check, folder):

@@ -4,6 +4,8 @@ import json
 
 import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_sources import landed, write_lines
 
 
@@ -77,4 +79,24 @@ def test_ubi_judgments_are_read_whole(db, tmp_path):
         ("mug", "i1", "1.000"),
         ("mug", "i2", "2.000"),
         ("cup", "i0", "0.000"),
+    ]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(["event", "query", "action", "broken", "other", "blank"]), min_size=1, max_size=12))
+def test_ubi_every_line_is_an_event_a_query_an_action_or_a_rejected_row(tmp_path_factory, kinds):
+    lines = {
+        "event": json.dumps(ubi_event(1)),
+        "query": json.dumps({"query_id": "q1", "user_query": "mug"}),
+        "action": json.dumps({"index": {"_id": "7"}}),
+        "broken": "{broken",
+        "other": json.dumps({"took": 3}),
+        "blank": "",
+    }
+    folder = tmp_path_factory.mktemp("ubi")
+    (folder / "ubi.ndjson").write_text("\n".join(lines[kind] for kind in kinds))
+    with duckdb.connect() as db:
+        read = landed(db, folder, "ubi")("events", "row_number", "malformed is not null")
+    assert read == [
+        (place, kind != "event") for place, kind in enumerate(kinds, 1) if kind in ("event", "broken", "other")
     ]

@@ -202,13 +202,7 @@ def _samples(db: DuckDBPyConnection, settings: Mapping) -> list[str]:
 
     rules = samples.SampleRules(**_settings(settings, "training_samples", SamplesConfig))
     counts = samples.build_samples(db, rules)
-    n_users, n_items, n_days = db.execute(
-        "select count(distinct coalesce(user_id, session_id)), count(distinct item_id), count(distinct day) "
-        f"from cleaned_interactions where {samples.TAKEN}"
-    ).fetchall()[0]
-    shown = ["\nwould be learnt from"]
-    if n_users:
-        shown.append(f"  for lists: {n_items:,} items that {n_users:,} users took on {n_days:,} days")
+    shown = ["\nwould be learnt from", *_lists(db, settings)]
     if samples.has_samples(db):
         shown += [
             f"  for search, {split}: {counts[f'n_samples_{split}']:,} samples of {counts[f'n_groups_{split}']:,} queries, "
@@ -216,3 +210,20 @@ def _samples(db: DuckDBPyConnection, settings: Mapping) -> list[str]:
             for split in schema.SPLITS
         ]
     return shown
+
+
+def _lists(db: DuckDBPyConnection, settings: Mapping) -> list[str]:
+    from assets.recommend import PeriodsConfig
+    from ecom_pipeline.recommend.periods import plan_periods
+
+    n_users, n_items, n_days = db.execute(
+        "select count(distinct coalesce(user_id, session_id)), count(distinct item_id), count(distinct day) "
+        f"from cleaned_interactions where {samples.TAKEN}"
+    ).fetchall()[0]
+    if not n_users:
+        return []
+    schema.EMBEDDINGS.create(db)  # nothing has been read yet
+    tests = plan_periods(db, **_settings(settings, "learning_periods", PeriodsConfig)).query("role == 'test'")
+    tested = [f"{row.first_day:%Y-%m-%d} to {row.last_day:%Y-%m-%d}" for row in tests.itertuples()]
+    told = f"tested on {', '.join(tested)}" if tested else "too few days to make and test lists"
+    return [f"  for lists: {n_items:,} items that {n_users:,} users took on {n_days:,} days; {told}"]
