@@ -19,7 +19,8 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.documents import document_files, documents, field, first_fields, records
-from ecom_pipeline.sources.source import Adapter, Part, literal, recoded
+from ecom_pipeline.sources.source import Adapter, Part, literal
+from ecom_pipeline.sources.words import recoded
 
 _ACTIONS = {
     "view_item_list": "impression",

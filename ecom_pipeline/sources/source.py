@@ -3,7 +3,7 @@
 An adapter is a file in this folder with an `ADAPTER`; nothing else has to change to add one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,3 @@ def literal(text: str) -> str:
 def name(column: str) -> str:
     """A column's name as SQL takes it, whatever is in it: the one place that quotes names."""
     return '"' + column.replace('"', '""') + '"'
-
-
-def recoded(expression: str, words: Mapping[str, object]) -> str:
-    """An SQL expression: a text put into other words, blanks and capitals no matter; what is not known stays as it is.
-
-    So a rule, and not an adapter, rejects a word that nobody foresaw, and names it.
-    """
-    cases = " ".join(f"when {literal(word)} then {literal(str(becomes))}" for word, becomes in words.items())
-    return f"case lower(trim(({expression})::varchar)) {cases} else ({expression})::varchar end"

@@ -19,7 +19,8 @@ from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.documents import document_files, documents, elements, field, first_fields
 from ecom_pipeline.sources.flat import head
 from ecom_pipeline.sources.ids_alone import named_items
-from ecom_pipeline.sources.source import Adapter, Part, matching, quoted, recoded
+from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
+from ecom_pipeline.sources.words import recoded
 
 _FIELDS = {"action_name", "query_id", "index", "create"}  # one of them is in the first line
 _ACTIONS = {"click_through": "click", "item_click": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}

@@ -9,7 +9,8 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources.flat import first_of, header, quoted_table
-from ecom_pipeline.sources.source import Adapter, Part, recoded
+from ecom_pipeline.sources.source import Adapter, Part
+from ecom_pipeline.sources.words import recoded
 
 _TAB = "\t"
 _GRADES = {"exact": 2, "partial": 1, "irrelevant": 0}
