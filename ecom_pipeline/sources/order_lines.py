@@ -4,8 +4,6 @@ An export of orders names a product by its id, by the code of a variant or by wh
 products. Only what is certain is matched: a code or a title that two products share names neither.
 """
 
-from ecom_pipeline.sources.source import Part
-
 NO_CATALOGUE = "select null::varchar as item_id, null::varchar as code, null::varchar as title limit 0"
 
 
@@ -38,11 +36,3 @@ def matched(lines: str, catalogue: str) -> str:
         select lines.*, coalesce(by_code.item_id, by_other.item_id, names.item_id, lines.name) as item_id
         from lines left join codes as by_code on by_code.code = lines.code
             left join codes as by_other on by_other.code = lines.other_code left join names on names.name = lines.name"""
-
-
-def named(events: Part) -> Part:
-    """Where there is no catalogue: the items that lines of orders name, each under its name."""
-    rows = "item_id is not null group by item_id order by item_id"
-    return Part(
-        "items", events.file, lambda db: f"select item_id, item_id as title from ({events.query(db)}) where {rows}"
-    )

@@ -15,6 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import order_lines
 from ecom_pipeline.sources.flat import first_of, header, quoted_table, with_header
+from ecom_pipeline.sources.ids_alone import named_items
 from ecom_pipeline.sources.source import Adapter, Part
 
 _OF_ORDER = {
@@ -42,7 +43,7 @@ def _parts(folder: Path) -> list[Part]:
     products = tuple(_products(folder))
     events = [Part("events", path, partial(_events, path, products), products) for path in _orders(folder)]
     items = [Part("items", path, partial(_items, path)) for path in products]
-    return [*(items or [order_lines.named(part) for part in events]), *events]
+    return [*(items or [named_items(part) for part in events]), *events]
 
 
 def _variants(db: DuckDBPyConnection, path: Path) -> str:
