@@ -2,7 +2,7 @@
 
 import duckdb
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ecom_pipeline.sources.order_lines import NO_CATALOGUE, matched
@@ -32,6 +32,7 @@ def by_hand(catalogue, code, other, name):
     return sure[max(named, key=len)] if named else name
 
 
+@example([("a", None, "Mug"), ("b", None, "Mug - Red")], [(None, None, "Mug - Red - L")])
 @settings(max_examples=60)
 @given(CATALOGUE, LINES)
 def test_lines_are_matched_as_by_hand(catalogue, lines):

@@ -83,11 +83,16 @@ def test_ubi_judgments_are_read_whole(db, tmp_path):
 
 
 @settings(max_examples=25)
-@given(st.lists(st.sampled_from(["event", "query", "action", "broken", "other", "blank"]), min_size=1, max_size=12))
+@given(
+    st.lists(
+        st.sampled_from(["event", "query", "wordless", "action", "broken", "other", "blank"]), min_size=1, max_size=12
+    )
+)
 def test_ubi_every_line_is_an_event_a_query_an_action_or_a_rejected_row(tmp_path_factory, kinds):
     lines = {
         "event": json.dumps(ubi_event(1)),
         "query": json.dumps({"query_id": "q1", "user_query": "mug"}),
+        "wordless": json.dumps({"query_id": "q2", "client_id": "c"}),
         "action": json.dumps({"index": {"_id": "7"}}),
         "broken": "{broken",
         "other": json.dumps({"took": 3}),
