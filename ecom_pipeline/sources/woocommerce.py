@@ -28,7 +28,7 @@ _NOT_BOUGHT = (
 )
 _ORDER = {
     "number": ("order_number", "order_id", "Order Number", "Order ID", "Order #"),
-    "at": ("order_date", "date", "Order Date", "Date"),
+    "placed": ("order_date", "date", "Order Date", "Date"),
     "status": ("status", "order_status", "Order Status", "Status"),
     "email": ("billing_email", "customer_email", "Email (Billing)", "Billing Email", "Customer Email"),
     "customer": ("customer_id", "customer_user", "Customer User ID", "Customer ID"),
@@ -51,7 +51,7 @@ def _orders(folder: Path) -> list[Path]:
 
 
 def _is_of_orders(present: list[str]) -> bool:
-    if any(not set(_ORDER[column]) & set(present) for column in ("number", "at", "status")):
+    if any(not set(_ORDER[column]) & set(present) for column in ("number", "placed", "status")):
         return False
     lines = any(set(_LINE[column]) & set(present) for column in ("id", "sku", "name"))
     return bool(_line_columns(present)) or (lines and bool(set(_LINE["quantity"]) & set(present)))
@@ -87,9 +87,10 @@ def _catalogue(db: DuckDBPyConnection, path: Path) -> str:
         from ({quoted_table(db, path)})"""
     return f"""
         with rows as ({rows})
-        select rows.*, coalesce(parents.id, rows.id) as item_id, contains(lower(rows.type), 'variation') as is_variation
-        from rows left join rows as parents
-            on rows.parent <> '' and (rows.parent = 'id:' || parents.id or rows.parent = parents.sku)"""
+        select rows.*, coalesce(by_id.id, by_sku.id, rows.id) as item_id,
+            contains(lower(rows.type), 'variation') as is_variation
+        from rows left join rows as by_id on rows.parent = 'id:' || by_id.id
+            left join rows as by_sku on rows.parent <> '' and rows.parent = by_sku.sku"""
 
 
 def _items(path: Path, db: DuckDBPyConnection) -> str:
@@ -108,7 +109,7 @@ def _events(path: Path, products: tuple[Path, ...], db: DuckDBPyConnection) -> s
     ]
     status = "regexp_replace(lower(status), '^wc-', '')"
     return f"""
-        select malformed, "at" as occurred_at, coalesce(lower(email), nullif(customer, '0')) as user_id,
+        select malformed, placed as occurred_at, coalesce(lower(email), nullif(customer, '0')) as user_id,
             number as session_id,
             case when {status} in {_NOT_BOUGHT} then 'order ' || {status} else 'purchase' end as action,
             item_id, quantity, price
@@ -118,31 +119,31 @@ def _events(path: Path, products: tuple[Path, ...], db: DuckDBPyConnection) -> s
 
 def _lines(db: DuckDBPyConnection, path: Path) -> str:
     """An SQL query: one row a line of an order."""
-    present = header(path)
-    order = ", ".join(f"{first_of(present, *names)} as {name(known)}" for known, names in _ORDER.items())
+    present, table = header(path), quoted_table(db, path)
     columns = _line_columns(present)
-    if not columns:
-        parts = {known: first_of(present, *names) for known, names in _LINE.items()}
-        nth, lines = "1", f"({quoted_table(db, path)})"
-    else:
-        parts = {
-            known: f"nullif(regexp_extract(line, '(?:^|\\|)' || '{key}:([^|]*)', 1), '')"
-            for known, key in _KEYS.items()
-        }
-        parts["price"] = f"try_cast({parts['price']} as double) / nullif(try_cast({parts['quantity']} as double), 0)"
-        every = ", ".join(f"nullif(trim({name(column)}), '')" for column in columns)
-        nth = "nth"
-        lines = f"""(
-            select * exclude (found), unnest(found) as line, generate_subscripts(found, 1) as nth
-            from (select *, case when len(filled) > 0 then filled else [null] end as found
-                from (select *, list_filter([{every}], lambda x: x is not null) as filled from ({quoted_table(db, path)}))))"""
+    parts = _PARTS if columns else {known: first_of(present, *names) for known, names in _LINE.items()}
+    order = ", ".join(f"{first_of(present, *names)} as {known}" for known, names in _ORDER.items())
     return f"""
-        select row_number as place, {nth} as nth, malformed || ', line ' || row_number as malformed, {order},
+        select row_number as place, nth, malformed || ', line ' || row_number as malformed, {order},
             'id:' || {parts["id"]} as code, 'sku:' || {parts["sku"]} as other_code, {parts["name"]} as name,
             {parts["quantity"]} as quantity, {parts["price"]} as price
-        from {lines}"""
+        from ({_unfolded(table, columns) if columns else f"select *, 1 as nth from ({table})"})"""
 
 
-_KEYS = {"id": "product_id", "sku": "sku", "name": "name", "quantity": "quantity", "price": "total"}
+def _unfolded(table: str, columns: list[str]) -> str:
+    """An SQL query: a row of an order for each of its lines, and one for an order without lines."""
+    every = ", ".join(f"nullif(trim({name(column)}), '')" for column in columns)
+    return f"""
+        select * exclude (found), unnest(found) as line, generate_subscripts(found, 1) as nth
+        from (select *, case when len(filled) > 0 then filled else [null] end as found
+            from (select *, list_filter([{every}], lambda x: x is not null) as filled from ({table})))"""
+
+
+def _part(key: str) -> str:
+    return f"nullif(regexp_extract(line, '(?:^|\\|){key}:([^|]*)', 1), '')"
+
+
+_PARTS = {"id": _part("product_id"), "sku": _part("sku"), "name": _part("name"), "quantity": _part("quantity")}
+_PARTS["price"] = f"try_cast({_part('total')} as double) / nullif(try_cast({_part('quantity')} as double), 0)"
 
 ADAPTER = Adapter("woocommerce", _recognises, _parts)
