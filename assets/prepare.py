@@ -53,10 +53,18 @@ def judgments(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Mat
 class CleaningConfig(dg.Config):
     """Where behaviour stops being a person's."""
 
-    near_seconds: float = Field(default=5, ge=0, description="The same act again within so many seconds is one act.")
-    actions_per_minute: int = Field(default=30, ge=1, description="Clicks, carts and reviews of a person, at most.")
-    actions_per_day: int = Field(default=300, ge=1, description="Clicks, carts and reviews of a person, at most.")
-    events_per_day: int = Field(default=5000, ge=1, description="Events of any kind of a person, at most.")
+    near_seconds: float = Field(
+        default=5, ge=0, le=days.NEAR_SECONDS, description="The same act again within so many seconds is one act."
+    )
+    actions_per_minute: int | None = Field(
+        default=30, ge=1, description="Clicks, carts and reviews of a person, at most; none: any number."
+    )
+    actions_per_day: int | None = Field(
+        default=300, ge=1, description="Clicks, carts and reviews of a person, at most; none: any number."
+    )
+    events_per_day: int | None = Field(
+        default=5000, ge=1, description="Events of any kind of a person, at most; none: any number."
+    )
 
 
 def day_settings(asset: dg.AssetsDefinition, config: CleaningConfig) -> str:

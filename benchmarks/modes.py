@@ -22,7 +22,7 @@ import torch
 from search_data import N_COMPONENTS
 
 from ecom_pipeline.importance.heads import PENALTIES
-from ecom_pipeline.language.attributes import MODES, build_attributes
+from ecom_pipeline.language.attributes import MODES, build_attributes, columns_of
 from ecom_pipeline.language.embeddings import Items, item_embeddings, sample_features
 from ecom_pipeline.language.features import MATCH_NAMES, Projection
 from ecom_pipeline.ranking.ablation import Part, Parts, score_steps
@@ -70,8 +70,8 @@ def read(path: Path) -> Shop:
 def variants(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Columns of each ranker: the texts, the texts and one mode, all."""
     found = {TEXT: MATCH_NAMES}
-    for mode, columns in MODES.items():
-        own = tuple(name for name in names if name in columns)
+    for mode in MODES:
+        own = columns_of(mode, names)
         if own:
             found[f"{TEXT} + {mode}"] = (*MATCH_NAMES, *own)
     if "taken_before" in names:

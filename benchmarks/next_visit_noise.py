@@ -71,7 +71,7 @@ def main() -> None:
             found[name] = {key: np.mean([one[key] for one in draws], axis=0) for key in draws[0]}
         pairs = [("by gap", "at random"), ("by gap, believed", "by gap")]
         table = compare(found, truth.visits.user, np.zeros(len(truth.visits), int), pairs, seed=0)
-        for row in table[(table.metric == "ndcg_at_10") & (table.slice == "next visit: all")].itertuples():
+        for row in table[(table.metric == "ndcg_at_10") & (table.slice == "all")].itertuples():
             print(
                 f"{kind} {share:<6.2f}{row.model:<40}{row.value:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]",
                 flush=True,

@@ -5,6 +5,7 @@ On the floor of `report`. The gates between the assets ask these.
 
 from dataclasses import dataclass
 
+from ecom_pipeline.identity import group_id
 from ecom_pipeline.samples import TAKEN
 
 
@@ -44,6 +45,15 @@ LAWS = (
         """select file, row_number from raw_judgments
            where (select count(*) from raw_judgments) <> (select count(*) from judgments)
                + (select count(*) from rejected_rows where source = 'judgments')""",
+    ),
+    Law(
+        "judgments",
+        "a_query_has_one_split_and_one_grade_an_item",
+        "in all its spellings and under all its ids, a query has one split, and one row an item",
+        f"""select min(query) as query, null as item_id from judgments group by {group_id("query")}
+           having count(distinct coalesce(split, 'none')) > 1
+           union all
+           select min(query), item_id from judgments group by {group_id("query")}, item_id having count(*) > 1""",
     ),
     Law(
         "cleaned_interactions",

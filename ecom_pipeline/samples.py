@@ -11,7 +11,7 @@ from datetime import date
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import schema
+from ecom_pipeline import identity, schema
 from ecom_pipeline.errors import SampleError
 
 TAKEN = "(action in ('click', 'cart', 'purchase') or action = 'review' and coalesce(rating, 5) > 3)"
@@ -122,8 +122,8 @@ def _judged(rules: SampleRules) -> str:
         else "relevance > case when low = high then 0 else (low + high) / 2 end"
     )
     return f"""
-        select 'query:' || md5(lower(query)) as group_id, query as context_text, item_id, ({threshold})::double as label,
-            relevance, rater_std, split as given, md5(concat_ws('|', 'judgment', query_id, item_id)) as sample_id
+        select {identity.group_id("query")} as group_id, query as context_text, item_id, ({threshold})::double as label,
+            relevance, rater_std, split as given, {identity.judgment_sample_id("query", "item_id")} as sample_id
         from judgments, (select min(relevance) as low, max(relevance) as high from judgments)"""
 
 
@@ -131,13 +131,12 @@ def acts() -> str:
     """A query: one row a search visit and item, when the visit began, and whether the item was taken."""
     return f"""
         with told as (
-            select *, coalesce(user_id, session_id) as actor from cleaned_interactions
-            where query is not null and action <> 'return')
-        select md5(concat_ws('|', actor, lower(query), day)) as visit_id, day, min(query) as query, item_id,
-            'query:' || md5(lower(query)) as group_id,
+            select *, {identity.actor("e")} as actor, {identity.group_id("query")} as group_id
+            from cleaned_interactions as e where query is not null and action <> 'return')
+        select {identity.visit_id("actor", "min(query)", "day")} as visit_id, day, min(query) as query, item_id, group_id,
             bool_or({TAKEN}) as taken, min(propensity) as propensity, min(position) as position,
-            min(min(occurred_at)) over (partition by actor, lower(query), day) as started_at
-        from told group by actor, day, lower(query), item_id"""
+            min(min(occurred_at)) over (partition by actor, group_id, day) as started_at
+        from told group by actor, day, group_id, item_id"""
 
 
 def _leave_out(db: DuckDBPyConnection) -> dict[str, int]:
@@ -197,9 +196,9 @@ def _grouped(db: DuckDBPyConnection, periods: tuple[date, date] | None, rules: S
             where period <> '' group by group_id
             union all
             select group_id, null, null from acts where period = '' group by group_id
-            union all select group_id, any_value(given), null from judged group by group_id),
+            union all select group_id, {schema.held_out("given")}, null from judged group by group_id),
         one as (
-            select group_id, any_value(given) as given, any_value(periods) as periods, {_hash("group_id")} as number
+            select group_id, {schema.held_out("given")} as given, any_value(periods) as periods, {_hash("group_id")} as number
             from all_groups group by group_id),
         shared as (
             select *, case when count(*) over () < {_FEW_GROUPS} then
@@ -225,7 +224,7 @@ def _samples(rules: SampleRules) -> str:
     )
     return f"""
         with told as (
-            select md5(concat_ws('|', 'search', visit_id, item_id)) as sample_id, 'search' as origin, group_id,
+            select {identity.search_sample_id("visit_id", "item_id")} as sample_id, 'search' as origin, group_id,
                 query as context_text, item_id, taken::double as label, taken::double as relevance,
                 null::double as rater_std, position, propensity, started_at as occurred_at, split
             from acts join grouped using (group_id) where period = '' or period = split

@@ -191,7 +191,7 @@ def plant_bad_rows(items: list[dict], events: list[dict], judgments: list[dict],
     plant(items, {"item_id": "c1", "title": "x", "currency": "euros"}, "items", "currency_unknown", shop)
     event("time_missing", occurred_at="")
     event("time_unreadable", occurred_at="yesterday")
-    event("time_before_2000", occurred_at="1970-01-01T00:00:00Z")
+    event("time_too_early", occurred_at="1970-01-01T00:00:00Z")
     event("time_in_future", occurred_at="2999-01-01T00:00:00Z")
     event("user_and_session_missing", user_id="", session_id=" ")
     event("action_unknown", action="stare")

@@ -37,10 +37,10 @@ def changed(before, after):
 @pytest.mark.parametrize(
     ("file", "was", "now", "expected"),
     [
-        ("cleaning.py", "price < 0", "price <= 0", {"items", "events"}),
+        ("cleaning/catalogue.py", "price < 0", "price <= 0", {"items", "events"}),
         ("recommend/lists.py", "> 0", "> 1", {"lists"}),
-        ("cleaning.py", '"""Make `items`', '"""Makes `items`', set()),
-        ("cleaning.py", "    _macros(db)\n", "    # in words\n    _macros(db)\n\n", set()),
+        ("cleaning/catalogue.py", '"""Make `items`', '"""Makes `items`', set()),
+        ("cleaning/catalogue.py", "    text.make_macro(db)\n", "    # in words\n    text.make_macro(db)\n\n", set()),
         ("importance/margin.py", "", "VALUE = 1\n", set()),
     ],
 )
@@ -67,7 +67,7 @@ def test_the_version_is_part_of_what_an_asset_is_made_from(copied):
     folder, versions = copied
     versions()
     before = made_from(items, "items", None, {})
-    path = folder / "cleaning.py"
+    path = folder / "cleaning" / "catalogue.py"
     path.write_text(path.read_text().replace("price < 0", "price <= 0"))
     versions()
     assert made_from(items, "items", None, {}) != before

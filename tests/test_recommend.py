@@ -175,6 +175,16 @@ def test_a_reason_is_a_sentence():
     assert reason_text("popular", [], 7, 28, 0) == "taken 7 times in the 28 days before 1970-01-29"
 
 
+def test_acts_that_went_back_may_weigh_nothing():
+    """Weight 0 is a weight: what was returned stays a cell of the history."""
+    acts, _ = crowd()
+    back = np.random.default_rng(0).random(len(acts)) < 0.3
+    acts = replace(acts, returned=np.where(back, acts.day, acts.returned))
+    found = choose_weighting(acts, [(85, 100)], n_trials=12, confidence=0.95, text=None, seed=0)
+    assert (found.trials.returned == 0).any()
+    assert found.trials.utility.between(0.01, 1).all()
+
+
 def test_none_is_chosen_from_interactions_that_weights_cannot_tell_apart():
     acts, _ = crowd(n_users=10)
     found = choose_weighting(acts, [(118, 119)], n_trials=4, confidence=0.95, text=None, seed=0)

@@ -175,6 +175,30 @@ def test_the_upper_half_of_the_grades_is_relevant(db, grades, relevant):
     assert {int(grade) for (grade,) in rows} == relevant
 
 
+@pytest.mark.parametrize(
+    "change", ["split = case when relevance > 0 then 'train' else 'test' end", "query = 'Same', item_id = 'i1'"]
+)
+def test_a_query_in_two_splits_or_twice_with_an_item_is_found(db, change):
+    judge(db)
+    (law,) = [law for law in LAWS if law.name == "a_query_has_one_split_and_one_grade_an_item"]
+    assert db.execute(law.broken).fetchall() == []
+    db.execute(f"update judgments set {change}")
+    assert db.execute(law.broken).fetchall()
+
+
+def test_a_query_given_as_test_in_one_spelling_is_test_in_all(db):
+    judge(db)
+    db.execute("update judgments set split = 'train'")
+    db.execute(
+        "update judgments set query = upper(query), split = 'test' where query_id in ('q1', 'q2') and item_id > 'i5'"
+    )
+    build(db)
+    rows = db.execute(
+        "select split from training_samples where lower(context_text) in ('query 1', 'query 2')"
+    ).fetchall()
+    assert {split for (split,) in rows} == {"test"}
+
+
 def test_splits_that_a_source_gives_are_kept_and_what_it_lacks_is_cut_from_training(db):
     judge(db)
     db.execute("update judgments set split = case when query_id in ('q1', 'q2', 'q3') then 'test' else 'train' end")

@@ -10,8 +10,10 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline import identity
 from ecom_pipeline.importance.frames import known
 from ecom_pipeline.language.features import PairFeatures, Projection
+from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.ranking.evaluation import Rows
 from ecom_pipeline.samples import fold_of, require_samples
 
@@ -71,14 +73,13 @@ def told_samples(db: DuckDBPyConnection) -> pd.DataFrame:
     """
     require_samples(db)
     return db.sql(
-        """with taken_back as (
-            select distinct bought.item_id, md5(concat_ws('|', coalesce(bought.user_id, bought.session_id),
-                lower(bought.query), bought.day)) as visit_id
-            from cleaned_interactions as bought
-                join cleaned_interactions as back on back.return_of = bought.event_id and back.action = 'return'
+        f"""with taken_back as (
+            select distinct bought.item_id,
+                {identity.visit_id(identity.actor("bought"), "bought.query", "bought.day")} as visit_id
+            from cleaned_interactions as bought semi join ({gone_back()}) using (event_id)
             where bought.query is not null)
         select training_samples.*, sample_id in (
-            select md5(concat_ws('|', 'search', visit_id, item_id)) from taken_back) as returned
+            select {identity.search_sample_id("visit_id", "item_id")} from taken_back) as returned
         from training_samples order by sample_id"""
     ).df()
 

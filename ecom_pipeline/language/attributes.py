@@ -12,7 +12,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from ecom_pipeline import schema
+from ecom_pipeline import identity, schema
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.samples import TAKEN
 
@@ -24,6 +24,20 @@ MODES = {
 }
 N_IMAGE_COMPONENTS = 16
 NUMBERS = tuple(name for names in MODES.values() for name in names if name != "image")
+
+
+def columns_of(mode: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of some columns that tell of a mode, with the marks of what is known.
+
+    >>> columns_of("popularity", ["price", "taken_before", "taken_before_known"])
+    ('taken_before', 'taken_before_known')
+    """
+    own = MODES[mode]
+    return tuple(
+        name
+        for name in names
+        if name.removesuffix("_known") in own or ("image" in own and name.startswith("image_component_"))
+    )
 
 
 def build_attributes(db: DuckDBPyConnection, modes: Sequence[str]) -> dict[str, object]:
@@ -67,20 +81,21 @@ _ASKED = f"""
     with held_out as (
         select coalesce(min(occurred_at), 'infinity'::timestamp) as began from training_samples where split <> 'train'),
     acts as (
-        select distinct coalesce(user_id, session_id) as actor, lower(query) as query, day from cleaned_interactions
+        select distinct {identity.actor("e")} as actor, query, day from cleaned_interactions as e
         where query is not null and action <> 'return' and day in (select distinct occurred_at::date from training_samples)),
     visits as (
-        select *, md5(concat_ws('|', actor, query, day)) as visit_id, 'query:' || md5(query) as group_id from acts),
+        select distinct actor, day, {identity.group_id("query")} as group_id,
+            {identity.visit_id("actor", "query", "day")} as visit_id from acts),
     actors as (
         select sample_id, actor from training_samples as s
         join visits on visits.group_id = s.group_id and visits.day = s.occurred_at::date
-        where sample_id = md5(concat_ws('|', origin, visit_id, item_id)))
+        where sample_id = {identity.search_sample_id("visit_id", "item_id")})
     select sample_id, item_id, coalesce(occurred_at, began) as began, actor, {_CATEGORY} as category,
         coalesce(items.currency, '') as currency, case when items.price > 0 then ln(items.price) end as log_price
     from training_samples cross join held_out join items using (item_id) left join actors using (sample_id)"""
 
 _TAKES = f"""
-    select item_id, occurred_at, coalesce(user_id, session_id) as actor, {_CATEGORY} as category,
+    select item_id, occurred_at, {identity.actor("told")} as actor, {_CATEGORY} as category,
         coalesce(currency, '') as currency, case when items.price > 0 then ln(items.price) when told.price > 0 then ln(told.price) end as log_price
     from cleaned_interactions as told join items using (item_id) where {TAKEN}"""
 
@@ -187,7 +202,8 @@ class Attributes:
 
     Attributes:
         names: (a,) of the columns.
-        value: (n, a) 0 where not known; whether a picture is there has a column of its own.
+        value: (n, a) where not known the mean of what is known of training samples, which says neither much nor little.
+            Whether a number or a picture is known has a column of its own, `<name>_known`.
     """
 
     names: tuple[str, ...]
@@ -211,10 +227,19 @@ def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attribu
             f"sample_attributes: {int((place < 0).sum())} of {len(place)} samples have no row; first: {first!r}. Every "
             "sample must have one: materialise `sample_attributes` after `training_samples`."
         )
-    columns = {name: frame[name].fillna(0).to_numpy(np.float32) for name in NUMBERS} | _pictures(frame.image)
+    train = frame.sample_id.isin(db.sql("select sample_id from training_samples where split = 'train'").df().sample_id)
+    columns = {told: values for name in NUMBERS for told, values in _number(name, frame[name], train).items()}
+    columns |= _pictures(frame.image)
     told = {name: values[place] for name, values in columns.items() if values.min() < values.max()}
     value = np.column_stack(list(told.values())) if told else np.zeros((len(place), 0), np.float32)
     return Attributes(tuple(told), value)
+
+
+def _number(name: str, column: pd.Series, train: pd.Series) -> dict[str, NDArray[np.float32]]:
+    """A column of numbers, neutral where they are not known, and one whether they are."""
+    known, values = column.notna(), column.astype(np.float64)
+    neutral = values[known & train].mean() if (known & train).any() else 0.0
+    return {name: values.fillna(neutral).to_numpy(np.float32), f"{name}_known": known.to_numpy(np.float32)}
 
 
 def _pictures(image: pd.Series) -> dict[str, NDArray[np.float32]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecom_pipeline.importance.heads import PENALTIES
-from ecom_pipeline.language.attributes import MODES
+from ecom_pipeline.language.attributes import MODES, columns_of
 from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, Projection
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.linear import fit_linear
@@ -47,8 +47,8 @@ def steps(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """
     found = {"linear: text": MATCH_NAMES[:1], "linear: + words in common": MATCH_NAMES}
     seen = MATCH_NAMES
-    for mode, columns in MODES.items():
-        added = tuple(name for name in names if name in columns or (mode == "image" and name.startswith("image_")))
+    for mode in MODES:
+        added = columns_of(mode, names)
         if added:
             seen = (*seen, *added)
             found[f"linear: + {mode}"] = seen

@@ -9,6 +9,8 @@ from datetime import date
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline import identity
+from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.recommend.interactions import Interactions, day_of
 from ecom_pipeline.recommend.retrieval import UNKNOWN, Index
 from ecom_pipeline.recommend.weighting import Weighting
@@ -45,12 +47,10 @@ def build_interaction_weights(
         opinion = f"power(coalesce(opinion, {UNKNOWN}), {weighting.evidence_strength})"
     db.execute(f"""
         create or replace table interaction_weights as
-        with back as (
-            select return_of as event_id, max(day) as back from cleaned_interactions
-            where action = 'return' and day < '{now}' group by return_of),
+        with back as (select event_id, day as back from ({gone_back(now)})),
         taken as (
-            select event_id, coalesce(user_id, session_id) as actor, item_id, day, action, quantity
-            from cleaned_interactions where {TAKEN} and day < '{now}'),
+            select event_id, {identity.actor("e")} as actor, item_id, day, action, quantity
+            from cleaned_interactions as e where {TAKEN} and day < '{now}'),
         factors as (
             select event_id, {_by_age(weighting, now)} as age_factor,
                 case when action = 'purchase' then 1.0 else {weighting.light_act} end as kind_factor,

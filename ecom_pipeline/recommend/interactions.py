@@ -12,6 +12,8 @@ import scipy.sparse as sparse
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline import identity
+from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.samples import TAKEN
 
 Ints = NDArray[np.int64]
@@ -184,8 +186,8 @@ def read_interactions(
     end = f"day < '{until}'" if until else "true"
     db.execute(f"""
         create or replace temp table taken as
-        select coalesce(user_id, session_id) as actor, item_id, day, action, quantity, price, event_id
-        from cleaned_interactions where {TAKEN} and {end}""")
+        select {identity.actor("e")} as actor, item_id, day, action, quantity, price, event_id
+        from cleaned_interactions as e where {TAKEN} and {end}""")
     others = "union all select item_id, 0 from items" if untaken else ""
     db.execute(f"""
         create or replace temp table ranked_items as
@@ -198,9 +200,7 @@ def read_interactions(
             select distinct actor from taken semi join ranked_items using (item_id))""")
     counted = ", ".join(f"count(*) filter (where action = '{kind}') as n_{kind}" for kind in KINDS)
     rows = db.execute(f"""
-        with back as (
-            select return_of as event_id, max(day) as day from cleaned_interactions
-            where action = 'return' and {end} group by return_of)
+        with back as ({gone_back(until)})
         select a.code as user, i.code as item, taken.day - date '1970-01-01' as day, {counted},
             coalesce(sum(quantity), 0) as quantity, avg(price) as price,
             case when count(*) = count(back.day) then max(back.day) - date '1970-01-01' else {NEVER} end as returned

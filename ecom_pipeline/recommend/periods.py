@@ -12,6 +12,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline import identity
 from ecom_pipeline.recommend.interactions import EPOCH, day_number, day_of
 from ecom_pipeline.samples import TAKEN
 
@@ -120,8 +121,8 @@ def _count_days(db: DuckDBPyConnection, until: date, n_items: int) -> None:
     db.execute(f"""
         create or replace temp table actor_days as
         with known as (
-            select coalesce(user_id, session_id) as actor, day - date '{EPOCH}' as day, item_id
-            from cleaned_interactions where {TAKEN} and day < '{until}')
+            select {identity.actor("e")} as actor, day - date '{EPOCH}' as day, item_id
+            from cleaned_interactions as e where {TAKEN} and day < '{until}')
         select distinct actor, day from known semi join (
             select item_id from known group by item_id order by count(*) desc, item_id limit {n_items}) using (item_id)""")
 

@@ -179,7 +179,8 @@ def _blended(
         others = together.scores(value)
         others /= np.maximum(others.sum(1, keepdims=True), 1e-9)
         # whatever the blend, a list holds nothing but own items and the best ten of the others
-        visit, code = own.nonzero()
+        cells = own.tocoo()  # an act that weighs 0 is a cell too
+        visit, code = cells.row, cells.col
         share = own.data / np.maximum(np.asarray(own.sum(1)).ravel(), 1e-9)[visit]
         beside = others[visit, code]
         others[visit, code] = -np.inf

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline import identity
 from ecom_pipeline import page as html
 from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend.backtest import BASELINES, CHOSEN, DIFFERENCE, PILOT, TWIN
@@ -124,8 +125,8 @@ def history_of(db: DuckDBPyConnection, user_id: str, n: int) -> pd.DataFrame:
     """What a user took that weighs most: title, days, last_day, weight."""
     return db.execute(
         f"""select title, count(distinct day) as days, max(day)::date::varchar as last_day, sum(interaction_weight) as weight
-        from cleaned_interactions join interaction_weights using (event_id) join items using (item_id)
-        where coalesce(user_id, session_id) = ? and {TAKEN}
+        from cleaned_interactions as e join interaction_weights using (event_id) join items using (item_id)
+        where {identity.actor("e")} = ? and {TAKEN}
         group by item_id, title order by weight desc, item_id limit ?""",
         [user_id, n],
     ).df()
@@ -140,9 +141,10 @@ def list_of(db: DuckDBPyConnection, user_id: str, n: int) -> pd.DataFrame:
     ).df()
 
 
-def known_user(db: DuckDBPyConnection, names: Sequence[str]) -> str | None:
-    """The first of some ids that has a list."""
-    rows = db.execute("select distinct user_id from recommendations where list_contains(?, user_id)", [list(names)])
+def known_user(db: DuckDBPyConnection, ids: Sequence[str]) -> str | None:
+    """The first of some ids, of a user or of a session, that has a list."""
+    names = [name for person in ids for name in identity.actors_of(person)]
+    rows = db.execute("select distinct user_id from recommendations where list_contains(?, user_id)", [names])
     found = {user for (user,) in rows.fetchall()}
     return next((name for name in names if name in found), None)
 

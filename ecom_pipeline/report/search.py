@@ -32,6 +32,7 @@ from ecom_pipeline.report.comparison import (
     strongest_baseline,
 )
 from ecom_pipeline.report.doubts import SUSPECT_BELOW, suspects
+from ecom_pipeline.samples import TAKEN
 from ecom_pipeline.schema import SPLITS
 
 METRICS = {
@@ -95,8 +96,8 @@ class SearchTold:
 def popularity(db: DuckDBPyConnection) -> dict[str, int]:
     """How often each item was taken before the test period: in behaviour, and among positive training samples."""
     rows = db.execute(
-        """select item_id, count(*) from cleaned_interactions
-        where action in ('click', 'cart', 'purchase') and occurred_at < coalesce((
+        f"""select item_id, count(*) from cleaned_interactions
+        where {TAKEN} and occurred_at < coalesce((
             select min(occurred_at) from training_samples where split = 'test'), 'infinity'::timestamp)
         group by item_id
         union all

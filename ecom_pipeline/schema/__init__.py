@@ -26,9 +26,17 @@ from ecom_pipeline.schema.samples import (
     TRAINING_SAMPLES,
     WEIGHTING_TRIALS,
 )
-from ecom_pipeline.schema.shop import ACTIONS, CLEANED_INTERACTIONS, ITEMS, JUDGMENTS, REJECTED_ROWS, SPLITS
+from ecom_pipeline.schema.shop import (
+    ACTIONS,
+    CLEANED_INTERACTIONS,
+    ITEMS,
+    JUDGMENTS,
+    REJECTED_ROWS,
+    SPLITS,
+    held_out,
+)
 
-__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "violations"]
+__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "held_out", "violations"]
 
 RELATIONS = {
     relation.name: relation

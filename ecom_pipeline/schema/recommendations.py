@@ -94,7 +94,7 @@ SAMPLE_CHOICE = Relation(
     "(visit, candidate) that the ranker in use learnt from, chosen by what it teaches",
     ("user_id", "day", "item_id"),
     (
-        text("user_id", "keyed hash, never the raw id"),
+        text("user_id", "keyed hash, never the raw id; after 'session:' one of a session without a user"),
         Column("day", "DATE", "of the visit"),
         text("item_id", "in `items`"),
         Column("label", "DOUBLE", "1 where it was taken", minimum=0, maximum=1),
@@ -126,7 +126,11 @@ RECOMMENDATIONS = Relation(
     "item to show to a user on the next visit",
     ("user_id", "rank"),
     (
-        text("user_id", "keyed hash, never the raw id; 'new visitor' for those who have no history"),
+        text(
+            "user_id",
+            "keyed hash, never the raw id; after 'session:' one of a session without a user; 'new visitor' for those who have "
+            "no history",
+        ),
         Column("rank", "INTEGER", "from 1, the first to show", minimum=1),
         text("item_id", "in `items`"),
         Column(

@@ -84,18 +84,19 @@ def violations(db: DuckDBPyConnection, relation: Relation) -> list[Violation]:
 
     Cost: one scan for all columns, one aggregation for the key.
     """
-    promises = {f"{column.name} {_promise(column)}": column.violation() for column in relation.columns}
-    counted = {promise: condition for promise, condition in promises.items() if condition}
-    counts = ", ".join(f"count(*) filter (where {condition})" for condition in counted.values())
-    found = list(_row(db, f"select {counts} from {relation.name}")) if counted else []
+    promised = {f"{column.name} {_promise(column)}": column for column in relation.columns if column.violation()}
+    counts = ", ".join(f"count(*) filter (where {column.violation()})" for column in promised.values())
+    n_broken = _row(db, f"select {counts} from {relation.name}") if promised else ()
     result = [
-        Violation(promise, n, _first(db, relation, condition) if n else "")
-        for (promise, condition), n in zip(counted.items(), found, strict=True)
+        Violation(promise, n, _first(db, relation, f"where {column.violation()}", column.name) if n else "")
+        for (promise, column), n in zip(promised.items(), n_broken, strict=True)
     ]
     key = ", ".join(relation.key)
-    (n_repeated,) = _row(db, f"select count(*) - count(distinct row({key})) from {relation.name}")
-    repeated = f"row({key}) in (select row({key}) from {relation.name} group by {key} having count(*) > 1)"
-    first = _first(db, relation, repeated) if n_repeated else ""
+    # grouping takes two nulls for the same, and has no trouble with a key of one column
+    (n_repeated,) = _row(
+        db, f"select coalesce(sum(n - 1), 0)::bigint from (select count(*) as n from {relation.name} group by {key})"
+    )
+    first = _first(db, relation, f"qualify count(*) over (partition by {key}) > 1") if n_repeated else ""
     return [*result, Violation(f"({key}) is unique", n_repeated, first)]
 
 
@@ -112,14 +113,16 @@ def _promise(column: Column) -> str:
 
 def _row(db: DuckDBPyConnection, query: str) -> tuple:
     row = db.execute(query).fetchone()
-    assert row is not None, "an aggregate without grouping has one row"
+    assert row is not None, "asked for where there is one"
     return row
 
 
-def _first(db: DuckDBPyConnection, relation: Relation, condition: str) -> str:
-    shown = ", ".join(dict.fromkeys([*relation.key, *(c.name for c in relation.columns if c.name in condition)]))
-    row = db.execute(f"select {shown} from {relation.name} where {condition} limit 1").fetchone() or ()
-    return ", ".join(f"{name} {value!r}" for name, value in zip(shown.split(", "), row, strict=True))
+def _first(db: DuckDBPyConnection, relation: Relation, which: str, *more: str) -> str:
+    """The key of the first of some rows in the order of the key, and more columns of it."""
+    shown = list(dict.fromkeys([*relation.key, *more]))
+    order = ", ".join(relation.key)
+    row = _row(db, f"select {', '.join(shown)} from {relation.name} {which} order by {order} limit 1")
+    return ", ".join(f"{name} {value!r}" for name, value in zip(shown, row, strict=True))
 
 
 def text(name: str, meaning: str, required: bool = True, choices: Iterable[str] = ()) -> Column:

@@ -3,7 +3,17 @@
 from ecom_pipeline.schema.relation import Column, Relation, text
 
 ACTIONS = ("impression", "click", "cart", "purchase", "review", "return")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")  # the further from training the later
+
+
+def held_out(split: str) -> str:
+    """An SQL aggregate: of several splits the one that is furthest from training; null where none is given.
+
+    >>> held_out("given")
+    "max_by(given, list_position(['train', 'validation', 'test'], given))"
+    """
+    return f"max_by({split}, list_position({list(SPLITS)}, {split}))"
+
 
 ITEMS = Relation(
     "items",
@@ -19,7 +29,7 @@ ITEMS = Relation(
         text("currency", "ISO 4217", required=False),
         text("image_uri", "where a picture lies", required=False),
         text("attributes", "JSON of the columns that we do not know", required=False),
-        text("item_text", "what the language model reads"),
+        text("item_text", "what the language model reads: title, brand, category and description, each cut"),
     ),
 )
 
@@ -50,14 +60,14 @@ CLEANED_INTERACTIONS = Relation(
 JUDGMENTS = Relation(
     "judgments",
     "judged (query, item) pair that passed the rules",
-    ("query_id", "item_id"),
+    ("query", "item_id"),
     (
-        text("query_id", "the source's id, or a hash of the query"),
-        text("query", "what was asked"),
+        text("query_id", "the source's id of the row's query, or the query's group"),
+        text("query", "what was asked, in the row's spelling"),
         text("item_id", "in `items`"),
         Column("relevance", "DOUBLE", "judged grade, higher is better", minimum=0),
         Column("rater_std", "DOUBLE", "disagreement of the raters, in grades", False, minimum=0),
-        text("split", "given by the source", required=False, choices=SPLITS),
+        text("split", "given by the source to the query in any spelling", required=False, choices=SPLITS),
     ),
     may_be_empty=True,
 )

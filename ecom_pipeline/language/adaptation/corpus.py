@@ -13,7 +13,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from ecom_pipeline import schema
+from ecom_pipeline import identity, schema
 from ecom_pipeline.language.adaptation.settings import Adaptation
 from ecom_pipeline.samples import TAKEN
 
@@ -166,12 +166,12 @@ def _behaviour(db: DuckDBPyConnection, settings: Adaptation) -> None:
     db.execute(
         f"""create or replace temp table visited as
         with taken as (
-            select *, coalesce(user_id, session_id) as actor from cleaned_interactions where {TAKEN} and day < {_UNTIL}),
+            select *, {identity.actor("e")} as actor, {identity.group_id("query")} as group_id
+            from cleaned_interactions as e where {TAKEN} and day < {_UNTIL}),
         visits as (
-            select md5(concat_ws('|', actor, lower(query), day)) as visit_id, actor, query, item_id,
-                'query:' || md5(lower(query)) as group_id,
-                min(min(occurred_at)) over (partition by actor, lower(query), day) as started_at
-            from taken group by actor, day, query, lower(query), item_id),
+            select {identity.visit_id("actor", "query", "day")} as visit_id, actor, query, item_id, group_id,
+                min(min(occurred_at)) over (partition by actor, group_id, day) as started_at
+            from taken group by actor, day, query, group_id, item_id),
         placed as (
             select *, row_number() over (partition by query is null order by md5(visit_id || item_id)) as place from visits
             where query is null or group_id not in (select group_id from training_samples where {held}))
@@ -194,7 +194,7 @@ def _histories(n_items: int) -> str:
             select v.visit_id, e.item_id, max(e.occurred_at) as last_at
             from (select distinct visit_id, actor, started_at from visited where query is null) as v
                 join cleaned_interactions as e
-                on coalesce(e.user_id, e.session_id) = v.actor and e.occurred_at < v.started_at
+                on {identity.actor("e")} = v.actor and e.occurred_at < v.started_at
             where {TAKEN} group by v.visit_id, e.item_id),
         ranked as (
             select *, row_number() over (partition by visit_id order by last_at desc, item_id) as nth from before)

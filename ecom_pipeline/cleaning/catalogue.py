@@ -1,0 +1,71 @@
+"""The catalogue: items that passed the rules, with the text that the language model reads."""
+
+from duckdb import DuckDBPyConnection
+
+from ecom_pipeline import days, schema
+from ecom_pipeline.cleaning import text
+from ecom_pipeline.cleaning.rules import Rule, first_broken, number, sieve
+
+READ_LETTERS = 300  # of each of an item's texts, as the language model reads it
+_PARTS = ", ".join(f"left({name}, {READ_LETTERS})" for name in ("title", "brand", "category", "description"))
+
+_ROW_RULES = [
+    Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
+    Rule("title_blank", "title is null", "title must have a letter after markup is gone", "'nothing'"),
+    number("price", "price < 0", "price must be a number >= 0"),
+    Rule(
+        "currency_unknown",
+        "not regexp_full_match(currency, '[A-Z]{3}')",
+        "currency must be three letters of ISO 4217",
+        "currency",
+    ),
+]
+_REPEATED = Rule(
+    "item_id_repeated",
+    "nth > 1",
+    "item_id must be unique; of the sound rows the first of the last file is kept",
+    "item_id",
+)
+_PREPARED = f"""
+    with typed as (
+        select file, row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
+            clean_text(description::varchar) as description, clean_text(brand::varchar) as brand,
+            clean_text(category::varchar) as category, price as price_given,
+            try_cast(price as double) as price, nullif(upper(trim(currency::varchar)), '') as currency,
+            image_uri::varchar as image_uri, attributes
+        from raw_items),
+    checked as (
+        select *, concat_ws('. ', {_PARTS}) as item_text, {first_broken(_ROW_RULES)} as row_rule from typed)
+    select *, row_number() over (partition by item_id, row_rule is null
+        order by split_part(file, '.', 1) desc, file, row_number) as nth
+    from checked"""
+
+
+def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
+    """Make `items` from `raw_items`; days with events of items that came or went are to be cleaned again.
+
+    Returns:
+        Rows kept under "kept", and rows rejected by the name of the rule.
+
+    Cost: a sort of the catalogue; where items came or went, some scans of the events' items and ids.
+    """
+    text.make_macro(db)
+    schema.ITEMS.create(db)
+    days.create(db)
+    db.execute("create or replace temp table former_items as select item_id from items")
+    counts = sieve(db, "items", prepared=_PREPARED, rules=[*_ROW_RULES, _REPEATED], kept=schema.ITEMS)
+    db.execute("""
+        create or replace temp table moved_items as
+        select coalesce(f.item_id, i.item_id) as item_id from former_items as f full join items as i using (item_id)
+        where f.item_id is null or i.item_id is null""")
+    if db.execute("select 1 from event_days limit 1").fetchall():
+        # an event that becomes sound may take its id from one of another day, and the other way round
+        days.touch(
+            db,
+            """with moved as (select * from raw_events where trim(item_id) in (from moved_items))
+            select day from moved
+            union all select day from raw_events where trim(event_id) in (
+                select trim(event_id) from moved where trim(event_id) <> '')""",
+        )
+    db.execute("drop table former_items; drop table moved_items")
+    return counts
