@@ -1,26 +1,42 @@
-"""OpenSearch User Behavior Insights (UBI 1.3): queries and events as ndjson, bulk files included.
+"""OpenSearch User Behavior Insights (UBI 1.3): queries and events, as lines, arrays, dumps, bulk files or Parquet.
 
-A UBI log names objects by id alone. Titles come from an `items` file (canonical, Parquet or CSV) beside the log;
-where there is none, the id is the title, and a text model can learn no more from it than that.
+`impression` and `purchase` stay; `click`, `click_through`, `item_click`, `view` and `watch` are clicks, `add_to_cart` is
+a cart. Other actions of a log name no act on an item and are rejected by name. An event that names its query by id alone
+has the words of the query document with that id in its own file, the queries' file that goes with it, or the files before
+it.
+
+A UBI log names objects by id. Titles come from an `items` file (canonical, Parquet or CSV) beside the log; where there
+is none, the id is the title.
 """
 
+import re
 from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
+from ecom_pipeline.sources.documents import document_files, documents, elements, field, first_fields
+from ecom_pipeline.sources.flat import head
+from ecom_pipeline.sources.ids_alone import named_items
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
+from ecom_pipeline.sources.words import recoded
 
-_ACTIONS = {"click_through": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
+_FIELDS = {"action_name", "query_id", "index", "create"}  # one of them is in the first line
+_ACTIONS = {"click_through": "click", "item_click": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
 
 
 def _logs(folder: Path) -> list[Path]:
-    return matching(folder, "*ubi*.ndjson", "*ubi*.jsonl")
+    return [path for path in document_files(folder, "*ubi*") if _is_log(path)]
+
+
+def _is_log(path: Path) -> bool:
+    # files of lines are logs by their names, however many of the lines are broken
+    return bool(set(path.suffixes) & {".ndjson", ".jsonl"}) or bool(first_fields(path) & _FIELDS)
 
 
 def _judgments(folder: Path) -> list[Path]:
-    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in path.read_text()[:2000]]
+    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in head(path, 2000)]
 
 
 def _recognises(folder: Path) -> bool:
@@ -29,51 +45,67 @@ def _recognises(folder: Path) -> bool:
 
 def _parts(folder: Path) -> list[Part]:
     logs, judged, items = _logs(folder), _judgments(folder), canonical.table_parts(folder, "items")
-    events = [Part("events", path, partial(_events, path)) for path in logs]
+    events = [_log(path, _queries_for(path, logs)) for path in logs]
     judgments = [Part("judgments", path, partial(_ratings, path)) for path in judged]
-    named = [Part("items", part.file, partial(_named, part)) for part in (*events, *judgments)]
-    return [*(items or named), *events, *judgments]
+    return [*(items or [named_items(part) for part in (*events, *judgments)]), *events, *judgments]
 
 
-def _events(path: Path, db: DuckDBPyConnection) -> str:
-    # two lines a document in a bulk file: the first says where to put it and has no application
-    logs = f"read_ndjson_objects({quoted(path)})"
-    ordinal = f"try_cast({_field('event_attributes.position.ordinal')} as integer)"
-    (first,) = db.execute(f"select min({ordinal}) from {logs}").fetchall()[0]
+def _log(path: Path, also: tuple[Path, ...]) -> Part:
+    return Part("events", path, partial(_events, path, also), also)
+
+
+def _queries_for(path: Path, logs: list[Path]) -> tuple[Path, ...]:
+    """Other files that may hold the queries of a log's events.
+
+    Logs of one time differ by the words `queries` and `events` alone; those of the time before it hold queries whose
+    clicks came later; and queries without events of their time are of all times.
+    """
+    times: dict[str, list[Path]] = {}
+    for log in logs:
+        times.setdefault(_time(log), []).append(log)
+    order = sorted(times)
+    place = order.index(_time(path))
+    near = times[order[place]] + (times[order[place - 1]] if place else [])
+    always = [log for of_time in times.values() if all("queries" in log.name for log in of_time) for log in of_time]
+    return tuple(log for log in dict.fromkeys([*near, *always]) if log != path)
+
+
+def _time(log: Path) -> str:
+    return re.sub("queries|events", "", log.name.split(".")[0])
+
+
+def _events(path: Path, also: tuple[Path, ...], db: DuckDBPyConnection) -> str:
+    log, given = documents(path), f"nullif(trim({field('event_attributes.position.ordinal')}), '')"
+    ordinal = f"try_cast({given} as integer)"
+    (first,) = db.execute(f"select min({ordinal}) from ({log})").fetchall()[0]
     shift = 1 if first == 0 else 0  # ranks are counted from 0 in some logs, from 1 in others
-    action = f"case {_field('action_name')} " + " ".join(f"when '{a}' then '{b}'" for a, b in _ACTIONS.items())
-    queries = f"""
-        select {_field("query_id")} as query_id, any_value({_field("user_query")}) as query
-        from {logs} where {_field("action_name")} is null and {_field("query_id")} is not null group by query_id"""
+    is_query = f"{field('action_name')} is null and {field('query_id')} is not null"
+    every = " union all ".join(f"(select document from ({documents(one)}))" for one in (path, *also))
+    milliseconds = f"try_cast({field('timestamp')} as bigint)"
     return f"""
-        select coalesce(make_timestamp(try_cast({_field("timestamp")} as bigint) * 1000)::varchar,
-                {_field("timestamp")}) as occurred_at,
-            coalesce({_field("user_id")}, {_field("client_id")}) as user_id, {_field("session_id")} as session_id,
-            {action} else {_field("action_name")} end as action,
-            coalesce({_field("event_attributes.object.object_id")},
-                {_field("event_attributes.object.internal_id")}) as item_id,
-            coalesce({_field("user_query")}, queries.query) as query, {ordinal} + {shift} as position
-        from {logs} left join ({queries}) as queries on queries.query_id = {_field("query_id")}
-        where {_field("action_name")} is not null"""
-
-
-def _field(path: str) -> str:
-    return f"json_extract_string(json, '$.{path}')"
+        with queries as (
+            select {field("query_id")} as query_id, min({field("user_query")}) as query from ({every})
+            where {is_query} group by all)
+        select row_number, coalesce(malformed, case when {field("action_name")} is null
+                then 'it is neither an event with action_name nor a query with query_id' end) as malformed,
+            coalesce(make_timestamp({milliseconds} * 1000)::varchar, {field("timestamp")}) as occurred_at,
+            coalesce({field("user_id")}, {field("client_id")}) as user_id, {field("session_id")} as session_id,
+            {recoded(field("action_name"), _ACTIONS)} as action,
+            coalesce({field("event_attributes.object.object_id")},
+                {field("event_attributes.object.internal_id")}) as item_id,
+            coalesce({field("user_query")}, queries.query) as query,
+            coalesce(({ordinal} + {shift})::varchar, {given}) as position
+        from ({log}) left join queries on queries.query_id = {field("query_id")}
+        where document is null or not ({is_query})"""
 
 
 def _ratings(path: Path, db: DuckDBPyConnection) -> str:
+    judged = f"read_json_objects({quoted(path)}, maximum_object_size = {path.stat().st_size + 1})"
     return f"""
-        select judged.query as query, rating ->> 'docId' as item_id, rating ->> 'rating' as relevance
-        from (select judged ->> 'query' as query, unnest(from_json(judged -> 'ratings', '["json"]')) as rating
-            from (select unnest(from_json(json -> 'judgmentRatings', '["json"]')) as judged
-                from read_json_objects({quoted(path)}))) as judged"""
-
-
-def _named(part: Part, db: DuckDBPyConnection) -> str:
-    """The items that a log or a file of judgments names."""
-    return (
-        f"select distinct item_id, item_id as title from ({part.query(db)}) where item_id is not null order by item_id"
-    )
+        select {field("query", "judged")} as query, {field("docId", "rating")} as item_id,
+            {field("rating", "rating")} as relevance
+        from (select judged, unnest({elements("judged -> '$.ratings'")}) as rating
+            from (select unnest({elements("json -> '$.judgmentRatings'")}) as judged from {judged}))"""
 
 
 ADAPTER = Adapter("ubi", _recognises, _parts)
