@@ -256,3 +256,15 @@ def test_a_file_that_is_gone_outlives_a_new_version_of_the_reader_and_of_the_tab
     done = land(db, folder, reader="2")
     assert (done.n_rows, done.n_files, done.n_files_read, done.n_files_gone) == (6, 3, 2, 1)
     assert "malformed" in db.sql("from raw_events limit 0").columns
+
+
+def test_events_without_a_day_stay_rejected_where_no_event_has_one(db, tmp_path):
+    write_csv(tmp_path / "items.csv", ITEMS)
+    write_csv(
+        tmp_path / "events.csv", [{**event(1), "occurred_at": "yesterday"}, {**event(1), "occurred_at": "tomorrow"}]
+    )
+    assert warehouse(db, tmp_path)["cleaned_interactions"] == []
+    assert db.sql("select row_number, rule from rejected_rows order by 1").fetchall() == [
+        (1, "time_unreadable"),
+        (2, "time_unreadable"),
+    ]

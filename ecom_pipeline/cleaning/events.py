@@ -69,7 +69,7 @@ def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
     ]
     prepared = "select file, row_number, occurred_at, occurred_at as given, instant from raw_events where day is null"
     counts = sieve(db, "events", prepared=prepared, rules=rules, kept=None, slice_="day is null")
-    gone = "day not in (select day from event_days)"
+    gone = "day is not null and day not in (select day from event_days)"  # without a day: rejected just now
     db.execute(f"delete from cleaned_interactions where {gone}")
     db.execute(f"delete from rejected_rows where source = 'events' and {gone}")
     return counts
