@@ -10,8 +10,9 @@ from datetime import date, datetime, timedelta
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import days, schema
+from ecom_pipeline import days, forms, schema
 from ecom_pipeline.days import FIRST_DAY
+from ecom_pipeline.forms.columns import READ
 from ecom_pipeline.schema import ACTIONS, SPLITS, Relation
 
 _WINDOW_EVENTS = 1_500_000  # events cleaned at a time: bounds the memory of the windows
@@ -44,6 +45,14 @@ class Limits:
     events_per_day: int
 
 
+_MALFORMED = Rule(
+    "line_malformed",
+    "malformed is not null",
+    "a line must have the fields of the first one, their quotes closed",
+    "malformed",
+)
+
+
 def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
     """Make `items` from `raw_items`; days with events of items that came or went are to be cleaned again.
 
@@ -52,32 +61,25 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
 
     Cost: a sort of the catalogue; where items came or went, one scan of the events' items.
     """
-    _macros(db)
+    forms.make_macros(db, "items")
     schema.ITEMS.create(db)
     days.create(db)
     db.execute("create or replace temp table former_items as select item_id from items")
-    prepared = """
-        select file, row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
-            clean_text(description::varchar) as description, clean_text(brand::varchar) as brand,
-            clean_text(category::varchar) as category, price as price_given,
-            try_cast(price as double) as price, nullif(upper(trim(currency::varchar)), '') as currency,
-            image_uri::varchar as image_uri, attributes,
-            concat_ws('. ', clean_text(title::varchar), clean_text(brand::varchar), clean_text(category::varchar),
-                left(clean_text(description::varchar), 300)) as item_text,
+    prepared = f"""
+        select file, row_number, malformed, trimmed(item_id) as item_id, clean_text(title) as title,
+            clean_text(filled(description)) as description, clean_text(filled(brand)) as brand,
+            clean_text(filled(category)) as category, {READ["items"]["price"]} as price,
+            {READ["items"]["currency"]} as currency, filled(image_uri) as image_uri, attributes,
+            concat_ws('. ', clean_text(title), clean_text(filled(brand)), clean_text(filled(category)),
+                left(clean_text(filled(description)), 300)) as item_text,
             row_number() over (partition by trim(item_id::varchar) order by split_part(file, '.', 1) desc, file, row_number) as nth
         from raw_items"""
     rules = [
+        _MALFORMED,
         Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
         Rule("title_blank", "title is null", "title must have a letter after markup is gone", "'nothing'"),
         Rule(
             "item_id_repeated", "nth > 1", "item_id must be unique; the first row of the last file is kept", "item_id"
-        ),
-        _number("price", "price < 0", "price must be a number >= 0"),
-        Rule(
-            "currency_unknown",
-            "not regexp_full_match(currency, '[A-Z]{3}')",
-            "currency must be three letters of ISO 4217",
-            "currency",
         ),
     ]
     counts = _sieve(db, "items", prepared, rules, schema.ITEMS)
@@ -97,14 +99,14 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
     Returns:
         Rows kept under "kept", and rows rejected by the name of the rule.
     """
-    _macros(db)
-    prepared = """
+    forms.make_macros(db, "judgments")
+    prepared = f"""
         with typed as (
-            select file, row_number, clean_text(query::varchar) as query, nullif(trim(item_id::varchar), '') as item_id,
-                coalesce(nullif(trim(query_id::varchar), ''), md5(lower(clean_text(query::varchar)))) as query_id,
-                relevance as relevance_given, try_cast(relevance as double) as relevance,
-                rater_std as rater_std_given, try_cast(rater_std as double) as rater_std,
-                nullif(lower(trim(split::varchar)), '') as split
+            select file, row_number, malformed, clean_text(filled(query)) as query, trimmed(item_id) as item_id,
+                coalesce(filled(query_id), md5(lower(clean_text(filled(query))))) as query_id,
+                filled(relevance) as relevance_given, read_number(relevance) as relevance,
+                {READ["judgments"]["rater_std"]} as rater_std,
+                lower(filled(split)) as split
             from raw_judgments)
         select typed.*, items.item_id is not null as known,
             row_number() over pair as nth, first_value(relevance) over pair as first_relevance,
@@ -112,12 +114,12 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
         from typed left join items using (item_id)
         window pair as (partition by query_id, item_id order by typed.file, typed.row_number)"""
     rules = [
+        _MALFORMED,
         Rule("query_blank", "query is null", "query must have a letter after markup is gone", "'nothing'"),
         Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
         Rule("item_unknown", "not known", "item_id must be in items", "item_id"),
         Rule("relevance_missing", "relevance_given is null", "relevance must be present", "'nothing'"),
         _number("relevance", "relevance < 0", "relevance must be a number >= 0"),
-        _number("rater_std", "rater_std < 0", "rater_std must be a number >= 0"),
         Rule("split_unknown", f"split not in {SPLITS}", f"split must be one of {', '.join(SPLITS)}", "split"),
         Rule(
             "query_in_two_splits",
@@ -153,12 +155,13 @@ def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
         db.execute(f"update raw_events set day = instant::date where {come}")
         days.record(db, f"select unnest({files})")
     rules = [
+        _MALFORMED,
         Rule("time_missing", "occurred_at is null", "occurred_at must be present", "'nothing'"),
         Rule("time_unreadable", "instant is null", "occurred_at must be a time such as 2024-05-31T12:00:00Z", "given"),
         Rule("time_too_early", f"instant < '{FIRST_DAY}'", f"occurred_at must not be before {FIRST_DAY}", "given"),
         Rule("time_in_future", f"instant > '{now}'", "occurred_at must not be after the time of ingestion", "given"),
     ]
-    prepared = "select file, row_number, occurred_at, occurred_at as given, instant from raw_events where day is null"
+    prepared = "select file, row_number, malformed, occurred_at, occurred_at as given, instant from raw_events where day is null"
     counts = _sieve(db, "events", prepared, rules, None, "day is null")
     gone = "day not in (select day from event_days)"
     db.execute(f"delete from cleaned_interactions where {gone}")
@@ -185,7 +188,7 @@ def clean_events(db: DuckDBPyConnection, first: date, last: date, limits: Limits
     Cost: a few scans and sorts of the days' rows; and one scan of `raw_events` for repeated ids and for purchases
     that were returned.
     """
-    _macros(db)
+    forms.make_macros(db, "events")
     db.execute(f"create or replace temp table repeated as {_REPEATED}")
     counts: Counter[str] = Counter(kept=0)
     for start, stop in _windows(db, first, last):
@@ -223,8 +226,6 @@ def _row_rules() -> list[Rule]:
         _number("position", "position < 1", "position must be a whole number >= 1"),
         _number("propensity", "propensity <= 0 or propensity > 1", "propensity must be in (0, 1]"),
         _number("rating", "rating < 1 or rating > 5", "rating must be in [1, 5]"),
-        _number("quantity", "quantity < 0", "quantity must be a number >= 0"),
-        _number("price", "price < 0", "price must be a number >= 0"),
     ]
 
 
@@ -278,24 +279,21 @@ _EVENT_ID = """coalesce(nullif(trim(r.event_id::varchar), ''), md5(concat_ws('|'
 
 def _typed(first: date, last: date, limits: Limits) -> str:
     """Events of the days, and those just before midnight that a near duplicate may repeat; cast, with their row rule."""
-    numbers = {"position": "integer", "propensity": "double", "rating": "double", "quantity": "double"}
-    casts = ", ".join(f"{name} as {name}_given, try_cast({name} as {kind}) as {name}" for name, kind in numbers.items())
+    numbers = {"position": "whole(read_number(position))"} | {
+        column: f"read_number({column})" for column in ("propensity", "rating")
+    }
+    casts = ", ".join(f"filled({name}) as {name}_given, {reading} as {name}" for name, reading in numbers.items())
+    casts += f", {READ['events']['quantity']} as quantity, {READ['events']['price']} as price"
     content = "hash(r.user_id, r.session_id, action, r.item_id, query, instant, position, rating, quantity, r.price)"
-    # a position such as 1.5 must not be rounded to an integer
-    whole = casts.replace(
-        "try_cast(position as integer)",
-        "case when try_cast(position as double) % 1 = 0 then try_cast(try_cast(position as double) as integer) end",
-    )
     return f"""
         with given as (
             select file, row_number, instant, r.day, event_id::varchar as given_id, {content} as content,
                 {_EVENT_ID} as event_id,
                 r.user_id, r.session_id, coalesce(r.user_id, r.session_id) as actor,
-                nullif(lower(trim(action::varchar)), '') as action,
-                nullif(trim(r.item_id::varchar), '') as item_id, i.item_id is not null as known,
-                clean_text(query::varchar) as query, {whole},
-                r.price as price_given, try_cast(r.price as double) as price, r.attributes
-            from raw_events as r left join items as i on i.item_id = trim(r.item_id::varchar)
+                lower(trimmed(action)) as action,
+                trimmed(r.item_id) as item_id, i.item_id is not null as known,
+                clean_text(filled(query)) as query, {casts}, r.attributes
+            from raw_events as r left join (select item_id from items) as i on i.item_id = trimmed(r.item_id)
             where instant between '{first}'::timestamp - to_microseconds({round(limits.near_seconds * 1e6)})
                 and '{last}'::timestamp + interval 1 day - interval 1 microsecond and r.day is not null)
         select *, day between '{first}' and '{last}' as inside, {_first_broken(_row_rules())} as row_rule from given"""
@@ -306,10 +304,10 @@ def _returned(first: date, last: date) -> str:
     return f"""
         with purchases as (
             select r.user_id, trim(r.item_id::varchar) as item_id, instant,
-                coalesce(try_cast(quantity as double), 1) as pieces,
+                coalesce({READ["events"]["quantity"]}, 1) as pieces,
                 {_EVENT_ID} as event_id
             from raw_events as r
-            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}' and pieces >= 0
+            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}'
                 and (r.user_id, trim(r.item_id::varchar)) in (
                     select (user_id, item_id) from typed where action = 'return')
             -- of several at one instant always the same one
@@ -381,15 +379,3 @@ def _sieve(
     counts = db.execute("select coalesce(rule, 'kept'), count(*) from sieved group by all order by all").fetchall()
     db.execute("drop table sieved")
     return {"kept": 0, **dict(counts)} if kept else dict(counts)
-
-
-def _macros(db: DuckDBPyConnection) -> None:
-    """`clean_text`: no markup, no entities, single spaces; null where nothing is left."""
-    entities = {"&nbsp;": " ", "&#39;": "''", "&apos;": "''", "&quot;": '"', "&lt;": "<", "&gt;": ">", "&amp;": "&"}
-    text = "regexp_replace(t, '<[^<>]*>', ' ', 'g')"
-    for entity, character in entities.items():
-        text = f"replace({text}, '{entity}', '{character}')"
-    text = f"case when contains(t, '<') or contains(t, '&') then {text} else t end"
-    db.execute(
-        f"create or replace temp macro clean_text(t) as nullif(trim(regexp_replace({text}, '\\s+', ' ', 'g')), '')"
-    )

@@ -5,18 +5,18 @@ A row's identity is its file and its place in it, so what lands does not depend 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection, Error
 
-from ecom_pipeline import days
+from ecom_pipeline import days, forms
 from ecom_pipeline.errors import SourceError
-from ecom_pipeline.sources import people
-from ecom_pipeline.sources.source import COLUMNS, REQUIRED, Part, literal, name
-
-PERSONAL = ("user_id", "session_id")
+from ecom_pipeline.forms import columns as file_forms
+from ecom_pipeline.forms import times
+from ecom_pipeline.sources import attributes, people
+from ecom_pipeline.sources.source import COLUMNS, PERSONAL, REQUIRED, Part, literal, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Landed:
         n_files_read: new or changed.
         n_rows_read: of these files.
         n_files_gone: no more in the folder; their rows stay.
+        unread: values of optional columns that could not be read and are null, by column: how many, and the first.
     """
 
     n_rows: int
@@ -58,6 +59,7 @@ class Landed:
     n_files_read: int
     n_rows_read: int
     n_files_gone: int
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def stamp(file: Path) -> str:
 def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Origin, now: datetime) -> Landed:
     """Bring `raw_<table>` up to a source's files: values as text as they came, people only as keyed hashes.
 
-    Missing columns become null, unknown ones are kept as JSON under `attributes`. Events also get `instant`, UTC, null
+    Ids lose the blanks at their ends. Missing columns become null, unknown ones are kept as JSON under `attributes`; of
+    events, those that tell who somebody is are hashed or masked. Events also get `instant`, UTC, null
     where it cannot be read, and `day`, null where the instant cannot be true. A file that is gone keeps its rows; a file
     that was renamed is known by its content.
 
@@ -101,6 +104,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     files = {part.file.relative_to(origin.folder).as_posix(): part for part in parts}
     _prepare(db, table, files, origin)
     known = {file: _Known(*rest) for file, *rest in _landed(db, table, "file, stamp, content, reader, read_key")}
+    forms.make_macros(db, table)
     people.make_macro(db, origin.hash_key)
     db.execute("create or replace temp table read_files (file varchar)")
     if table == "events":
@@ -121,7 +125,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
             "select count(*), count(*) filter (where gone) from landed_files where relation = ?",
         )
     )
-    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone)
+    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone, file_forms.unread(db, table))
 
 
 def content(db: DuckDBPyConnection, table: str) -> tuple[str, int]:
@@ -159,6 +163,7 @@ def forget(db: DuckDBPyConnection, file: str) -> dict[str, int]:
                 [file],
             )
         db.execute(f"delete from raw_{table} where file = ?", [file])
+        file_forms.forget(db, table, file)
         if table == "events":
             days.record(db, f"select {literal(file)}")
             _touch(db)
@@ -193,6 +198,8 @@ def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], orig
         told = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         db.execute(f"create or replace table raw_{table} ({told})")
         db.execute("delete from landed_files where relation = ?", [table])
+        file_forms.create(db)
+        db.execute("delete from file_forms where relation = ?", [table])
         if table == "events":
             db.execute("delete from event_days")
 
@@ -226,6 +233,7 @@ def _bring(
         tables = [f"raw_{table}", "event_days"] if table == "events" else [f"raw_{table}"]
         for one in tables:
             db.execute(f"update {one} set file = ? where file = ?", [file, former])
+        file_forms.rename(db, table, former, file)
         db.execute(
             "update landed_files set file = ?, stamp = ? where relation = ? and file = ?", [file, stamps, table, former]
         )
@@ -264,17 +272,15 @@ def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
         present = {row[0].lower(): row[0] for row in db.execute("describe landing").fetchall()}
         _require(table, file, set(present))
         known = [_known(column, present.get(column)) for column in COLUMNS[table]]
-        own = {*COLUMNS[table], "attributes", "row_number", "malformed"}
-        unknown = [column for lower, column in present.items() if lower not in own]
-        pairs = ", ".join(f"{literal(column)}: {name(column)}" for column in unknown)
-        attributes = f"to_json({{{pairs}}})" if pairs else present.get("attributes", "null")
-        instant = "try_cast(occurred_at as timestamptz)::timestamp"
+        others = attributes.expression(table, file, db.sql("from landing"))
+        instant = times.inline("occurred_at")
         possible = f"instant between '{days.FIRST_DAY}' and '{now}'"
         dated = f", {instant} as instant, case when {possible} then instant::date end" if table == "events" else ""
         (n_rows,) = db.execute(
             f"insert into raw_{table} select {literal(file)}, {present.get('row_number', 'row_number() over ()')}, "
-            f"{', '.join(known)}, {attributes}::varchar, {present.get('malformed', 'null')}::varchar{dated} from landing"
+            f"{', '.join(known)}, {others}, {present.get('malformed', 'null')}::varchar{dated} from landing"
         ).fetchall()[0]
+        file_forms.settle(db, table, file, now)
     except Error as error:
         raise SourceError(
             f"{table}: 1 file cannot be read, {file!r}: {str(error).splitlines()[0]}. It must be what its ending says: "
@@ -293,11 +299,16 @@ def _require(table: str, file: str, present: set[str]) -> None:
         )
 
 
+_IDS = ("item_id", "event_id", "query_id")
+
+
 def _known(column: str, given: str | None) -> str:
     if given is None:
         return f"null as {column}"
     text = f"{name(given)}::varchar"
-    return f"keyed_hash({text}) as {column}" if column in PERSONAL else f"{text} as {column}"
+    if column in PERSONAL:
+        return f"keyed_hash({text}) as {column}"
+    return f"trimmed({text}) as {column}" if column in _IDS else f"{text} as {column}"
 
 
 def _count(db: DuckDBPyConnection, table: str) -> int:
