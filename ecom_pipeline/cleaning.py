@@ -66,12 +66,12 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
     days.create(db)
     db.execute("create or replace temp table former_items as select item_id from items")
     prepared = f"""
-        select file, row_number, malformed, trimmed(item_id) as item_id, clean_text(title) as title,
-            clean_text(filled(description)) as description, clean_text(filled(brand)) as brand,
-            clean_text(filled(category)) as category, {READ["items"]["price"]} as price,
+        select file, row_number, malformed, item_id, clean_text(title) as title,
+            filled_text(description) as description, filled_text(brand) as brand,
+            filled_text(category) as category, {READ["items"]["price"]} as price,
             {READ["items"]["currency"]} as currency, filled(image_uri) as image_uri, attributes,
-            concat_ws('. ', clean_text(title), clean_text(filled(brand)), clean_text(filled(category)),
-                left(clean_text(filled(description)), 300)) as item_text,
+            concat_ws('. ', clean_text(title), filled_text(brand), filled_text(category),
+                left(filled_text(description), 300)) as item_text,
             row_number() over (partition by trim(item_id::varchar) order by split_part(file, '.', 1) desc, file, row_number) as nth
         from raw_items"""
     rules = [
@@ -102,8 +102,8 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
     forms.make_macros(db, "judgments")
     prepared = f"""
         with typed as (
-            select file, row_number, malformed, clean_text(filled(query)) as query, trimmed(item_id) as item_id,
-                coalesce(filled(query_id), md5(lower(clean_text(filled(query))))) as query_id,
+            select file, row_number, malformed, filled_text(query) as query, item_id,
+                coalesce(filled(query_id), md5(lower(filled_text(query)))) as query_id,
                 filled(relevance) as relevance_given, read_number(relevance) as relevance,
                 {READ["judgments"]["rater_std"]} as rater_std,
                 lower(filled(split)) as split
@@ -282,7 +282,10 @@ def _typed(first: date, last: date, limits: Limits) -> str:
     numbers = {"position": "whole(read_number(position))"} | {
         column: f"read_number({column})" for column in ("propensity", "rating")
     }
-    casts = ", ".join(f"filled({name}) as {name}_given, {reading} as {name}" for name, reading in numbers.items())
+    casts = ", ".join(
+        f"case when {reading} is null then filled({name}) else {name} end as {name}_given, {reading} as {name}"
+        for name, reading in numbers.items()
+    )
     casts += f", {READ['events']['quantity']} as quantity, {READ['events']['price']} as price"
     content = "hash(r.user_id, r.session_id, action, r.item_id, query, instant, position, rating, quantity, r.price)"
     return f"""
@@ -290,10 +293,10 @@ def _typed(first: date, last: date, limits: Limits) -> str:
             select file, row_number, instant, r.day, event_id::varchar as given_id, {content} as content,
                 {_EVENT_ID} as event_id,
                 r.user_id, r.session_id, coalesce(r.user_id, r.session_id) as actor,
-                lower(trimmed(action)) as action,
-                trimmed(r.item_id) as item_id, i.item_id is not null as known,
-                clean_text(filled(query)) as query, {casts}, r.attributes
-            from raw_events as r left join (select item_id from items) as i on i.item_id = trimmed(r.item_id)
+                nullif(lower(trim(action::varchar)), '') as action,
+                r.item_id, i.item_id is not null as known,
+                filled_text(query) as query, {casts}, r.attributes
+            from raw_events as r left join (select item_id from items) as i using (item_id)
             where instant between '{first}'::timestamp - to_microseconds({round(limits.near_seconds * 1e6)})
                 and '{last}'::timestamp + interval 1 day - interval 1 microsecond and r.day is not null)
         select *, day between '{first}' and '{last}' as inside, {_first_broken(_row_rules())} as row_rule from given"""

@@ -10,7 +10,7 @@ from ecom_pipeline.forms import columns, prices, texts
 
 
 def make_macros(db: DuckDBPyConnection, table: str) -> None:
-    """Give a connection `trimmed`, `filled`, `clean_text`, `read_number` and `read_price`.
+    """Give a connection `trimmed`, `filled`, `clean_text`, `filled_text` and the macros of numbers and prices.
 
     Args:
         db: a connection.

@@ -16,6 +16,7 @@ from ecom_pipeline.sources.source import COLUMNS, PERSONAL
 log = logging.getLogger(__name__)
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_PLACE = "column_"  # and its place: the name of a nameless column
 _KNOWN = {column for columns in COLUMNS.values() for column in columns}
 
 
@@ -83,6 +84,8 @@ def _find(file: Path, size: int, written: int) -> Dialect:
         end = text[-1:]
     doubled, behind = (Dialect(encoding, delimiter, escape, columns, n_above) for escape in '"\\')
     dialect = doubled if not quoted else _check(file, doubled) if not escaped else _choose(file, doubled, behind)
+    if placed := [column for column in columns if column.startswith(_PLACE)]:
+        log.info("%s: %d columns have no name but their place; first: %s", file.name, len(placed), placed[0])
     how = {'"': "doubled", "\\": "behind backslashes"}[dialect.escape]
     log.info("%s: %s, parted by %s, quotes %s", file.name, encoding.upper(), _DELIMITERS[delimiter], how)
     return dialect
@@ -197,10 +200,7 @@ def _split(header: str, delimiter: str) -> list[str]:
 
 def _named(file: Path, found: list[str]) -> tuple[str, ...]:
     """Every column by its name, a nameless one by its place."""
-    nameless = [place for place, name in enumerate(found, 1) if not name]
-    if nameless:
-        log.info("%s: %d columns have no name; the first is column_%d now", file.name, len(nameless), nameless[0])
-    return unique(file, [name or f"column_{place}" for place, name in enumerate(found, 1)])
+    return unique(file, [name or f"{_PLACE}{place}" for place, name in enumerate(found, 1)])
 
 
 def unique(file: Path, found: list[str]) -> tuple[str, ...]:
