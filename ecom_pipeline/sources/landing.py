@@ -16,7 +16,7 @@ from ecom_pipeline.errors import SourceError
 from ecom_pipeline.forms import columns as file_forms
 from ecom_pipeline.forms import times
 from ecom_pipeline.sources import attributes, people
-from ecom_pipeline.sources.source import COLUMNS, PERSONAL, REQUIRED, Part, literal, name
+from ecom_pipeline.sources.source import COLUMNS, MALFORMED, PERSONAL, REQUIRED, ROW_NUMBER, Part, literal, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
     try:
         db.execute(f"create or replace temp view landing as {part.query(db)}")
         present = {row[0].lower(): row[0] for row in db.execute("describe landing").fetchall()}
-        _require(table, file, set(present))
+        _require(table, file, set(present) - {ROW_NUMBER, MALFORMED})
         known = [_known(column, present.get(column)) for column in COLUMNS[table]]
         others = attributes.expression(table, file, db.sql("from landing"))
         instant = times.inline("occurred_at")

@@ -78,6 +78,8 @@ def _part(records: Records, n_before: int, found: Dialect, schema: pa.Schema) ->
         broken.append((row.number, f"line {line} has {why}"))
         return "skip"
 
+    if not len(records.lines):
+        return []
     columns = schema.names[:-2]
     table = csv.read_csv(
         pa.BufferReader(records.text),

@@ -21,7 +21,7 @@ class Records:
     """Some whole records.
 
     Attributes:
-        text: UTF-8, with `MARK` in place of each record whose quotes are broken; lines may be blank.
+        text: UTF-8, with `MARK` in place of each record whose quotes are broken; lines, or all of it, may be blank.
         lines: (n,) int64, the line in the file at which each record begins, from 1; blank lines are none.
     """
 
@@ -76,7 +76,7 @@ def split(texts: Iterable[bytes], grammar: Grammar) -> Iterator[Records]:
         if len(rest) > grammar.limit:
             raise QuoteError(cut.next_line, f"is not closed within {grammar.limit >> 20} MiB")
         line = cut.next_line
-        if len(records.lines):
+        if records.text:
             yield records
 
 
@@ -144,10 +144,9 @@ class _Cut:
             found = record.match(self.text, int(self.starts[line]))
             if found is None:
                 resume = self._settle_fault(line)
-            elif found.end() == len(self.text) and not self.last:
-                self.n_lines = line
+            elif (resume := int(np.searchsorted(self.breaks, found.end())) + 1) > self.n_lines:
+                self.n_lines = line  # its end is still to come
             else:
-                resume = int(np.searchsorted(self.breaks, found.end())) + 1
                 self._doubt(line, resume)
                 self.inner[line + 1 : resume] = True
 
