@@ -35,7 +35,7 @@ _TELLING = "|".join((_EMAIL, _IPV6, _IPV4, _PHONE, _CARD))
 MASK = "(masked)"
 # a key of JSON that names a person, with its value
 _KEYED = rf"""(?i)("(?:[^"]*[_.-])?(?:{_PERSON})s?(?:[_.-][^"]*|id|key|name)?"\s*:\s*)("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)"""
-_VALUE = rf'\1"{MASK}"'
+_VALUE = '\\1"' + MASK + '"'
 
 
 def are_of_persons(column: str) -> bool:
