@@ -226,6 +226,7 @@ def _row_rules() -> list[Rule]:
         _number("position", "position < 1", "position must be a whole number >= 1"),
         _number("propensity", "propensity <= 0 or propensity > 1", "propensity must be in (0, 1]"),
         _number("rating", "rating < 1 or rating > 5", "rating must be in [1, 5]"),
+        Rule("quantity_out_of_range", "quantity < 0", "quantity must be a number >= 0", "quantity::varchar"),
     ]
 
 
@@ -310,7 +311,7 @@ def _returned(first: date, last: date) -> str:
                 coalesce({READ["events"]["quantity"]}, 1) as pieces,
                 {_EVENT_ID} as event_id
             from raw_events as r
-            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}'
+            where lower(trim(action::varchar)) = 'purchase' and day <= '{last}' and pieces >= 0
                 and (r.user_id, trim(r.item_id::varchar)) in (
                     select (user_id, item_id) from typed where action = 'return')
             -- of several at one instant always the same one

@@ -200,6 +200,7 @@ def plant_bad_rows(items: list[dict], events: list[dict], judgments: list[dict],
     event("propensity_out_of_range", propensity="1.2")
     event("propensity_out_of_range", propensity="0")
     event("rating_out_of_range", action="review", rating="6")
+    event("quantity_out_of_range", action="purchase", quantity="-2")
     event("event_id_repeated", event_id="e0")
     events.append({**good, "event_id": "", "occurred_at": "2024-05-06T12:00:00Z"})
     event("exact_duplicate", event_id="", occurred_at="2024-05-06T12:00:00Z")

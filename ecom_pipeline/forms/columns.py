@@ -17,7 +17,7 @@ READ = {
         "price": "nonnegative(read_price(price, file))",
         "currency": "read_currency(currency)",
     },
-    "events": {"price": "nonnegative(read_price(price, file))", "quantity": "nonnegative(read_number(quantity))"},
+    "events": {"price": "nonnegative(read_price(price, file))", "quantity": "read_number(quantity)"},
     "judgments": {"rater_std": "nonnegative(read_number(rater_std))"},
 }
 
