@@ -48,7 +48,7 @@ class Limits:
 _MALFORMED = Rule(
     "line_malformed",
     "malformed is not null",
-    "a line must have the fields of the first one, their quotes closed",
+    "a line must have as many fields as the first, and its quotes closed",
     "malformed",
 )
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop import write_csv
 
-from ecom_pipeline import cleaning, forms, sources
+from ecom_pipeline import cleaning, forms, schema, sources
 from ecom_pipeline.errors import SourceError
 from ecom_pipeline.forms.texts import BLANKS, NOTHING, unescape
 
@@ -248,6 +248,11 @@ def test_malformed_lines_are_rejected_under_their_own_rule(db, tmp_path):
         sources.find(str(tmp_path)).land(db, table, hash_key=b"key")
     counts = [cleaning.clean_items(db), cleaning.settle_days(db, NOW), cleaning.clean_judgments(db)]
     assert counts == [{"kept": 1, "line_malformed": 1}, {"line_malformed": 1}, {"kept": 0, "line_malformed": 1}]
+    assert schema.most_rejected(db, "items") == (
+        "1 rows were rejected, most often, 1 times, under line_malformed; first: items.csv row 2: a line must have as many "
+        "fields as the first, and its quotes closed; it is line 3 has a quote inside a field or text beside one"
+    )
+    assert schema.most_rejected(db, "ranker") == "0 rows were rejected"
     found = db.sql("select source, row_number, reason, raw from rejected_rows where source = 'events'").fetchall()
     assert found[0][:2] == ("events", 2)
     assert "line 3 has 5 fields" in found[0][2]

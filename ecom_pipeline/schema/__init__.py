@@ -14,7 +14,7 @@ from ecom_pipeline.schema.recommendations import (
     SAMPLE_CHOICE,
     SIMILAR_ITEMS,
 )
-from ecom_pipeline.schema.relation import Column, Relation, Violation, violations
+from ecom_pipeline.schema.relation import Column, Relation, Violation, most_rejected, violations
 from ecom_pipeline.schema.samples import (
     EMBEDDINGS,
     FOLD_PREDICTIONS,
@@ -28,7 +28,7 @@ from ecom_pipeline.schema.samples import (
 )
 from ecom_pipeline.schema.shop import ACTIONS, CLEANED_INTERACTIONS, ITEMS, JUDGMENTS, REJECTED_ROWS, SPLITS
 
-__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "violations"]
+__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "most_rejected", "violations"]
 
 RELATIONS = {
     relation.name: relation

@@ -1,4 +1,4 @@
-"""OpenSearch User Behavior Insights (UBI 1.3): queries and events as ndjson, bulk files included.
+"""OpenSearch User Behavior Insights (UBI 1.3): queries and events as ndjson or an array, bulk files and dumps too.
 
 A UBI log names objects by id alone. Titles come from an `items` file (canonical, Parquet or CSV) beside the log;
 where there is none, the id is the title, and a text model can learn no more from it than that.
@@ -10,17 +10,24 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
+from ecom_pipeline.sources.reading import documents
 from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 
 _ACTIONS = {"click_through": "click", "view": "click", "watch": "click", "add_to_cart": "cart"}
 
 
 def _logs(folder: Path) -> list[Path]:
-    return matching(folder, "*ubi*.ndjson", "*ubi*.jsonl")
+    judged = set(_judgments(folder))
+    return [path for path in matching(folder, "*ubi*.ndjson", "*ubi*.jsonl", "*ubi*.json") if path not in judged]
 
 
 def _judgments(folder: Path) -> list[Path]:
-    return [path for path in matching(folder, "*judgments*.json") if '"judgmentRatings"' in path.read_text()[:2000]]
+    return [path for path in matching(folder, "*judgments*.json") if b'"judgmentRatings"' in _opening(path)]
+
+
+def _opening(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2000)
 
 
 def _recognises(folder: Path) -> bool:
@@ -36,8 +43,7 @@ def _parts(folder: Path) -> list[Part]:
 
 
 def _events(path: Path, db: DuckDBPyConnection) -> str:
-    # two lines a document in a bulk file: the first says where to put it and has no application
-    logs = f"read_ndjson_objects({quoted(path)})"
+    logs = documents.table(db, path)
     ordinal = f"try_cast({_field('event_attributes.position.ordinal')} as integer)"
     (first,) = db.execute(f"select min({ordinal}) from {logs}").fetchall()[0]
     shift = 1 if first == 0 else 0  # ranks are counted from 0 in some logs, from 1 in others
@@ -45,16 +51,20 @@ def _events(path: Path, db: DuckDBPyConnection) -> str:
     queries = f"""
         select {_field("query_id")} as query_id, any_value({_field("user_query")}) as query
         from {logs} where {_field("action_name")} is null and {_field("query_id")} is not null group by query_id"""
+    # two lines a document in a bulk file: the first says where to put it, under one of these keys
+    bulk = "json_keys(json)[1] in ('index', 'create', 'update', 'delete')"
+    foreign = f"{_field('query_id')} is null and {_field('user_query')} is null and not coalesce({bulk}, false)"
     return f"""
-        select coalesce(make_timestamp(try_cast({_field("timestamp")} as bigint) * 1000)::varchar,
-                {_field("timestamp")}) as occurred_at,
+        select {_field("timestamp")} as occurred_at,
             coalesce({_field("user_id")}, {_field("client_id")}) as user_id, {_field("session_id")} as session_id,
             {action} else {_field("action_name")} end as action,
             coalesce({_field("event_attributes.object.object_id")},
                 {_field("event_attributes.object.internal_id")}) as item_id,
-            coalesce({_field("user_query")}, queries.query) as query, {ordinal} + {shift} as position
+            coalesce({_field("user_query")}, queries.query) as query, {ordinal} + {shift} as position, row_number,
+            coalesce(malformed, case when {_field("action_name")} is null
+                then 'line ' || row_number || ' holds no event, no query and no bulk action' end) as malformed
         from {logs} left join ({queries}) as queries on queries.query_id = {_field("query_id")}
-        where {_field("action_name")} is not null"""
+        where malformed is not null or {_field("action_name")} is not null or {foreign}"""
 
 
 def _field(path: str) -> str:
