@@ -7,7 +7,7 @@ import pandas as pd
 
 from ecom_pipeline import schema
 from ecom_pipeline.laws import LAWS, Law
-from ecom_pipeline.schema import Relation
+from ecom_pipeline.schema import Relation, Violation
 from resources.warehouse import Warehouse
 
 
@@ -24,12 +24,14 @@ def _schema_check(relation: Relation) -> dg.AssetChecksDefinition:
             found = schema.violations(db, relation)
             columns = db.sql(f"from {relation.name} limit 0").columns
             (n_rows,) = db.execute(f"select count(*) from {relation.name}").fetchall()[0]
+            rejected = schema.most_rejected(db, relation.name)
         # counted in SQL and judged here: the same verdict at any size
         counts = pd.DataFrame([{str(v.promise): v.n_rows for v in found} | {"n_rows": n_rows}])
         broken = _judge(counts, 0 if relation.may_be_empty else 1)
         absent = sorted(set(relation.column_names) - set(columns))
         return dg.AssetCheckResult(
             passed=not broken and not absent,
+            description=_told(relation, n_rows, [v for v in found if v.promise in broken], rejected),
             metadata={
                 "n_rows": n_rows,
                 "missing_columns": absent,
@@ -38,6 +40,15 @@ def _schema_check(relation: Relation) -> dg.AssetChecksDefinition:
         )
 
     return check
+
+
+def _told(relation: Relation, n_rows: int, broken: list[Violation], rejected: str) -> str:
+    """What is wrong first, in a sentence; what is promised where nothing is."""
+    if broken:
+        return f"{len(broken)} promises of {relation.name} are broken; first: {broken[0]}"
+    if not n_rows and not relation.may_be_empty:
+        return f"{relation.name} has 0 rows and must have 1 or more; {rejected}"
+    return f"One row per {relation.row}: columns, keys, ranges and volume hold for {n_rows} rows; {rejected}"
 
 
 def _judge(counts: pd.DataFrame, least: int) -> list[str]:

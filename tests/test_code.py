@@ -37,10 +37,15 @@ def changed(before, after):
 @pytest.mark.parametrize(
     ("file", "was", "now", "expected"),
     [
-        ("cleaning/catalogue.py", "price < 0", "price <= 0", {"items", "events"}),
+        ("cleaning/catalogue.py", "nth > 1", "nth > 2", {"items", "events"}),
         ("recommend/lists.py", "> 0", "> 1", {"lists"}),
         ("cleaning/catalogue.py", '"""Make `items`', '"""Makes `items`', set()),
-        ("cleaning/catalogue.py", "    text.make_macro(db)\n", "    # in words\n    text.make_macro(db)\n\n", set()),
+        (
+            "cleaning/catalogue.py",
+            '    forms.make_macros(db, "items")\n',
+            '    # in words\n    forms.make_macros(db, "items")\n\n',
+            set(),
+        ),
         ("importance/margin.py", "", "VALUE = 1\n", set()),
     ],
 )
@@ -68,6 +73,6 @@ def test_the_version_is_part_of_what_an_asset_is_made_from(copied):
     versions()
     before = made_from(items, "items", None, {})
     path = folder / "cleaning" / "catalogue.py"
-    path.write_text(path.read_text().replace("price < 0", "price <= 0"))
+    path.write_text(path.read_text().replace("nth > 1", "nth > 2"))
     versions()
     assert made_from(items, "items", None, {}) != before

@@ -268,3 +268,14 @@ def test_events_without_a_day_stay_rejected_where_no_event_has_one(db, tmp_path)
         (1, "time_unreadable"),
         (2, "time_unreadable"),
     ]
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u00a0", "\u200b"])
+def test_blanks_around_an_id_are_no_part_of_it(db, tmp_path, blank):
+    write_csv(tmp_path / "items.csv", [{"item_id": f"a{blank}", "title": "A"}])
+    rows = [event(1, user="u", event_id="e1"), event(2, user=f"{blank}u", item=f"{blank}a", event_id=f"e1{blank}")]
+    write_csv(tmp_path / "events.csv", rows)
+    warehouse(db, tmp_path)
+    assert db.sql("select count(distinct user_id) from raw_events").fetchone() == (1,)
+    assert db.sql("select event_id, item_id from cleaned_interactions").fetchall() == [("e1", "a")]
+    assert db.sql("select rule from rejected_rows").fetchall() == [("event_id_repeated",)]

@@ -2,23 +2,17 @@
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import days, schema
-from ecom_pipeline.cleaning import text
-from ecom_pipeline.cleaning.rules import Rule, first_broken, number, sieve
+from ecom_pipeline import days, forms, schema
+from ecom_pipeline.cleaning.rules import MALFORMED, Rule, first_broken, sieve
+from ecom_pipeline.forms.columns import READ
 
 READ_LETTERS = 300  # of each of an item's texts, as the language model reads it
 _PARTS = ", ".join(f"left({name}, {READ_LETTERS})" for name in ("title", "brand", "category", "description"))
 
 _ROW_RULES = [
+    MALFORMED,
     Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
     Rule("title_blank", "title is null", "title must have a letter after markup is gone", "'nothing'"),
-    number("price", "price < 0", "price must be a number >= 0"),
-    Rule(
-        "currency_unknown",
-        "not regexp_full_match(currency, '[A-Z]{3}')",
-        "currency must be three letters of ISO 4217",
-        "currency",
-    ),
 ]
 _REPEATED = Rule(
     "item_id_repeated",
@@ -28,11 +22,10 @@ _REPEATED = Rule(
 )
 _PREPARED = f"""
     with typed as (
-        select file, row_number, nullif(trim(item_id::varchar), '') as item_id, clean_text(title::varchar) as title,
-            clean_text(description::varchar) as description, clean_text(brand::varchar) as brand,
-            clean_text(category::varchar) as category, price as price_given,
-            try_cast(price as double) as price, nullif(upper(trim(currency::varchar)), '') as currency,
-            image_uri::varchar as image_uri, attributes
+        select file, row_number, malformed, item_id, clean_text(title) as title,
+            filled_text(description) as description, filled_text(brand) as brand, filled_text(category) as category,
+            {READ["items"]["price"]} as price, {READ["items"]["currency"]} as currency, filled(image_uri) as image_uri,
+            attributes
         from raw_items),
     checked as (
         select *, concat_ws('. ', {_PARTS}) as item_text, {first_broken(_ROW_RULES)} as row_rule from typed)
@@ -49,7 +42,7 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
 
     Cost: a sort of the catalogue; where items came or went, some scans of the events' items and ids.
     """
-    text.make_macro(db)
+    forms.make_macros(db, "items")
     schema.ITEMS.create(db)
     days.create(db)
     db.execute("create or replace temp table former_items as select item_id from items")
@@ -62,10 +55,10 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
         # an event that becomes sound may take its id from one of another day, and the other way round
         days.touch(
             db,
-            """with moved as (select * from raw_events where trim(item_id) in (from moved_items))
+            """with moved as (select * from raw_events where item_id in (from moved_items))
             select day from moved
-            union all select day from raw_events where trim(event_id) in (
-                select trim(event_id) from moved where trim(event_id) <> '')""",
+            union all select day from raw_events where event_id in (
+                select event_id from moved)""",
         )
     db.execute("drop table former_items; drop table moved_items")
     return counts

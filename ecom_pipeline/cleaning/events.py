@@ -6,9 +6,9 @@ from datetime import date, datetime, timedelta
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import days, identity, schema
-from ecom_pipeline.cleaning import returns, text
-from ecom_pipeline.cleaning.rules import Rule, first_broken, sieve
+from ecom_pipeline import days, forms, identity, schema
+from ecom_pipeline.cleaning import returns
+from ecom_pipeline.cleaning.rules import MALFORMED, Rule, first_broken, sieve
 from ecom_pipeline.cleaning.typed_events import ROW_RULES, repeated_ids, typed
 from ecom_pipeline.days import FIRST_DAY
 
@@ -62,12 +62,13 @@ def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
         db.execute(f"update raw_events set day = instant::date where {come}")
         days.record(db, f"select unnest({files})")
     rules = [
+        MALFORMED,
         Rule("time_missing", "occurred_at is null", "occurred_at must be present", "'nothing'"),
         Rule("time_unreadable", "instant is null", "occurred_at must be a time such as 2024-05-31T12:00:00Z", "given"),
         Rule("time_too_early", f"instant < '{FIRST_DAY}'", f"occurred_at must not be before {FIRST_DAY}", "given"),
         Rule("time_in_future", f"instant > '{now}'", "occurred_at must not be after the time of ingestion", "given"),
     ]
-    prepared = "select file, row_number, occurred_at, occurred_at as given, instant from raw_events where day is null"
+    prepared = "select file, row_number, malformed, occurred_at, occurred_at as given, instant from raw_events where day is null"
     counts = sieve(db, "events", prepared=prepared, rules=rules, kept=None, slice_="day is null")
     gone = "day is not null and day not in (select day from event_days)"  # without a day: rejected just now
     db.execute(f"delete from cleaned_interactions where {gone}")
@@ -97,7 +98,7 @@ def clean_events(db: DuckDBPyConnection, first: date, last: date, limits: Limits
     Cost: a few scans and sorts of the days' rows; one scan of the ids in `raw_events`; and one of the purchases and
     returns kept before.
     """
-    text.make_macro(db)
+    forms.make_macros(db, "events")
     schema.CLEANED_INTERACTIONS.create(db)
     # a near duplicate looks back over midnight
     known = f"day between '{first - timedelta(days=1)}' and '{last}'"
@@ -155,7 +156,7 @@ def _touch_later_returns(db: DuckDBPyConnection, window: str, last: date) -> Non
         days.touch(
             db,
             f"""select day from raw_events as r where day > '{last}' and lower(trim(action)) = 'return'
-                and ({identity.actor("r")}, trim(item_id)) in (select (actor, item_id) from changed_pairs)""",
+                and ({identity.actor("r")}, item_id) in (select (actor, item_id) from changed_pairs)""",
         )
     db.execute("drop table trades; drop table changed_pairs")
 

@@ -2,18 +2,18 @@
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import identity, schema
-from ecom_pipeline.cleaning import text
-from ecom_pipeline.cleaning.rules import Rule, first_broken, number, sieve
+from ecom_pipeline import forms, identity, schema
+from ecom_pipeline.cleaning.rules import MALFORMED, Rule, first_broken, number, sieve
+from ecom_pipeline.forms.columns import READ
 from ecom_pipeline.schema import SPLITS
 
 _ROW_RULES = [
+    MALFORMED,
     Rule("query_blank", "query is null", "query must have a letter after markup is gone", "'nothing'"),
     Rule("item_id_missing", "item_id is null", "item_id must be present", "'nothing'"),
     Rule("item_unknown", "not known", "item_id must be in items", "item_id"),
     Rule("relevance_missing", "relevance_given is null", "relevance must be present", "'nothing'"),
     number("relevance", "relevance < 0", "relevance must be a number >= 0"),
-    number("rater_std", "rater_std < 0", "rater_std must be a number >= 0"),
     Rule("split_unknown", f"split_given not in {SPLITS}", f"split must be one of {', '.join(SPLITS)}", "split_given"),
 ]
 _PAIR_RULES = [
@@ -38,11 +38,9 @@ _PAIR_RULES = [
 ]
 _PREPARED = f"""
     with typed as (
-        select file, row_number, clean_text(query::varchar) as query, nullif(trim(item_id::varchar), '') as item_id,
-            nullif(trim(query_id::varchar), '') as query_id_given,
-            relevance as relevance_given, try_cast(relevance as double) as relevance,
-            rater_std as rater_std_given, try_cast(rater_std as double) as rater_std,
-            nullif(lower(trim(split::varchar)), '') as split_given
+        select file, row_number, malformed, filled_text(query) as query, item_id, filled(query_id) as query_id_given,
+            filled(relevance) as relevance_given, read_number(relevance) as relevance,
+            {READ["judgments"]["rater_std"]} as rater_std, lower(filled(split)) as split_given
         from raw_judgments),
     known as (
         select typed.*, {identity.group_id("query")} as group_id, items.item_id is not null as known
@@ -69,5 +67,5 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
 
     Cost: two sorts of what was judged.
     """
-    text.make_macro(db)
+    forms.make_macros(db, "judgments")
     return sieve(db, "judgments", prepared=_PREPARED, rules=[*_ROW_RULES, *_PAIR_RULES], kept=schema.JUDGMENTS)

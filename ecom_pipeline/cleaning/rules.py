@@ -22,6 +22,14 @@ class Rule:
     had: str  # SQL expression: what the row had instead
 
 
+MALFORMED = Rule(
+    "line_malformed",
+    "malformed is not null",
+    "a line must have as many fields as the first, and its quotes closed",
+    "malformed",
+)
+
+
 def number(column: str, outside: str, must: str) -> Rule:
     """The rule that a column, which came as `<column>_given`, is a finite number that is not outside a range."""
     broken = f"({column}_given is not null and {column} is null) or {outside} or not isfinite({column}::double)"

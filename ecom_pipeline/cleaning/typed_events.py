@@ -2,6 +2,7 @@
 
 from ecom_pipeline import identity
 from ecom_pipeline.cleaning.rules import Rule, first_broken, number
+from ecom_pipeline.forms.columns import READ
 from ecom_pipeline.schema import ACTIONS
 
 ROW_RULES = [
@@ -13,15 +14,16 @@ ROW_RULES = [
     number("position", "position < 1", "position must be a whole number >= 1"),
     number("propensity", "propensity <= 0 or propensity > 1", "propensity must be in (0, 1]"),
     number("rating", "rating < 1 or rating > 5", "rating must be in [1, 5]"),
-    number("quantity", "quantity < 0", "quantity must be a number >= 0"),
-    number("price", "price < 0", "price must be a number >= 0"),
+    Rule("quantity_out_of_range", "quantity < 0", "quantity must be a number >= 0", "quantity::varchar"),
 ]
-# a position such as 1.5 must not be rounded to an integer
-_WHOLE = "case when try_cast(r.position as double) % 1 = 0 then try_cast(try_cast(r.position as double) as integer) end"
-_NUMBERS = {"position": _WHOLE} | {
-    name: f"try_cast(r.{name} as double)" for name in ("propensity", "rating", "quantity", "price")
+# numbers that would teach something wrong cost their row; of the others, what cannot be read is no value
+_STRICT = {"position": "whole(read_number(r.position))"} | {
+    name: f"read_number(r.{name})" for name in ("propensity", "rating")
 }
-_CASTS = ", ".join(f"r.{name} as {name}_given, {cast} as {name}" for name, cast in _NUMBERS.items())
+_CASTS = ", ".join(
+    f"case when {reading} is null then filled(r.{name}) else r.{name} end as {name}_given, {reading} as {name}"
+    for name, reading in _STRICT.items()
+) + "".join(f", {reading} as {name}" for name, reading in READ["events"].items())
 # what makes two events the same, besides the id that a source may give
 _CONTENT = (
     "user_id",
@@ -45,10 +47,10 @@ def typed(which: str) -> str:
     """
     return f"""
         with cast_events as (
-            select r.file, r.row_number, r.instant, r.day, nullif(trim(r.event_id), '') as given_id,
+            select r.file, r.row_number, r.instant, r.day, r.event_id as given_id,
                 r.user_id, r.session_id, {identity.actor("r")} as actor,
-                nullif(lower(trim(r.action)), '') as action, nullif(trim(r.item_id), '') as item_id,
-                clean_text(r.query) as query, {_CASTS}, r.attributes
+                nullif(lower(trim(r.action)), '') as action, r.item_id,
+                filled_text(r.query) as query, {_CASTS}, r.attributes
             from raw_events as r where {which}),
         identified as (
             select cast_events.*, listed is not null as known, hash({", ".join(_CONTENT)}) as content,
@@ -64,11 +66,10 @@ def repeated_ids(days: str) -> str:
         days: SQL condition for the days whose events are asked about.
     """
     twice = f"""
-        select trim(event_id) from raw_events
-        where day is not null and trim(event_id) in (
-            select trim(event_id) from raw_events where {days} and trim(event_id) <> '')
-        group by trim(event_id) having count(*) > 1"""
+        select event_id from raw_events
+        where day is not null and event_id in (select event_id from raw_events where {days})
+        group by event_id having count(*) > 1"""
     return f"""
-        select file, row_number from ({typed(f"r.day is not null and trim(r.event_id) in ({twice})")})
+        select file, row_number from ({typed(f"r.day is not null and r.event_id in ({twice})")})
         where row_rule is null
         qualify row_number() over (partition by event_id order by instant, content, file, row_number) > 1"""

@@ -14,7 +14,7 @@ from ecom_pipeline.schema.recommendations import (
     SAMPLE_CHOICE,
     SIMILAR_ITEMS,
 )
-from ecom_pipeline.schema.relation import Column, Relation, Violation, violations
+from ecom_pipeline.schema.relation import Column, Relation, Violation, most_rejected, violations
 from ecom_pipeline.schema.samples import (
     EMBEDDINGS,
     FOLD_PREDICTIONS,
@@ -36,7 +36,7 @@ from ecom_pipeline.schema.shop import (
     held_out,
 )
 
-__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "held_out", "violations"]
+__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "held_out", "most_rejected", "violations"]
 
 RELATIONS = {
     relation.name: relation

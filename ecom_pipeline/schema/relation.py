@@ -126,6 +126,32 @@ def violations(db: DuckDBPyConnection, relation: Relation) -> list[Violation]:
     return [*result, Violation(f"({key}) is unique", n_repeated, first)]
 
 
+def most_rejected(db: DuckDBPyConnection, relation: str) -> str:
+    """How many rows of a table were turned away, under which rule most often, how many of them, and the first.
+
+    Args:
+        db: a connection to the warehouse.
+        relation: what cleaning makes of the table: items, judgments or cleaned_interactions.
+    """
+    source = {"cleaned_interactions": "events"}.get(relation, relation)
+    known = db.execute(
+        "from duckdb_tables() where table_name = 'rejected_rows' and database_name = current_database()"
+    ).fetchall()
+    rows = (
+        db.execute(
+            "select rule, count(*), arg_min(file || ' row ' || row_number || ': ' || reason, (file, row_number)), "
+            "sum(count(*)) over () from rejected_rows where source = ? group by rule order by 2 desc, 1 limit 1",
+            [source],
+        ).fetchall()
+        if known
+        else []
+    )
+    if not rows:
+        return "0 rows were rejected"
+    rule, n, first, n_all = rows[0]
+    return f"{n_all} rows were rejected, most often, {n} times, under {rule}; first: {first}"
+
+
 def _promise(column: Column) -> str:
     words = ["is present"] if column.required else []
     if column.minimum is not None or column.maximum is not None:

@@ -1,32 +1,32 @@
-"""The canonical folder: `items`, and `events` or `judgments` or both, as Parquet or CSV."""
+"""The canonical folder: `items`, and `events` or `judgments` or both, as Parquet or CSV, in folders of any depth."""
 
-import csv
-import gzip
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
-from ecom_pipeline.sources.source import COLUMNS, Adapter, Part, literal, matching, quoted
+from ecom_pipeline.sources.reading import delimited, dialect, nested
+from ecom_pipeline.sources.source import COLUMNS, Adapter, Part, literal, matching, name
 
 _ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
 
 
 def table_files(folder: Path, table: str) -> list[Path]:
-    """The files of one table: `events.csv`, `events-2024-05.parquet` or all in `events/`."""
+    """The files of one table: `events.csv`, `events-2024-05.parquet`, or all in and below `events/`."""
     patterns = [
         pattern
         for endings in _ENDINGS.values()
         for ending in endings
-        for pattern in (f"{table}{ending}", f"{table}-*{ending}", f"{table}/*{ending}")
+        for pattern in (f"{table}{ending}", f"{table}-*{ending}", f"{table}/**/*{ending}")
     ]
     return matching(folder, *patterns)
 
 
 def table_parts(folder: Path, table: str) -> list[Part]:
     """What the files of one table hold; empty where the folder has none."""
-    return [Part(table, path, partial(_query, path)) for path in table_files(folder, table)]
+    return [Part(table, path, partial(_query, folder, path)) for path in table_files(folder, table)]
 
 
 def _recognises(folder: Path) -> bool:
@@ -44,42 +44,29 @@ def _parts(folder: Path) -> list[Part]:
     return [part for of_table in parts.values() for part in of_table]
 
 
-def _query(path: Path, db: DuckDBPyConnection) -> str:
-    return f"select * from read_parquet({quoted(path)})" if path.name.endswith(_ENDINGS["Parquet"]) else _csv(path)
-
-
-def _csv(path: Path) -> str:
-    """All columns as text; a short line is padded with nulls, so that a rule and not the reader rejects it."""
-    names = header(path)
-    columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in names)
-    return (
-        f"select * from read_csv({quoted(path)}, header = true, delim = ',', quote = '\"', escape = '\"', "
-        f"auto_detect = false, columns = {{{columns}}}, null_padding = true, strict_mode = false)"
-    )
-
-
-def header(path: Path) -> list[str]:
-    """The names in the first line of a CSV file, zipped or not.
+def rows(db: DuckDBPyConnection, path: Path) -> str:
+    """A query for the rows of a Parquet or CSV file; a CSV's have their number and what is wrong with them.
 
     Raises:
-        SourceError: if the line is empty or names a column twice.
+        SourceError: if the file is not what its ending says.
     """
-    opening = gzip.open if path.suffix == ".gz" else open
-    with opening(path, "rt", encoding="utf-8-sig") as file:
-        names = [column.strip() for column in next(csv.reader(file), [])]
-    if not names:
-        raise SourceError(f"source: 1 file is empty: {path.name!r}. Its first line must name the columns: add it.")
-    if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in names[0]), None)):
-        raise SourceError(
-            f"source: {path.name!r} has 1 column in its first line, {names[0][:60]!r}, with {separator!r} inside. "
-            "Columns must be separated by commas: write the file again with commas."
-        )
-    if len(set(names)) < len(names):
-        raise SourceError(
-            f"source: {path.name!r} has {len(names)} columns in its first line, of which {len(set(names))} differ. "
-            "The first line must name every column once, separated by commas: add or mend it."
-        )
-    return names
+    reader = nested if path.name.endswith(_ENDINGS["Parquet"]) else delimited
+    return reader.query(db, path)
+
+
+def names(path: Path) -> list[str]:
+    """The names of the columns of a Parquet or CSV file; reads no rows."""
+    return nested.names(path) if path.name.endswith(_ENDINGS["Parquet"]) else list(dialect.names(path))
+
+
+def _query(folder: Path, path: Path, db: DuckDBPyConnection) -> str:
+    """The rows of a file, with a column for each `name=value` among its folders."""
+    parts = dict(part.split("=", 1) for part in path.relative_to(folder).parts[:-1] if "=" in part)
+    own = {column.lower() for column in names(path)}
+    added = [
+        f"{literal(unquote(value))} as {name(column)}" for column, value in parts.items() if column.lower() not in own
+    ]
+    return f"select {', '.join(['*', *added])} from ({rows(db, path)})"
 
 
 ADAPTER = Adapter("canonical", _recognises, _parts)

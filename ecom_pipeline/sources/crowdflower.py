@@ -2,25 +2,18 @@
 
 from pathlib import Path
 
-from pyarrow.parquet import read_schema
+from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
+from ecom_pipeline.sources.source import Adapter, Part, matching
 
 
 def _files(folder: Path) -> list[Path]:
     return matching(folder, "train.parquet", "train.csv")
 
 
-def _read(folder: Path) -> str:
-    path = _files(folder)[0]
-    reader = "read_parquet" if path.suffix == ".parquet" else "read_csv"
-    return f"select * from {reader}({quoted(path)})"
-
-
 def _columns(folder: Path) -> set[str]:
-    path = _files(folder)[0]
-    return set(read_schema(path).names if path.suffix == ".parquet" else canonical.header(path))
+    return set(canonical.names(_files(folder)[0]))
 
 
 def _recognises(folder: Path) -> bool:
@@ -32,14 +25,23 @@ def _parts(folder: Path) -> list[Part]:
     spread = "relevance_std" if "relevance_std" in _columns(folder) else "relevance_variance"
     # the file numbers pairs, not products: the same product under two queries must be one item
     product = "left(md5(concat_ws('|', product_title, product_description)), 12)"
-    items = f"""
-        select {product} as item_id, any_value(product_title) as title, any_value(product_description) as description
-        from ({_read(folder)}) group by item_id order by item_id"""
-    judgments = f"""
-        select query, {product} as item_id, median_relevance as relevance, {spread} as rater_std
-        from ({_read(folder)})"""
     path = _files(folder)[0]
-    return [Part("items", path, lambda db: items), Part("judgments", path, lambda db: judgments)]
+    csv = path.suffix == ".csv"
+
+    def items(db: DuckDBPyConnection) -> str:
+        return f"""
+            select {product} as item_id, any_value(product_title) as title,
+                any_value(product_description) as description
+            from ({canonical.rows(db, path)}) {"where malformed is null" if csv else ""}
+            group by item_id order by item_id"""
+
+    def judgments(db: DuckDBPyConnection) -> str:
+        return f"""
+            select query, {product} as item_id, median_relevance as relevance, {spread} as rater_std
+                {", row_number, malformed" if csv else ""}
+            from ({canonical.rows(db, path)})"""
+
+    return [Part("items", path, items), Part("judgments", path, judgments)]
 
 
 ADAPTER = Adapter("crowdflower", _recognises, _parts)

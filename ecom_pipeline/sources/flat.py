@@ -12,6 +12,7 @@ from typing import TextIO
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.sources.reading import delimited
 from ecom_pipeline.sources.source import literal, matching, name, quoted
 
 _ENDINGS = (".csv", ".csv.gz")
@@ -49,14 +50,9 @@ def _opening(path: Path, read: Callable[[TextIO], str]) -> str:
         return ""
 
 
-def quoted_table(db: DuckDBPyConnection, path: Path, delimiter: str = ",") -> str:
-    """An SQL query: the rows of a CSV file with a header, all columns as text, `row_number` and `malformed` beside."""
-    columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header(path, delimiter))
-    return (
-        f"select *, row_number() over () as row_number, null as malformed from read_csv({quoted(path)}, header = true, "
-        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', auto_detect = false, columns = {{{columns}}}, "
-        "null_padding = true, strict_mode = false)"
-    )
+def quoted_table(db: DuckDBPyConnection, path: Path) -> str:
+    """An SQL query that yields, once, the records of a CSV file with a header; see `delimited.query`."""
+    return delimited.query(db, path)
 
 
 def plain_table(path: Path, names: Sequence[str], mark: str, *, skip: int = 0) -> str:

@@ -5,19 +5,19 @@ A row's identity is its file and its place in it, so what lands does not depend 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection, Error
 
-from ecom_pipeline import days
+from ecom_pipeline import days, forms
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.forms import columns as file_forms
+from ecom_pipeline.forms import times
 from ecom_pipeline.schema.relation import shape
-from ecom_pipeline.sources import people
-from ecom_pipeline.sources.source import COLUMNS, REQUIRED, Part, literal, name
-
-PERSONAL = ("user_id", "session_id")
+from ecom_pipeline.sources import attributes, people
+from ecom_pipeline.sources.source import COLUMNS, MALFORMED, PERSONAL, REQUIRED, ROW_NUMBER, Part, literal, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Landed:
         n_files_read: new or changed.
         n_rows_read: of these files.
         n_files_gone: no more in the folder; their rows stay.
+        unread: values of optional columns that could not be read and are null, by column: how many, and the first.
     """
 
     n_rows: int
@@ -59,6 +60,7 @@ class Landed:
     n_files_read: int
     n_rows_read: int
     n_files_gone: int
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ def stamp(file: Path) -> str:
 def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Origin, now: datetime) -> Landed:
     """Bring `raw_<table>` up to a source's files: values as text as they came, people only as keyed hashes.
 
-    Missing columns become null, unknown ones are kept as JSON under `attributes`. Events also get `instant`, UTC, null
+    Ids lose the blanks at their ends. Missing columns become null, unknown ones are kept as JSON under `attributes`; of
+    events, those that tell who somebody is are hashed or masked. Events also get `instant`, UTC, null
     where it cannot be read, and `day`, null where the instant cannot be true. A file that is gone keeps its rows; a file
     that was renamed is known by its content.
 
@@ -102,6 +105,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     files = {part.file.relative_to(origin.folder).as_posix(): part for part in parts}
     _prepare(db, table, files, origin)
     known = {file: _Known(*rest) for file, *rest in _landed(db, table, "file, stamp, content, reader, read_key")}
+    forms.make_macros(db, table)
     people.make_macro(db, origin.hash_key)
     db.execute("create or replace temp table read_files (file varchar)")
     if table == "events":
@@ -122,7 +126,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
             "select count(*), count(*) filter (where gone) from landed_files where relation = ?",
         )
     )
-    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone)
+    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone, file_forms.unread(db, table))
 
 
 def content(db: DuckDBPyConnection, table: str) -> tuple[str, int]:
@@ -160,6 +164,7 @@ def forget(db: DuckDBPyConnection, file: str) -> dict[str, int]:
                 [file],
             )
         db.execute(f"delete from raw_{table} where file = ?", [file])
+        file_forms.forget(db, table, file)
         if table == "events":
             days.record(db, f"select {literal(file)}")
             _touch(db)
@@ -190,6 +195,8 @@ def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], orig
     if foreign or table_there == [(False,)]:  # rows that do not say of which file they are can only be read again
         db.execute(f"drop table if exists raw_{table}")
         db.execute("delete from landed_files where relation = ?", [table])
+        file_forms.create(db)
+        db.execute("delete from file_forms where relation = ?", [table])
         if table == "events":
             db.execute("delete from event_days")
     shape(db, f"raw_{table}", columns)
@@ -245,6 +252,7 @@ def _rename(db: DuckDBPyConnection, table: str, former: str, file: str) -> None:
     for one in (f"raw_{table}", "landed_files", *(("event_days",) if table == "events" else ())):
         only = " and relation = ?" if one == "landed_files" else ""
         db.execute(f"update {one} set file = ? where file = ?{only}", [file, former, *([table] if only else [])])
+    file_forms.rename(db, table, former, file)
     if table == "events":
         days.touch(db, f"select day from event_days where file = {literal(file)}")  # what was rejected names its file
 
@@ -263,19 +271,17 @@ def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
     try:
         db.execute(f"create or replace temp view landing as {part.query(db)}")
         present = {row[0].lower(): row[0] for row in db.execute("describe landing").fetchall()}
-        _require(table, file, set(present))
+        _require(table, file, set(present) - {ROW_NUMBER, MALFORMED})
         known = [_known(column, present.get(column)) for column in COLUMNS[table]]
-        own = {*COLUMNS[table], "attributes", "row_number", "malformed"}
-        unknown = [column for lower, column in present.items() if lower not in own]
-        pairs = ", ".join(f"{literal(column)}: {name(column)}" for column in unknown)
-        attributes = f"to_json({{{pairs}}})" if pairs else present.get("attributes", "null")
-        instant = "try_cast(occurred_at as timestamptz)::timestamp"
+        others = attributes.expression(table, file, db.sql("from landing"))
+        instant = times.inline("occurred_at")
         possible = f"instant between '{days.FIRST_DAY}' and '{now}'"
         dated = f", {instant} as instant, case when {possible} then instant::date end" if table == "events" else ""
         (n_rows,) = db.execute(
             f"insert into raw_{table} select {literal(file)}, {present.get('row_number', 'row_number() over ()')}, "
-            f"{', '.join(known)}, {attributes}::varchar, {present.get('malformed', 'null')}::varchar{dated} from landing"
+            f"{', '.join(known)}, {others}, {present.get('malformed', 'null')}::varchar{dated} from landing"
         ).fetchall()[0]
+        file_forms.settle(db, table, file, now)
     except Error as error:
         raise SourceError(
             f"{table}: 1 file cannot be read, {file!r}: {str(error).splitlines()[0]}. It must be what its ending says: "
@@ -294,11 +300,16 @@ def _require(table: str, file: str, present: set[str]) -> None:
         )
 
 
+_IDS = ("item_id", "event_id", "query_id")
+
+
 def _known(column: str, given: str | None) -> str:
     if given is None:
         return f"null as {column}"
     text = f"{name(given)}::varchar"
-    return f"keyed_hash({text}) as {column}" if column in PERSONAL else f"{text} as {column}"
+    if column in PERSONAL:
+        return f"keyed_hash({text}) as {column}"
+    return f"trimmed({text}) as {column}" if column in _IDS else f"{text} as {column}"
 
 
 def _count(db: DuckDBPyConnection, table: str) -> int:
@@ -310,9 +321,9 @@ _READ_ELSEWHERE = {
     "row_number": "row_number",
     "day": "day",
     "instant": "instant",
-    "event_id": "trim(event_id)",
+    "event_id": "event_id",
     "user_id": "user_id",
-    "item_id": "trim(item_id)",
+    "item_id": "item_id",
     "action": "lower(trim(action))",
 }
 _CHANGED = ", ".join(f"{value} as {column}" for column, value in {**_READ_ELSEWHERE, "content": days.CONTENT}.items())
@@ -345,14 +356,14 @@ def _touch(db: DuckDBPyConnection) -> None:
     """Days that read a changed event which is not theirs: by its id, as the purchase of a return, over midnight."""
     days.touch(
         db,
-        "select day from raw_events where trim(event_id) in (select event_id from changed where event_id <> '')",
+        "select day from raw_events where event_id in (select event_id from changed)",
     )
     days.touch(
         db,
         """select r.day from raw_events as r join (
             select user_id, item_id, min(instant) as since from changed where action in ('purchase', 'return')
             group by user_id, item_id) as c
-        on r.user_id = c.user_id and trim(r.item_id) = c.item_id and r.instant >= since
+        on r.user_id = c.user_id and r.item_id = c.item_id and r.instant >= since
         where lower(trim(r.action)) = 'return'""",
     )
     days.touch(

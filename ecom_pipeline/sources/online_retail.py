@@ -5,7 +5,8 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
+from ecom_pipeline.sources import canonical
+from ecom_pipeline.sources.source import Adapter, Part, matching, name
 
 
 def _files(folder: Path) -> list[Path]:
@@ -33,25 +34,27 @@ def _items(path: Path, db: DuckDBPyConnection) -> str:
 
 
 def _events(path: Path, db: DuckDBPyConnection) -> str:
+    broken = ", row_number, malformed" if path.suffix == ".csv" else ""
     return f"""
         select occurred_at, customer_id as user_id, invoice as session_id,
             case when invoice like 'C%' then 'return' else 'purchase' end as action, stock_code as item_id,
-            case when invoice like 'C%' then abs(quantity) else quantity end as quantity, price
+            case when invoice like 'C%' then abs(quantity) else quantity end as quantity, price{broken}
         from ({_lines(path, db)})"""
 
 
 def _lines(path: Path, db: DuckDBPyConnection) -> str:
-    table = f"{'read_parquet' if path.suffix == '.parquet' else 'read_csv'}({quoted(path)})"
-    present = {row[0] for row in db.execute(f"describe select * from {table}").fetchall()}
+    present = set(canonical.names(path))
     invoice, price, customer = (
-        next(f'"{name}"' for name in names if name in present)
-        for names in (("Invoice", "InvoiceNo"), ("Price", "UnitPrice"), ("Customer ID", "CustomerID"))
+        next((name(column) for column in columns if column in present), "null")
+        for columns in (("Invoice", "InvoiceNo"), ("Price", "UnitPrice"), ("Customer ID", "CustomerID"))
     )
+    broken = ", row_number, malformed" if path.suffix == ".csv" else ""
     return f"""
         select {invoice}::varchar as invoice, upper(trim("StockCode"::varchar)) as stock_code,
-            "Description" as description, "Quantity" as quantity, "InvoiceDate" as occurred_at, {price} as price,
-            {customer}::bigint::varchar as customer_id
-        from {table}"""
+            "Description" as description, try_cast("Quantity" as double) as quantity, "InvoiceDate" as occurred_at,
+            try_cast({price} as double) as price,
+            coalesce(try_cast({customer} as bigint)::varchar, {customer}::varchar) as customer_id{broken}
+        from ({canonical.rows(db, path)})"""
 
 
 ADAPTER = Adapter("online-retail", _recognises, _parts)

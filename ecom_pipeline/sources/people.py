@@ -1,28 +1,68 @@
-"""People are in the warehouse only as keyed hashes: nobody reads there who a user is."""
+"""People are in the warehouse only as keyed hashes: nobody reads there who a user is.
+
+A source may have more columns of persons than we know. What their names or their values give away is hashed or masked.
+"""
 
 import hashlib
 import hmac
+import re
 
 from duckdb import DuckDBPyConnection
 
-# HMAC-SHA256 (RFC 2104) of a text, cut to 128 bits; a blank id stays null
+from ecom_pipeline.quoting import literal
+
+# HMAC-SHA256 (RFC 2104) of a text, cut to 128 bits; a blank id, or a word for nothing, stays null
 _MACRO = """
-create or replace temp macro keyed_hash(id) as case when trim(id) <> '' then left(
-    sha256(getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(id)))), 32) end
+create or replace temp macro keyed_hash(id) as case when filled(id) is not null then left(
+    sha256(getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(trimmed(id))))), 32) end
 """
+
+_PERSON = (
+    "account|address|birth|cardholder|cellphone|city|client|contact|cookie|customer|device|email|e_mail|fingerprint|guest|"
+    "household|iban|idfa|imei|ip|ipv4|ipv6|kunde|login|mail|member|mobile|msisdn|passport|patient|person|phone|postal|"
+    "postcode|profile|ssn|street|subscriber|surname|telephone|tel|uid|user|username|useragent|visitor|zip|zipcode|gaid|aaid|"
+    "gclid|fbclid|latitude|longitude|lat|lon|lng|geo"
+)
+_OF_PERSONS = re.compile(
+    rf"(^|_)({_PERSON})s?\d*(_|$)|^(full|first|last|family|given|middle|maiden|nick|real|display)_?names?$|^names?$|^(client|customer|user|account|visitor|member)(id|key|no|nr)$"
+)
+_EMAIL = r"[A-Za-z0-9._%+'-]+(?:@|%40)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
+_IPV4 = r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b"
+_IPV6 = r"\b(?:[0-9A-Fa-f]{1,4}:){3,7}(?::?[0-9A-Fa-f]{1,4}){1,4}\b|\b(?:[0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}\b"
+_PHONE = r"(?:\+|\b00)[1-9]\d{0,2}[ ().\d/-]{6,16}\d|\(\d{2,5}\) ?\d[\d -]{4,10}\d|\b\d{3}[-. ]\d{3}[-. ]\d{4}\b"
+_CARD = r"\b\d{4}([ -])\d{4}[ -]\d{4}[ -]\d{1,7}\b"
+_TELLING = "|".join((_EMAIL, _IPV6, _IPV4, _PHONE, _CARD))
+MASK = "(masked)"
+# a key of JSON that names a person, with its value
+_KEYED = rf"""(?i)("(?:[^"]*[_.-])?(?:{_PERSON})s?(?:[_.-][^"]*|id|key|name)?"\s*:\s*)("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)"""
+_VALUE = '\\1"' + MASK + '"'
+
+
+def are_of_persons(column: str) -> bool:
+    """Whether a column's name says that it tells who somebody is.
+
+    >>> [are_of_persons(name) for name in ("customer_id", "customerId", "E-Mail", "ip", "shelf", "product_name")]
+    [True, True, True, True, False, False]
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
+    return bool(_OF_PERSONS.search(re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")))
 
 
 def make_macro(db: DuckDBPyConnection, hash_key: bytes) -> None:
-    """Give a connection the SQL macro `keyed_hash(id)`: as the function, for whole columns.
+    """Give a connection the SQL macros `keyed_hash(id)`, as the function, and `masked(t)`: for whole columns.
 
     Args:
-        db: a connection.
+        db: a connection with the macros of `forms.texts`.
         hash_key: secret, at most 64 bytes.
     """
     inner, outer = (bytes(byte ^ pad for byte in hash_key.ljust(64, b"\0")) for pad in (0x36, 0x5C))
     db.execute("set variable inner_key = ?", [inner])
     db.execute("set variable outer_key = ?", [outer])
     db.execute(_MACRO)
+    db.execute(
+        f"create or replace temp macro masked(t) as regexp_replace(case when contains(t, '{{') then regexp_replace(t, "
+        f"{literal(_KEYED)}, {literal(_VALUE)}, 'g') else t end, {literal(_TELLING)}, {literal(MASK)}, 'g')"
+    )
 
 
 def keyed_hash(person: str, hash_key: bytes) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.quoting import literal as literal
+from ecom_pipeline.quoting import name as name
+
 ITEMS = ("item_id", "title", "description", "brand", "category", "price", "currency", "image_uri")
 EVENTS = (
     "event_id",
@@ -32,6 +35,7 @@ REQUIRED = {
     "judgments": (("query",), ("item_id",), ("relevance",)),
 }
 PERSONAL = ("user_id", "session_id")
+ROW_NUMBER, MALFORMED = "row_number", "malformed"  # columns of a part's query that are not the source's
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,13 @@ class Adapter:
 
 
 def matching(folder: Path, *patterns: str) -> list[Path]:
-    """The files of a folder that match any of some patterns, in order of their names without endings.
+    """The files of a folder that match any of some patterns, in order of their names without endings; no hidden ones.
 
     So `events-2026-05-01.csv` comes after `events.csv`: where files contradict each other, the last one holds.
     """
     found = {path for pattern in patterns for path in folder.glob(pattern)}
-    return sorted(found, key=lambda path: (path.parent, path.name.split(".")[0], path.name))
+    shown = [path for path in found if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
+    return sorted(shown, key=lambda path: (path.parent, path.name.split(".")[0], path.name))
 
 
 def quoted(path: Path) -> str:
@@ -84,11 +89,6 @@ def quoted(path: Path) -> str:
     return literal(str(path))
 
 
-def literal(text: str) -> str:
-    """A text as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def name(column: str) -> str:
-    """A column's name as SQL takes it, whatever is in it: the one place that quotes names."""
-    return '"' + column.replace('"', '""') + '"'
+def own_name(column: str) -> str:
+    """What a source's own column is called in a part's query, so that it never passes for one of ours."""
+    return f"own_{column}" if column.lower() in (ROW_NUMBER, MALFORMED) else column

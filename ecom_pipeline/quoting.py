@@ -1,0 +1,11 @@
+"""The one place that puts texts and names into SQL, whatever is in them; on the lowest floor."""
+
+
+def literal(text: str) -> str:
+    """A text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def name(column: str) -> str:
+    """A column's name as SQL takes it, whatever is in it: the one place that quotes names."""
+    return '"' + column.replace('"', '""') + '"'
