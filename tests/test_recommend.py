@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from crowd import N_DAYS, crowd
+from crowd import N_DAYS, crowd, interactions
 
 from ecom_pipeline.importance.sample_choice import Acceptance
 from ecom_pipeline.recommend.candidates import Retrieval
@@ -173,6 +173,19 @@ def test_similar_items_are_of_one_class_in_a_crowd_with_habits(fitted):
 def test_a_reason_is_a_sentence():
     assert reason_text("own", [], 0, 0, 3) == "taken on 3 days before"
     assert reason_text("popular", [], 7, 28, 0) == "taken 7 times in the 28 days before 1970-01-29"
+
+
+def test_no_weighting_is_chosen_for_hiding_a_history_of_which_nothing_is_taken_twice():
+    """Each user walks through the items of one class once, in an order of his own: what is old is worth as much as what is new."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for user in range(150):
+        own = draw.permutation(np.arange(user % 3, 90, 3))
+        rows += [(user, int(item), 4 * place + user % 4) for place, item in enumerate(own)]
+    acts = interactions(rows, 150, 90)
+    found = choose_weighting(acts, [(60, 80), (80, 100)], n_trials=12, confidence=0.95, text=None, seed=0)
+    assert found.weighting.plain
+    assert found.trials.utility[0] > 0.05
 
 
 def test_acts_that_went_back_may_weigh_nothing():

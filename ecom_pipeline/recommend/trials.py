@@ -21,12 +21,9 @@ from ecom_pipeline.recommend.retrieval import ItemItem, Neighbours, evidence, hi
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
-BLENDS = (
-    0.0,
-    0.03,
-    0.3,
-    3.0,
-)  # of the item-item channel beside the own history: each weighting has its best, the twin too
+# of the item-item channel beside the own history: each weighting has its best, the twin too. The last is a list of what is
+# new alone: where nobody takes a thing twice, a weighting must gain over that, or it gains by hiding the own history
+BLENDS = (0.0, 0.03, 0.3, 3.0, np.inf)
 MOST_VISITS = 1200  # of one period that weightings are tried on
 _HALF_LIVES = (4.0, 720.0)
 
@@ -102,8 +99,8 @@ def choose_weighting(
 ) -> WeightingChoice:
     """Try weightings on next visits of some periods, and take the one whose gain is most certain.
 
-    A list is the own history's weights plus a share of what an item-item model says of the weighted history; the share
-    is each weighting's best of a few, the unweighted twin's too. The rule is that of `importance.selection`: the bound
+    A list is the own history's weights plus a share of what an item-item model says of the weighted history, or that alone
+    for what is new; the share is each weighting's best of a few, the unweighted twin's too. The rule is that of `importance.selection`: the bound
     looks at all trials together, drawing whole users.
 
     Args:
@@ -186,14 +183,16 @@ def _blended(
         others[visit, code] = -np.inf
         best = best_columns(others, 10)
         n, k = best.shape
+        new = np.r_[np.zeros(len(visit), bool), np.ones(n * k, bool)]
         visit, code = np.r_[visit, np.repeat(np.arange(n), k)], np.r_[code, best.ravel()]
         share = np.r_[share, np.zeros(n * k)]
         beside = np.r_[beside, np.take_along_axis(others, best, 1).ravel()]
         shown = np.isfinite(beside)
-        visit, code, share, beside = visit[shown], code[shown], share[shown], beside[shown]
+        visit, code, share, beside, new = visit[shown], code[shown], share[shown], beside[shown], new[shown]
         inside = (at >= rows.start) & (at < rows.stop)
         for place, blend in enumerate(BLENDS):
-            top = top_items(visit, code, share + blend * beside, n_visits=n, k=10)
+            score = share + blend * beside if np.isfinite(blend) else np.where(new, beside, -np.inf)
+            top = top_items(visit, code, score, n_visits=n, k=10)
             hit = hits(top, at[inside] - rows.start, item[inside], matrix.shape[1])
             found[place, rows] = ndcg(hit, n_taken[rows])
     return found
