@@ -13,7 +13,7 @@ from ecom_pipeline.language import embeddings
 from ecom_pipeline.language.adapted import Named, as_named, encoder_id
 from ecom_pipeline.language.models import PACKAGED
 from ecom_pipeline.samples import SampleRules, build_samples
-from ecom_pipeline.sources.source import COLUMNS
+from ecom_pipeline.schema.inputs import COLUMNS
 from resources.warehouse import Warehouse
 
 N_COMPONENTS = 100

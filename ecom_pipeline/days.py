@@ -10,14 +10,13 @@ from itertools import pairwise
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.schema.inputs import COLUMNS
+
 FIRST_DAY = date(1990, 1, 1)  # what claims to be older than the first web shops is a broken clock
 NEAR_SECONDS = 60  # cleaning looks back over midnight no further than this
 
 # what an event is, wherever it lies: its place in a file is not part of it
-CONTENT = (
-    "hash(event_id, occurred_at, user_id, session_id, action, item_id, query, position, propensity, rating, quantity, "
-    "price, attributes, malformed)"
-)
+CONTENT = f"hash({', '.join((*COLUMNS['events'], 'attributes', 'malformed'))})"
 
 
 def create(db: DuckDBPyConnection) -> None:

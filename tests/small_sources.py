@@ -5,7 +5,7 @@ import gzip
 import json
 
 from ecom_pipeline import sources
-from ecom_pipeline.sources.source import COLUMNS
+from ecom_pipeline.schema.inputs import COLUMNS
 
 
 def landed(db, folder, adapter):

@@ -15,7 +15,7 @@ from ecom_pipeline import cleaning, days
 from ecom_pipeline.cleaning.catalogue import READ_LETTERS
 from ecom_pipeline.cleaning.returns import Trade, match_returns
 from ecom_pipeline.samples import SampleRules, build_samples
-from ecom_pipeline.sources.source import COLUMNS
+from ecom_pipeline.schema.inputs import COLUMNS
 
 LIMITS = cleaning.Limits(near_seconds=5, actions_per_minute=30, actions_per_day=300, events_per_day=5000)
 FIRST, LAST = date(2024, 1, 1), date(2024, 12, 31)

@@ -6,8 +6,8 @@ from shop import SHARED, write_csv
 
 from ecom_pipeline import sources
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.source import COLUMNS
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from ecom_pipeline import cleaning, samples, schema, sources
 from ecom_pipeline.cli.app import app
 from ecom_pipeline.cli.run import _run_config
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL
 from ecom_pipeline.sources import Source
-from ecom_pipeline.sources.source import COLUMNS, PERSONAL, Part, literal
+from ecom_pipeline.sources.source import Part, literal
 
 _CLEANED = {"items": schema.ITEMS, "events": schema.CLEANED_INTERACTIONS, "judgments": schema.JUDGMENTS}
 _KINDS = {"VARCHAR": "text", "TIMESTAMP": "time, UTC", "DOUBLE": "number", "INTEGER": "number"}

@@ -7,8 +7,9 @@ from urllib.parse import unquote
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources.reading import delimited, dialect, nested
-from ecom_pipeline.sources.source import COLUMNS, Adapter, Part, literal, matching, name
+from ecom_pipeline.sources.source import Adapter, Part, literal, matching, name
 
 _ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
 

@@ -15,9 +15,10 @@ from ecom_pipeline import days, forms
 from ecom_pipeline.errors import SourceError
 from ecom_pipeline.forms import columns as file_forms
 from ecom_pipeline.forms import times
+from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL, REQUIRED
 from ecom_pipeline.schema.relation import shape
 from ecom_pipeline.sources import attributes, people
-from ecom_pipeline.sources.source import COLUMNS, MALFORMED, PERSONAL, REQUIRED, ROW_NUMBER, Part, literal, name
+from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER, Part, literal, name
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,29 +12,6 @@ from duckdb import DuckDBPyConnection
 from ecom_pipeline.quoting import literal as literal
 from ecom_pipeline.quoting import name as name
 
-ITEMS = ("item_id", "title", "description", "brand", "category", "price", "currency", "image_uri")
-EVENTS = (
-    "event_id",
-    "occurred_at",
-    "user_id",
-    "session_id",
-    "action",
-    "item_id",
-    "query",
-    "position",
-    "propensity",
-    "rating",
-    "quantity",
-    "price",
-)
-JUDGMENTS = ("query_id", "query", "item_id", "relevance", "rater_std", "split")
-COLUMNS = {"items": ITEMS, "events": EVENTS, "judgments": JUDGMENTS}
-REQUIRED = {
-    "items": (("item_id",), ("title",)),
-    "events": (("occurred_at",), ("action",), ("item_id",), ("user_id", "session_id")),
-    "judgments": (("query",), ("item_id",), ("relevance",)),
-}
-PERSONAL = ("user_id", "session_id")
 ROW_NUMBER, MALFORMED = "row_number", "malformed"  # columns of a part's query that are not the source's
 
 

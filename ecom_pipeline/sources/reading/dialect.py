@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL
 from ecom_pipeline.sources.reading import letters
 from ecom_pipeline.sources.reading.records import MARK, Grammar, QuoteError, split
-from ecom_pipeline.sources.source import COLUMNS, PERSONAL
 
 log = logging.getLogger(__name__)
 
