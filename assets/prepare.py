@@ -123,8 +123,10 @@ def cleaned_interactions(context: dg.AssetExecutionContext, config: CleaningConf
     settings, limits = day_settings(context.assets_def, config), cleaning.Limits(**settings_of(config))
     counts: Counter[str] = Counter(kept=0)
     with warehouse.transaction() as db:
-        stale = stale_days(db, expected_days(first, last, settings))
-        spans = days.stretches(stale)
+        expected = expected_days(first, last, settings)
+        stale = stale_days(db, expected)
+        every = [day for (day,) in db.execute(f"select day from ({expected}) order by day").fetchall()]
+        spans = days.stretches(stale, every)
         context.log.info("%d days of %s to %s are stale: cleaning %s", len(stale), first, last, spans or "nothing")
         for start, stop in spans:
             counts.update(cleaning.clean_events(db, start, stop, limits))

@@ -83,8 +83,9 @@ def _bring(warehouse: Warehouse, folder: Path) -> tuple[float, float]:
     with warehouse.transaction() as db:
         if not before:
             cleaning.clean_items(db)
-        stale = sorted(day for day, _ in set(db.execute(query).fetchall()) - before)
-        for first, last in days.stretches(stale):
+        now = db.execute(query).fetchall()
+        stale = sorted(day for day, _ in set(now) - before)
+        for first, last in days.stretches(stale, sorted(day for day, _ in now)):
             cleaning.clean_events(db, first, last, limits)
     return landed, time.monotonic() - started
 

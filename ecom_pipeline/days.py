@@ -64,19 +64,22 @@ def inputs(first: date, last: date) -> str:
         where day between '{first}' and '{last}' group by day"""
 
 
-def stretches(wanted: Sequence[date], at_most: int = 10) -> list[tuple[date, date]]:
+def stretches(wanted: Sequence[date], every: Sequence[date], at_most: int = 10) -> list[tuple[date, date]]:
     """First and last days of few spans that hold all of some days, and as few others as possible.
 
     Args:
         wanted: days in order.
+        every: all days that have events, in order: a day without any parts nothing.
         at_most: spans: each costs a scan, so many far days share one.
 
-    >>> stretches([date(2024, 5, 1), date(2024, 5, 2), date(2024, 5, 9)])
-    [(datetime.date(2024, 5, 1), datetime.date(2024, 5, 2)), (datetime.date(2024, 5, 9), datetime.date(2024, 5, 9))]
+    >>> days = [date(2024, 5, day) for day in (1, 2, 4, 5, 9)]
+    >>> [(first.day, last.day) for first, last in stretches([days[0], days[1], days[2], days[4]], days)]
+    [(1, 4), (9, 9)]
     """
-    gaps = sorted(range(1, len(wanted)), key=lambda n: wanted[n - 1] - wanted[n])
-    cuts = sorted(n for n in gaps[: at_most - 1] if (wanted[n] - wanted[n - 1]).days > 1)
-    return [(wanted[a], wanted[b - 1]) for a, b in pairwise([0, *cuts, len(wanted)])] if wanted else []
+    place = {day: n for n, day in enumerate(every)}
+    gaps = {n: place[wanted[n]] - place[wanted[n - 1]] for n in range(1, len(wanted))}
+    widest = sorted((n for n, gap in gaps.items() if gap > 1), key=lambda n: -gaps[n])[: at_most - 1]
+    return [(wanted[a], wanted[b - 1]) for a, b in pairwise([0, *sorted(widest), len(wanted)])] if wanted else []
 
 
 def due(db: DuckDBPyConnection, now: datetime) -> bool:
