@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.benchmark import noise
 from ecom_pipeline.benchmark.dataset import Dataset, generated
 from ecom_pipeline.benchmark.finding import found
@@ -178,7 +179,7 @@ class _Run:
     """One seed: figures by task and estimator, test scores by learner and model, and what each estimator cost."""
 
     figures: dict[str, dict[str, dict[str, float]]]
-    scores: dict[str, dict[str, NDArray[np.float64]]]
+    scores: dict[str, dict[str, Floats]]
     cost: dict[str, Valued]
 
 
@@ -204,7 +205,7 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
     return _Run(figures, scores, told)
 
 
-def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> dict[str, NDArray[np.float64]]:
+def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> dict[str, Floats]:
     """Values of the grades as classes: raters disagree about a grade, not about which side of the middle it is on."""
     grades, number = np.unique(
         np.concatenate([part.rows.relevance for part in (dataset.train, dataset.validation)]), return_inverse=True

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Dynamics
 from ecom_pipeline.importance.folds import OutOfFoldScores
 from ecom_pipeline.importance.heads import Folds, Members, Watcher, probabilities, row_blocks
@@ -103,12 +103,12 @@ class DynamicsRecorder:
     step of the solver. Not random.
     """
 
-    def __init__(self, label: NDArray[np.float64], n_epochs: int) -> None:
+    def __init__(self, label: Floats, n_epochs: int) -> None:
         self._label = label
         self._sums = np.zeros((3, len(label), n_epochs), np.float32)
         self._n_seen = np.zeros(len(label), np.float32)
         self._n_forgotten = np.zeros(len(label), np.float32)
-        self._right: NDArray[np.bool_] | None = None  # (n, p m) after the epoch before
+        self._right: Bools | None = None  # (n, p m) after the epoch before
         self._last = 0
 
     def watch(self, step: int, rows: slice, logits: "torch.Tensor", seen: "torch.Tensor") -> None:
@@ -175,9 +175,9 @@ def fit_networks(
 
 
 def out_of_fold_network_scores(
-    features: NDArray[np.float32],
-    label: NDArray[np.float64],
-    fold: NDArray[np.int64],
+    features: Singles,
+    label: Floats,
+    fold: Ints,
     n_folds: int,
     device: str,
     settings: NetworkSettings,
@@ -339,10 +339,10 @@ def _fit_of(logit: "torch.Tensor", label: "torch.Tensor") -> tuple["torch.Tensor
     return own - logit.masked_fill(is_own, -torch.inf).amax(1), cross_entropy(logit, label), error
 
 
-def _credible(score: NDArray[np.float32]) -> NDArray[np.float32]:
+def _credible(score: Singles) -> Singles:
     return np.clip(score, CREDIBLE_FLOOR, 1 - CREDIBLE_FLOOR)
 
 
-def _cross_entropy(score: NDArray[np.float32], label: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cross_entropy(score: Singles, label: Floats) -> Floats:
     """(n, p, r) nats from (n, c, p, r) scores."""
     return -sum(label[:, one, None, None] * np.log(_credible(score[:, one])) for one in range(label.shape[1]))

@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline import schema
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.language import adapted
 from ecom_pipeline.language.attributes import read_attributes
@@ -36,7 +37,7 @@ class Embedded:
 
     encoder_id: str
     texts: list[str]
-    embedding: NDArray[np.float32]  # (n, d)
+    embedding: Singles  # (n, d)
     throughput: dict[str, float]
 
 
@@ -131,7 +132,7 @@ class Items:
     """Items of some samples with the embeddings of their texts."""
 
     item_id: NDArray[np.str_]
-    embedding: NDArray[np.float32]  # (n, d) unit length
+    embedding: Singles  # (n, d) unit length
 
 
 def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
@@ -144,7 +145,7 @@ def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
     return Items(rows["item_id"].astype(str), np.stack(rows["embedding"]))
 
 
-def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[NDArray[np.float32], list[list[int]]]:
+def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[Singles, list[list[int]]]:
     """(t, d) embeddings of the distinct texts of some columns, and for each column the row of each of its texts."""
     hashes = {text: md5(text.encode()).hexdigest() for text in pd.unique(pd.concat(texts))}
     db.register("asked", pa.table({"text_hash": pa.array(hashes.values(), pa.string())}))

@@ -18,9 +18,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
 from ecom_pipeline import schema
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.models import find_model
 
@@ -108,7 +108,7 @@ def wanted_pictures(db: DuckDBPyConnection) -> dict[str, str]:
     return dict(rows.fetchall())
 
 
-def known_pictures(db: DuckDBPyConnection, encoder_id: str) -> dict[str, NDArray[np.float32]]:
+def known_pictures(db: DuckDBPyConnection, encoder_id: str) -> dict[str, Singles]:
     """Embeddings that are already there, by the picture's hash."""
     schema.IMAGE_EMBEDDINGS.create(db)
     rows = db.execute(
@@ -168,7 +168,7 @@ def _regular(file: Path) -> BinaryIO:
 
 
 def embed_pictures(
-    wanted: Mapping[str, str], folder: Path, known: Mapping[str, NDArray[np.float32]], name: str, device: str
+    wanted: Mapping[str, str], folder: Path, known: Mapping[str, Singles], name: str, device: str
 ) -> pd.DataFrame:
     """Rows of `image_embeddings`; the model is not even loaded where every picture is known.
 
@@ -228,7 +228,7 @@ def replace_pictures(db: DuckDBPyConnection, rows: pd.DataFrame) -> dict[str, ob
     return counts
 
 
-def look(encoder: VisionEncoder, images: Sequence[Any]) -> NDArray[np.float32]:
+def look(encoder: VisionEncoder, images: Sequence[Any]) -> Singles:
     """(n, d) unit vectors of pictures: the mean over all places or tokens, as not every model has learnt to pool."""
     import torch
 

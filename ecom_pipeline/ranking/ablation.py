@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.language.attributes import MODES, columns_of
 from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, Projection
@@ -55,7 +55,7 @@ def steps(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, NDArray[np.float64]]:
+def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, Floats]:
     """(1, n_test) scores of the linear ranker of each step; the last one sees everything.
 
     Cost: one `fit_linear` a step. Not random.
@@ -70,7 +70,7 @@ def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, NDArr
     }
 
 
-def _scores(train: Part, validation: Part, test: Part, n_components: int, device: str) -> NDArray[np.float64]:
+def _scores(train: Part, validation: Part, test: Part, n_components: int, device: str) -> Floats:
     projection = Projection.fit(train.features, n_components)
     rankers = fit_linear(
         *(projection.apply(train.features), train.rows.label, np.ones((len(train.samples), 1))),
@@ -79,7 +79,7 @@ def _scores(train: Part, validation: Part, test: Part, n_components: int, device
     return (projection.apply(test.features) @ rankers.tuned[0])[None].astype(np.float64)
 
 
-def ablate(parts: Parts, scores: dict[str, NDArray[np.float64]], seed: int) -> pd.DataFrame:
+def ablate(parts: Parts, scores: dict[str, Floats], seed: int) -> pd.DataFrame:
     """Rows of `evaluation`: each step on the test samples, and its difference to the step before.
 
     Args:

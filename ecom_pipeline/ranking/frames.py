@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.curves import Track
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap
@@ -155,8 +155,8 @@ def judge(
     folder: Path,
     store: Path,
     seed: int,
-    others: Mapping[str, NDArray[np.float64]],
-    more_slices: Mapping[str, NDArray[np.bool_]],
+    others: Mapping[str, Floats],
+    more_slices: Mapping[str, Bools],
 ) -> pd.DataFrame:
     """Rows of `evaluation`: both twins, baselines and others on the test samples, in slices, with intervals.
 
@@ -192,7 +192,7 @@ def judge(
 
 def score_twins(
     samples: pd.DataFrame, features: PairFeatures, encoder: Encoder, folder: Path, store: Path
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Floats]:
     """(s, n) scores of samples by each twin's rankers, a row a seed; arguments as for `judge`."""
     manifest, design = read_manifest(folder), read_design(folder)
     token_budget = manifest["settings"]["token_budget"]
@@ -246,7 +246,7 @@ def _read(samples: pd.DataFrame, design: Design) -> list[list[Text]]:
 def _pairs(
     samples: pd.DataFrame,
     features: PairFeatures,
-    projected: NDArray[np.float32],
+    projected: Singles,
     design: Design,
     rows: Mapping[Text, int],
 ) -> Pairs:
@@ -264,5 +264,5 @@ def _judged(samples: pd.DataFrame) -> Rows:
     return Rows(_numbered(samples.group_id), samples.label.to_numpy(), samples.relevance.to_numpy())
 
 
-def _numbered(groups: pd.Series) -> NDArray[np.int64]:
+def _numbered(groups: pd.Series) -> Ints:
     return np.unique(groups, return_inverse=True)[1]

@@ -6,10 +6,8 @@ irrelevant one, has no figure (NaN) and takes no part in a mean. On the floor ab
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ecom_pipeline.arrays import Bools, Floats, Ints
 
 
 def ranks(group: Ints, score: Floats) -> Ints:
@@ -42,7 +40,7 @@ def ndcg_at_k(group: Ints, relevance: Floats, score: Floats, k: int) -> Floats:
     return _ratio(dcg(ranks(group, score)), best)
 
 
-def mrr(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
+def mrr(group: Ints, relevant: Bools, score: Floats) -> Floats:
     """1 / rank of the first relevant row of each group."""
     reciprocal = np.where(relevant, 1.0 / ranks(group, score), 0.0)
     best = np.zeros(group.max() + 1)
@@ -50,13 +48,13 @@ def mrr(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
     return np.where(np.bincount(group, relevant) > 0, best, np.nan)
 
 
-def recall_at_k(group: Ints, relevant: NDArray[np.bool_], score: Floats, k: int) -> Floats:
+def recall_at_k(group: Ints, relevant: Bools, score: Floats, k: int) -> Floats:
     """Share of each group's relevant rows among its first k."""
     found = relevant & (ranks(group, score) <= k)
     return _ratio(np.bincount(group, found), np.bincount(group, relevant))
 
 
-def auc(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
+def auc(group: Ints, relevant: Bools, score: Floats) -> Floats:
     """Chance that a relevant row of a group scores above an irrelevant one; ties count half.
 
     Source: Mann and Whitney 1947.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.curves import Track, untracked
 from ecom_pipeline.language.encoder import Encoder
 from ecom_pipeline.language.features import Projection
@@ -85,16 +85,16 @@ class HeadData:
         held: their groups, labels and grades.
     """
 
-    features: NDArray[np.float32]
-    label: NDArray[np.float64]
-    held_features: NDArray[np.float32]
+    features: Singles
+    label: Floats
+    held_features: Singles
     held: Rows
 
 
 def fit_twins(
     encoder: Encoder,
     data: TwinData,
-    weight: NDArray[np.float64],
+    weight: Floats,
     design: Design,
     search: Search,
     settings: TrainingSettings,
@@ -220,7 +220,7 @@ class _Work:
     name: str
     encoder: Encoder
     data: TwinData
-    weight: NDArray[np.float64]
+    weight: Floats
     design: Design
     settings: TrainingSettings
     folder: Path
@@ -229,7 +229,7 @@ class _Work:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str, track: Track) -> dict:
+    def train(self, head: Singles, settings: TrainingSettings, seed: int, name: str, track: Track) -> dict:
         """Train into a file, and say how it went."""
         if self.n_processes > 1:
             together(self.n_processes, _train, self, head, settings, seed, name, track)
@@ -242,7 +242,7 @@ class _Work:
 def _train(
     team: Team,
     work: _Work,
-    head: NDArray[np.float32],
+    head: Singles,
     settings: TrainingSettings,
     seed: int,
     name: str,
@@ -303,7 +303,7 @@ class _Trainer:
             "seeds": [{**trials[best], "seed": seed}, *repeats],
         }
 
-    def _head(self) -> tuple[NDArray[np.float32], float, float]:
+    def _head(self) -> tuple[Singles, float, float]:
         """The head on frozen features of all samples with the best validation nDCG@10 of the grid."""
         data = self.work.data.head
         linear = fit_linear(
@@ -313,7 +313,7 @@ class _Trainer:
         best = int(linear.best[0])
         return linear.tuned[0], self.search.penalties[best], float(np.nanmean(linear.ndcg[0, best]))
 
-    def _train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str) -> dict:
+    def _train(self, head: Singles, settings: TrainingSettings, seed: int, name: str) -> dict:
         done = self._told(name, settings)
         if done:
             return done

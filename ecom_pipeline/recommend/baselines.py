@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sparse
-from numpy.typing import NDArray
 
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.metrics import hits, ndcg
 from ecom_pipeline.recommend.retrieval import RIDGE, Neighbours, history_value, item_item, popularity
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
-Floats = NDArray[np.float32]
 CELLS = 20_000_000  # visits x items at a time
 POPULAR, OWN, OWN_BY_AGE = "popularity", "own frequency", "own frequency by age"
 ITEM_KNN, EASE, TIFU, IALS = "item-kNN", "EASE", "TIFU-KNN", "iALS"
@@ -27,7 +26,7 @@ _HALF_LIVES = (20.0, 40.0, 60.0, 90.0, 180.0)
 
 def baseline_scores(
     acts: Interactions, visits: Visits, day: int, *, settings: Mapping[str, object], names: Sequence[str]
-) -> Iterator[tuple[slice, dict[str, Floats]]]:
+) -> Iterator[tuple[slice, dict[str, Singles]]]:
     """(v, items) scores of some visits at a time, by baseline.
 
     Args:
@@ -83,7 +82,7 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
     known, at = acts.before(day), acts.taken(visits)
     n_taken = np.bincount(at[0], minlength=len(visits))
 
-    def quality(scores: Callable[[Ints], Floats]) -> float:
+    def quality(scores: Callable[[Ints], Singles]) -> float:
         total = []
         for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
             top = best_columns(scores(visits.user[rows]), 10)
@@ -120,7 +119,7 @@ def weighted_matrix(known: Interactions, weighting: Weighting, day: int) -> spar
     return known.matrix(weighting.as_of(known, day))
 
 
-def best_columns(table: Floats, k: int) -> Ints:
+def best_columns(table: Singles, k: int) -> Ints:
     """(v, k) columns of the highest values of each row, the highest first; of equals the first column."""
     k = min(k, table.shape[1])
     if k == table.shape[1]:
@@ -130,7 +129,7 @@ def best_columns(table: Floats, k: int) -> Ints:
     return np.take_along_axis(near, order, 1)
 
 
-def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -> Floats:
+def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -> Singles:
     """(n,) weight of each basket of a user, the earliest first.
 
     Baskets lie in `n_groups` groups of equal size, the first the smaller one. Inside a group of size s the i-th of them
@@ -180,7 +179,7 @@ def tifu_vectors(known: Interactions, within: float, group: float, n_groups: int
     return sparse.csr_matrix((weight[of_row].astype(np.float32), (known.user, known.item)), shape=shape)
 
 
-def _ials(counts: sparse.csr_matrix, factors: int) -> tuple[Floats, Floats]:
+def _ials(counts: sparse.csr_matrix, factors: int) -> tuple[Singles, Singles]:
     """Factors of users and items by `implicit`, which is asked for by name (extra `ials`)."""
     from implicit.als import AlternatingLeastSquares
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval, retrieve
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import Chooser, Floats, RowChoice, joined, some, user_folds
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some, user_folds
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.weighting import Weighting

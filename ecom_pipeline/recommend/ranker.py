@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.importance.sample_choice import Acceptance, LabelNoise
 from ecom_pipeline.recommend.candidates import Candidates
-from ecom_pipeline.recommend.interactions import Ints
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
-from ecom_pipeline.recommend.pilot import Chooser, Floats, Linear
+from ecom_pipeline.recommend.pilot import Chooser, Linear
 
 log = logging.getLogger(__name__)
 K = 10
@@ -55,7 +54,7 @@ class Asked:
     taken: tuple[Ints, Ints]
     n_items: int
 
-    def lists(self, score: Floats, k: int, only: NDArray[np.bool_] | None = None) -> Ints:
+    def lists(self, score: Floats, k: int, only: Bools | None = None) -> Ints:
         """(v, k) the best of the candidates, or of some of them."""
         kept = slice(None) if only is None else only
         return top_items(self.rows.visit[kept], self.rows.item[kept], score[kept], n_visits=self.n_visits, k=k)

@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, one_hot
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.importance.weights import ess_share
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Feedback = Literal["clicks", "bandit"]
 
 
@@ -286,7 +285,7 @@ def _auc(chance: Floats, origin: Floats) -> float:
     return float(roc_auc_score(origin, chance))
 
 
-def _require(name: str, values: NDArray, valid: NDArray[np.bool_], must_be: str, remedy: str) -> None:
+def _require(name: str, values: NDArray, valid: Bools, must_be: str, remedy: str) -> None:
     bad = np.flatnonzero(~valid)
     if bad.size:
         raise SampleError(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
 from ecom_pipeline.importance.group_stacks import rows_of_some, stacks
@@ -287,7 +287,7 @@ def _expand(x: "torch.Tensor", y: "torch.Tensor", landmarks: "torch.Tensor", wid
     return _Expansion(x, y, landmarks, width, whitening, spectrum.clamp(min=0), rotation.mT @ projected)
 
 
-def _losses(expansion: _Expansion, stacks: Sequence["torch.Tensor"], ridges: Sequence[float]) -> NDArray[np.float64]:
+def _losses(expansion: _Expansion, stacks: Sequence["torch.Tensor"], ridges: Sequence[float]) -> Floats:
     """(r, t) mean cross-entropy of the labels for each ridge and temperature, in nats."""
     import torch
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
 from ecom_pipeline.importance.estimators.gradients import PENALTY
@@ -34,7 +34,7 @@ class _Layer:
     lessened: "torch.Tensor | None" = field(default=None)  # (d, k)
 
 
-def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> NDArray[np.float64]:
+def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> Floats:
     """By how much would the loss on the holdout rise, had the model not been taught each sample?
 
     Layer by layer the mean over samples of inverses stands for the inverse of the mean of g g' plus a damping; each of

@@ -6,8 +6,8 @@ On the floor of `importance`. Heads fit what others confirm first, and a wrong l
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
 from ecom_pipeline.importance.heads import Weighted
 from ecom_pipeline.importance.networks import DynamicsRecorder, NetworkSettings, fit_networks
@@ -84,7 +84,7 @@ class ThresholdedAreaUnderMargin:
         value = total / np.maximum(count, 1)
         return SampleValues(value, None, {"cut": float(np.mean(cuts)), "share_below_cut": float((value < 0).mean())})
 
-    def _areas(self, evidence: Evidence, extra: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _areas(self, evidence: Evidence, extra: Ints) -> Floats:
         import torch
 
         label = np.pad(evidence.label, ((0, 0), (0, 1)))
@@ -248,7 +248,7 @@ class ReducibleLoss:
         return replace(SampleValues.over_repeats(seen[:, None] - unseen), notes={"epoch": float(epoch)})
 
 
-def _after(share: float, values: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+def _after(share: float, values: Singles) -> tuple[Floats, int]:
     """The column of (n, e) values after a share of the epochs, and the number of that epoch."""
     epoch = max(int(np.ceil(share * values.shape[1])), 1)
     return values[:, epoch - 1].astype(np.float64), epoch

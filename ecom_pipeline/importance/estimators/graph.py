@@ -6,13 +6,10 @@ On the floor of `importance`. A sample's own label is never asked about itself.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
 from ecom_pipeline.importance.group_stacks import in_parts, stacks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _BLOCK = 1 << 21  # numbers at a time: bounds the memory of groups that are dealt with together
 _MOST_SHRUNK = 1e4  # edges; where nodes are no more different than chance makes them
@@ -127,7 +124,7 @@ class GroupAgreement:
                 prediction[rows] = self._within(evidence.features[rows], label[rows], evidence.device)
         return _agreement(label, prediction)
 
-    def _within(self, features: NDArray[np.float32], label: Floats, device: str) -> Floats:
+    def _within(self, features: Singles, label: Floats, device: str) -> Floats:
         """(b, g, c) predictions for the samples of b groups of g samples each."""
         import torch
 

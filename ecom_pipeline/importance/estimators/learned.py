@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
 from ecom_pipeline.importance.heads import Weighted, fit_heads, probabilities
 from ecom_pipeline.importance.networks import cross_entropy
@@ -186,7 +186,7 @@ class LearningToReweight:
         runs = [self._run(evidence, self.seed + restart) for restart in range(self.n_restarts)]
         return SampleValues.over_repeats(np.stack(runs, 1))
 
-    def _run(self, evidence: Evidence, seed: int) -> NDArray[np.float64]:
+    def _run(self, evidence: Evidence, seed: int) -> Floats:
         import torch
 
         x, y, held_x, held_y = _tensors(evidence)
@@ -251,7 +251,7 @@ class MetaWeightNet:
         runs = [self._run(evidence, self.seed + restart) for restart in range(self.n_restarts)]
         return SampleValues.over_repeats(np.stack(runs, 1))
 
-    def _run(self, evidence: Evidence, seed: int) -> NDArray[np.float64]:
+    def _run(self, evidence: Evidence, seed: int) -> Floats:
         import torch
 
         x, y, held_x, held_y = _tensors(evidence)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, Holdout, SampleValues
 from ecom_pipeline.importance.nearest import PAIRS, Distances, Metric, blocks, nearest_first
@@ -223,9 +223,7 @@ class NeighbourAgreement:
         return SampleValues(value.cpu().numpy(), None, {"n_alone": float(n_alone)})
 
 
-def neighbour_graph(
-    evidence: Evidence, k: int, metric: Metric = "euclidean", judged_on: JudgedOn = "training"
-) -> NDArray[np.int64]:
+def neighbour_graph(evidence: Evidence, k: int, metric: Metric = "euclidean", judged_on: JudgedOn = "training") -> Ints:
     """Which training samples are nearest to each judge?
 
     Args:
@@ -245,9 +243,7 @@ def neighbour_graph(
     return graph
 
 
-def knn_shapley_of_graph(
-    graph: NDArray[np.int64], label: NDArray[np.float64], judge_label: NDArray[np.float64], k: int
-) -> SampleValues:
+def knn_shapley_of_graph(graph: Ints, label: Floats, judge_label: Floats, k: int) -> SampleValues:
     """KNN-Shapley values of samples when only the nearest neighbours of each judge are known.
 
     Args:

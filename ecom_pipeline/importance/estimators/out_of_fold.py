@@ -6,8 +6,8 @@ On the floor of `importance`.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
 
 
@@ -198,7 +198,7 @@ class ExpectedGradeDistance:
         return SampleValues.over_repeats(-np.abs(_above_label(evidence)).sum(2))
 
 
-def class_margins(score: NDArray[np.float64]) -> NDArray[np.float64]:
+def class_margins(score: Floats) -> Floats:
     """(..., c): each class's probability minus the largest of the others; for one class alone its probability.
 
     >>> import numpy as np
@@ -212,7 +212,7 @@ def class_margins(score: NDArray[np.float64]) -> NDArray[np.float64]:
     return score - np.where(score == best, np.where(best == second, best, second), best)
 
 
-def usual_confidence(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def usual_confidence(label: Floats, score: Floats) -> Floats:
     """(r, c): mean probability of a class over the samples of that class; nan for a class without samples.
 
     Args:
@@ -227,11 +227,11 @@ def usual_confidence(label: NDArray[np.float64], score: NDArray[np.float64]) -> 
     return np.where(known, np.einsum("nc,nrc->rc", label, score) / np.where(known, total, 1.0), np.nan)
 
 
-def _of_label(label: NDArray[np.float64], of_class: NDArray[np.float64]) -> NDArray[np.float64]:
+def _of_label(label: Floats, of_class: Floats) -> Floats:
     """(n, r): what (n, r, c) says of the classes, mixed as the label mixes them."""
     return np.einsum("nc,nrc->nr", label, of_class)
 
 
-def _above_label(evidence: Evidence) -> NDArray[np.float64]:
+def _above_label(evidence: Evidence) -> Floats:
     """(n, r, c - 1): predicted minus labelled probability of lying above each step between grades."""
     return (evidence.label[:, None, :] - evidence.oof_score).cumsum(2)[..., :-1]

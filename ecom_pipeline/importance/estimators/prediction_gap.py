@@ -6,8 +6,8 @@ On the floor of `importance`. The literal form is kept to the letter and judged;
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
 
 NEAR_ZERO = 0.01  # a mean gap smaller than this, in probability, makes a weight of over 100
@@ -75,7 +75,7 @@ class StabilisedPredictionGap:
         return SampleValues(1.0 / (self.smoothing + np.maximum(0.0, gap)), None)
 
 
-def mean_by_fold(values: NDArray[np.float64], fold: NDArray[np.int64]) -> NDArray[np.float64]:
+def mean_by_fold(values: Floats, fold: Ints) -> Floats:
     """(n, r): for each sample, the mean of a repeat's values over the samples of its fold."""
     means = np.empty_like(values)
     for repeat in range(values.shape[1]):

@@ -5,9 +5,9 @@ On the floor of `language`; torch is imported with this file, so import it where
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder
 
@@ -17,9 +17,9 @@ IGNORED = -100  # labels of tokens that are not guessed, as torch's cross-entrop
 def contrast(
     left: Tensor,
     right: Tensor,
-    negative: NDArray[np.bool_],
+    negative: Bools,
     temperature: float,
-    often: NDArray[np.float64] | None = None,
+    often: Floats | None = None,
     both_ways: bool = True,
 ) -> Tensor:
     """How badly each pair is told from those that do not belong together.
