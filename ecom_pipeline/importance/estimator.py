@@ -6,7 +6,7 @@ its family in `estimators/`, and a line to `catalogue.py`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.errors import SampleError
 
+Known = TypeVar("Known")
 CREDIBLE_FLOOR = 1e-7  # probabilities are kept this far from 0 and 1, so that their logarithms are finite
 
 
@@ -99,7 +100,7 @@ class Evidence:
     @property
     def confidence(self) -> Floats:
         """(n, r) out-of-fold probability of the label that the sample has; soft labels mix the classes."""
-        return np.einsum("nc,nrc->nr", self.label, self.oof_score)
+        return np.einsum("nc,nrc->nr", self.label, required(self.oof_score))
 
     def lacks(self, needs: tuple[str, ...]) -> list[str]:
         """Which of the things that an estimator needs are not known."""
@@ -114,6 +115,16 @@ class Evidence:
                 f"samples; first: {missing[0]!r}. It needs {', '.join(estimator.needs)}: bring data that has them, or "
                 "take another estimator."
             )
+
+
+def required(thing: Known | None) -> Known:
+    """What `Evidence.require` has found to be known.
+
+    >>> required(3)
+    3
+    """
+    assert thing is not None, "require comes first"
+    return thing
 
 
 def one_hot(label: NDArray, n_classes: int = 2) -> Floats:

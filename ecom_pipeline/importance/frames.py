@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.catalogue import named
-from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot
+from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot, required
 from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.preparation import prepared
@@ -127,7 +127,7 @@ def value(
         device=device,
     )
     estimators = named(names)
-    evidence, _ = prepared(evidence, estimators, max(2, int(evidence.fold.max()) + 1))
+    evidence, _ = prepared(evidence, estimators, max(2, int(required(evidence.fold).max()) + 1))
     sample_id = samples.sample_id.to_numpy()
     parts, figures = [], {}
     start = time.perf_counter()

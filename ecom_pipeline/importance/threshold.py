@@ -10,7 +10,7 @@ import numpy as np
 
 from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, required
 
 MAX_FITTED = 1 << 15  # samples that the noise is estimated from; it has few parameters
 _RATES = 20  # steps of the share of wrong labels that are weighed against each other
@@ -72,7 +72,7 @@ class LabelPosterior:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One probability a sample; the notes tell what the automatic cut would flag."""
         evidence.require(self)
-        found = find_wrong_labels(evidence.label, evidence.oof_score)
+        found = find_wrong_labels(evidence.label, required(evidence.oof_score))
         notes = {
             "expected_wrong_share": float(found.probability.mean()),
             "flagged_share": float(found.wrong.mean()),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecom_pipeline.arrays import Floats, Ints
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.estimators.out_of_fold import class_margins, usual_confidence
 
 NEVER = 2.0  # threshold of a class without samples: no probability reaches it
@@ -133,7 +133,7 @@ class ConfidentLearning:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 2] a sample; below 0: prune."""
         evidence.require(self)
-        score = evidence.oof_score.mean(1)
+        score = required(evidence.oof_score).mean(1)
         likely = likely_class(score, thresholds(evidence.label, score))
         margin = _margin(evidence.observed, score)
         off = (likely >= 0) & (likely != evidence.observed) & (margin < 0)
@@ -158,7 +158,7 @@ class PruneByClass:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 1] a sample; below 0: prune."""
         evidence.require(self)
-        return _told(_by_class(evidence.label, evidence.observed, evidence.oof_score.mean(1)))
+        return _told(_by_class(evidence.label, evidence.observed, required(evidence.oof_score).mean(1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class PruneByNoiseRate:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 2] a sample; below 0: prune."""
         evidence.require(self)
-        return _told(_by_noise_rate(evidence.label, evidence.observed, evidence.oof_score.mean(1)))
+        return _told(_by_noise_rate(evidence.label, evidence.observed, required(evidence.oof_score).mean(1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class PruneByBoth:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 2] a sample; below 0: prune."""
         evidence.require(self)
-        known = evidence.label, evidence.observed, evidence.oof_score.mean(1)
+        known = evidence.label, evidence.observed, required(evidence.oof_score).mean(1)
         return _told(np.maximum(_by_class(*known), _by_noise_rate(*known)))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, required
 from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads, probabilities, row_blocks
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DataOOB:
         import torch
 
         evidence.require(self)
-        x, y = _tensors(evidence, evidence.features, evidence.label)
+        x, y = _tensors(evidence, required(evidence.features), evidence.label)
         penalty = _penalty(x, y, self.penalties, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         count, total, squares = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
@@ -320,13 +320,13 @@ def _play(game: Game, evidence: Evidence, joins: Floats) -> SampleValues:
     """Semivalues of the game in which a coalition's head is judged on the holdout."""
     import torch
 
-    if len(evidence.holdout.label) == 0:
+    if len(required(evidence.holdout).label) == 0:
         raise SampleError(
             f"{game.name}: the holdout has 0 samples for {len(evidence)} training samples; first: None. Coalitions are "
             "judged on at least 1: hold some samples out, or take an estimator that needs none."
         )
-    x, y = _tensors(evidence, evidence.features, evidence.label)
-    held_x, held_y = _tensors(evidence, evidence.holdout.features, evidence.holdout.label)
+    x, y = _tensors(evidence, required(evidence.features), evidence.label)
+    held_x, held_y = _tensors(evidence, required(evidence.holdout).features, required(evidence.holdout).label)
     penalty = _penalty(x, y, game.penalties, game.seed)
 
     def worth(member: Bools) -> Floats:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecom_pipeline.arrays import Floats
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.heads import Weighted, fit_heads, probabilities
 from ecom_pipeline.importance.networks import cross_entropy
 
@@ -395,6 +395,6 @@ def _mean_loss(heads: "torch.Tensor", x: "torch.Tensor", y: "torch.Tensor") -> "
 def _tensors(evidence: Evidence) -> tuple["torch.Tensor", ...]:
     import torch
 
-    holdout = evidence.holdout
-    values = (evidence.features, evidence.label, holdout.features, holdout.label)
+    holdout = required(evidence.holdout)
+    values = (required(evidence.features), evidence.label, holdout.features, holdout.label)
     return tuple(torch.as_tensor(value, dtype=torch.float32, device=evidence.device) for value in values)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import Evidence, Holdout, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, Holdout, SampleValues, required
 from ecom_pipeline.importance.nearest import PAIRS, Distances, Metric, blocks, nearest_first
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class NeighbourAgreement:
         evidence.require(self)
         distances = _distances(evidence, self.metric, "training")
         label, _ = _label_tensors(evidence, "training")
-        group = torch.as_tensor(evidence.group, device=evidence.device) if self.other_groups else None
+        group = torch.as_tensor(required(evidence.group), device=evidence.device) if self.other_groups else None
         value = label.new_full((len(label),), 1 / evidence.n_classes)
         n_alone = 0
         for rows, index, squared in distances.nearest(self.k, group):
@@ -289,12 +289,14 @@ def _check_at_least(field: str, found: float | None, lowest: int) -> None:
 
 
 def _judges(evidence: Evidence, judged_on: JudgedOn) -> Holdout:
-    return evidence.holdout if judged_on == "holdout" else Holdout(evidence.features, evidence.label)
+    return (
+        required(evidence.holdout) if judged_on == "holdout" else Holdout(required(evidence.features), evidence.label)
+    )
 
 
 def _distances(evidence: Evidence, metric: Metric, judged_on: JudgedOn) -> Distances:
-    judges = evidence.holdout.features if judged_on == "holdout" else None
-    return Distances.between(evidence.features, judges, metric, evidence.device)
+    judges = required(evidence.holdout).features if judged_on == "holdout" else None
+    return Distances.between(required(evidence.features), judges, metric, evidence.device)
 
 
 def _label_tensors(evidence: Evidence, judged_on: JudgedOn) -> list["torch.Tensor"]:
