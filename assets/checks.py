@@ -54,7 +54,8 @@ def _judge(counts: pd.DataFrame, least: int) -> list[str]:
         suite.add_expectation(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high))
     asset = context.data_sources.add_pandas("counts").add_dataframe_asset("counts")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": counts})
-    return [r.expectation_config.kwargs["column"] for r in batch.validate(suite).results if not r.success]
+    broken = [one.expectation_config for one in batch.validate(suite).results if not one.success]
+    return [one.kwargs["column"] if one else "an expectation without a name" for one in broken]
 
 
 def _law_check(law: Law) -> dg.AssetChecksDefinition:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field, field_validator
@@ -29,7 +30,9 @@ class Tracking(dg.ConfigurableResource):
 
     path: str = Field(description="Absolute folder of all curves; made when first written to.")
     backend: str = Field(default="tensorboard", description="tensorboard, wandb, mlflow or none.")
-    wandb_mode: str = Field(default="offline", description="Of wandb: offline, or online, which sends to its service.")
+    wandb_mode: Literal["offline", "online"] = Field(
+        default="offline", description="Of wandb: offline, or online, which sends to its service."
+    )
 
     @field_validator("backend")
     @classmethod
@@ -83,7 +86,7 @@ class Curves:
 
     home: Path
     backend: str
-    wandb_mode: str
+    wandb_mode: Literal["online", "offline"]
     asset: str
     made: str
     last: dict[str, tuple[int, dict[str, float]]] = field(default_factory=dict)

@@ -6,6 +6,7 @@ On the floor of `benchmark`.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,8 @@ COLUMNS = (
     *("value", "ci_low", "ci_high", "n_seeds", "seconds", "peak_mib"),
 )
 RANDOM = "random"
-NATURAL = "natural"
+NoiseKind = noise.Kind | Literal["natural"]
+NATURAL: Literal["natural"] = "natural"
 TASKS = ("find", "curve", "linear", "network")
 _LEARNERS = {"linear": LinearLearner(), "network": NetworkLearner()}
 log = logging.getLogger(__name__)
@@ -151,7 +153,8 @@ def cost(estimators: Sequence[str], sizes: Sequence[int], device: str, seed: int
         Rows of `importance_benchmark` with task cost: `seconds` at each size, and `growth` beside the largest: the
         exponent b of seconds ~ n^b between the two largest sizes.
     """
-    rows, before = [], {}
+    rows = []
+    before: dict[str, tuple[int, float]] = {}
     for n in sizes:
         dataset = generated(n, seed)
         labels = _labels(dataset, "random", 0.2, seed)
@@ -183,7 +186,7 @@ class _Run:
     cost: dict[str, Valued]
 
 
-def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, device: str) -> _Run:
+def _one(dataset: Dataset, plan: Plan, kind: NoiseKind, share: float, seed: int, device: str) -> _Run:
     labels = _labels(dataset, kind, share, seed)
     evidence = evidence_of(dataset, labels.train, labels.validation, 2, device)
     told = valued(evidence, named(plan.estimators), dataset.n_folds)
@@ -191,8 +194,8 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
     guess = np.random.default_rng([seed, 1]).random(len(labels.train))
     figures = {}
     if "find" in plan.tasks:
-        asked = _graded(dataset, named(plan.estimators), device) if kind == NATURAL else values
-        sorting = {name: value for name, value in asked.items() if name not in AGAINST_BIAS} | {RANDOM: guess}
+        judged = _graded(dataset, named(plan.estimators), device) if kind == NATURAL else values
+        sorting = {name: value for name, value in judged.items() if name not in AGAINST_BIAS} | {RANDOM: guess}
         figures["find"] = _found(dataset, labels, sorting)
     if "curve" in plan.tasks:
         figures["curve"] = removal_areas(dataset, labels, values | {RANDOM: guess}, device)
@@ -215,7 +218,7 @@ def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> d
     return {name: one.value for name, one in valued(evidence, estimators, dataset.n_folds).items()}
 
 
-def _labels(dataset: Dataset, kind: str, share: float, seed: int) -> Labels:
+def _labels(dataset: Dataset, kind: NoiseKind, share: float, seed: int) -> Labels:
     clean = dataset.train.rows.label, dataset.validation.rows.label
     if kind == NATURAL:
         return Labels(*clean, None)

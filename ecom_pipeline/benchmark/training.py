@@ -161,7 +161,8 @@ def _automatic(
     dataset: Dataset, labels: Labels, values: Mapping[str, NDArray], learner: Learner, search: Search, device: str
 ) -> Floats | None:
     """Test scores under the chosen weights, or None where none are chosen: then the twin is what one trains."""
-    held, kept = _rows(dataset, labels), {}
+    held = _rows(dataset, labels)
+    kept: dict[int, Floats] = {}
 
     def utility(weight: Floats) -> Floats:
         judged = (dataset.validation.features, dataset.test.features)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from ecom_pipeline.arrays import Bools, Floats, Ints
+from ecom_pipeline.arrays import Bools, Floats, Ints, summed
 from ecom_pipeline.errors import SampleError
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class ClickCounts:
         order = np.argsort(found, kind="stable")
         found = found[order]
         shown = np.bincount(cell)[order].astype(float)
-        clicks = np.bincount(cell, np.asarray(clicked, float))[order]
+        clicks = summed(cell, np.asarray(clicked, float))[order]
         pair = np.unique(found // depth, return_inverse=True)[1]
         return cls(found // depth // len(item_texts), pair, found % depth, shown, clicks)
 
@@ -263,7 +263,7 @@ def _with_stderr(
             draws.append(np.exp(_climb(drawn, smoothing, best)))
     stderr = np.std(draws, 0, ddof=1) if len(draws) > 1 else None
     table = _tabled(counts, np.ones(len(counts.pair)))
-    told = np.bincount(table.place, table.clicked, minlength=counts.n_positions)
+    told = summed(table.place, table.clicked, counts.n_positions)
     log.info("examination of %d positions from %g clicks, %d draws", len(start), told.sum(), len(draws))
     return ExaminationCurve(np.exp(best), stderr, told, _linked(table))
 

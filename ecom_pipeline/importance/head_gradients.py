@@ -215,7 +215,8 @@ def known_samples(estimator: Estimator, evidence: Evidence) -> tuple[Samples, Sa
             f"{estimator.name}: the holdout has 0 samples; first: none of {held.features.shape!r}. It needs at least "
             "1, as a value is what a sample does for them: keep some samples back."
         )
-    return tuple(Samples.on(evidence.device, part.features, part.label) for part in (evidence, held))
+    train = Samples.on(evidence.device, required(evidence.features), evidence.label)
+    return train, Samples.on(evidence.device, held.features, held.label)
 
 
 def _contrasts(c: int, device: "torch.device") -> "torch.Tensor":

@@ -140,7 +140,7 @@ class DynamicsRecorder:
         n_classes = self._label.shape[1]
         untaught = np.array([0.0, np.log(n_classes), np.sqrt(1 - 1 / n_classes)], np.float32)
         seen = self._n_seen > 0
-        count = np.maximum(self._n_seen, 1)
+        count = np.maximum(self._n_seen, np.float32(1))
         means = np.where(seen[None, :, None], sums / count[None, :, None], untaught[:, None, None])
         return Dynamics(means[0], means[1], means[2], self._n_forgotten / count)
 
@@ -169,8 +169,9 @@ def fit_networks(
     Source: Kingma and Ba 2015 for Adam; Loshchilov and Hutter 2019 for decoupled weight decay.
     """
     for epoch, networks in enumerate(_epochs(x, y, members, settings), 1):
-        for rows in networks.blocks(len(x)) if watch else []:
-            watch(epoch, rows, networks.logits(x[rows])[:, :, None], members.weight(rows) > 0)
+        if watch is not None:
+            for rows in networks.blocks(len(x)):
+                watch(epoch, rows, networks.logits(x[rows])[:, :, None], members.weight(rows) > 0)
     return networks
 
 
@@ -213,8 +214,9 @@ def out_of_fold_network_scores(
     decays = tuple(float(decay) for decay in weight_decays for _ in range(members.n))
     starts = tuple(repeat for _ in weight_decays for repeat in range(n_repeats) for _ in range(n_folds))
     grid = replace(settings, weight_decay=decays, start=starts)
-    lowest, best, taken, chosen = np.inf, 0, 0, np.empty((0, 0, 0, 0))
-    score = np.empty((len(label), label.shape[1], n_decays, n_repeats), np.float32)
+    lowest, best, taken = np.inf, 0, 0
+    chosen: Singles = np.empty((0, 0, 0, 0), np.float32)
+    score: Singles = np.empty((len(label), label.shape[1], n_decays, n_repeats), np.float32)
     for epoch, networks in enumerate(_epochs(x, y, _Repeated(members, n_decays), grid), 1):
         for rows in networks.blocks(len(x)):
             logit = networks.logits(x[rows]).unflatten(2, (n_decays, n_repeats, n_folds))
@@ -297,8 +299,9 @@ def _untrained(x: "torch.Tensor", y: "torch.Tensor", n_members: int, settings: N
         for number in np.unique(start)
     }
     inward = torch.stack([drawn[number] for number in start], 1).to(x.device)
-    outward, bias = (torch.zeros(n_members, *shape, device=x.device) for shape in ((h, q), (q,)))
-    return Networks(*(values.requires_grad_() for values in (inward, outward, bias)), settings.activation)
+    outward = torch.zeros(n_members, h, q, device=x.device, requires_grad=True)
+    bias = torch.zeros(n_members, q, device=x.device, requires_grad=True)
+    return Networks(inward.requires_grad_(), outward, bias, settings.activation)
 
 
 def _kept(n: int, settings: NetworkSettings, generator: "torch.Generator") -> "torch.Tensor | None":
@@ -345,4 +348,5 @@ def _credible(score: Singles) -> Singles:
 
 def _cross_entropy(score: Singles, label: Floats) -> Floats:
     """(n, p, r) nats from (n, c, p, r) scores."""
-    return -sum(label[:, one, None, None] * np.log(_credible(score[:, one])) for one in range(label.shape[1]))
+    of_class = (label[:, one, None, None] * np.log(_credible(score[:, one])) for one in range(label.shape[1]))
+    return -sum(of_class, np.zeros(()))

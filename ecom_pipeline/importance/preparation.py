@@ -44,8 +44,14 @@ def prepared(evidence: Evidence, estimators: Iterable[Estimator], n_folds: int) 
         start = time.perf_counter()
         recorder = DynamicsRecorder(evidence.label, _WATCHED.n_epochs)
         out_of_fold_network_scores(
-            *(required(evidence.features), evidence.label, required(evidence.fold)[:, :1], n_folds, evidence.device),
-            *(_WATCHED, (_WEIGHT_DECAY,), recorder),
+            required(evidence.features),
+            evidence.label,
+            required(evidence.fold)[:, :1],
+            n_folds=n_folds,
+            device=evidence.device,
+            settings=_WATCHED,
+            weight_decays=(_WEIGHT_DECAY,),
+            recorder=recorder,
         )
         evidence = replace(evidence, dynamics=recorder.dynamics())
         seconds["dynamics"] = time.perf_counter() - start

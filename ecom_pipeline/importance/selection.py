@@ -13,15 +13,20 @@ import pandas as pd
 
 from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.weights import WeightMap, lifted
+from ecom_pipeline.importance.weights import Kind, WeightMap, Within, lifted
 
 NONE = "none"
 _BATCH = 12  # weightings that are fitted together
 _N_DRAWS = 500
 _NO_CHANGE = 1e-9
 _FEWEST_CHANGED = 10  # clusters whose figure a weighting changes; of fewer no standard error can be drawn
-_STRENGTHS = {"power": (0.25, 4.0), "temperature": (0.1, 2.0), "rank": (0.25, 4.0), "drop": (0.02, 0.5)}
-_SCALED_WITHIN = ("all", "label")
+_STRENGTHS: dict[Kind, tuple[float, float]] = {
+    "power": (0.25, 4.0),
+    "temperature": (0.1, 2.0),
+    "rank": (0.25, 4.0),
+    "drop": (0.02, 0.5),
+}
+_SCALED_WITHIN: tuple[Within, ...] = ("all", "label")
 log = logging.getLogger(__name__)
 Utility = Callable[[Floats], Floats]
 _Weighting = tuple[str, WeightMap | None]
@@ -164,7 +169,7 @@ def _decide(
     draw: np.random.Generator,
 ) -> Choice:
     """From (t, p, g) figures, the first trial being none."""
-    valid = np.isfinite(figures).all((0, 1))
+    valid = np.logical_and.reduce(np.isfinite(figures), axis=(0, 1))
     figures = figures[:, :, valid]
     whose = np.arange(len(valid)) if cluster is None else np.asarray(cluster)
     whose = np.unique(whose[valid], return_inverse=True)[1]

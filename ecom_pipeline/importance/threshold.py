@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import SampleError
@@ -259,8 +260,8 @@ def _slope(z: Floats, label: Floats, right: Floats, now: _Noise, free_rates: boo
     """Gradient and curvature for the temperature, the shifts and, if free, the logits of the rates."""
     error = right - _prior(z, now)
     each = [(error * z).sum(1, keepdims=True), error]
-    prior = [[-_WIDE * (now.temperature - 1)], -_SMALL_SHIFT * now.shift]
-    bend = [[_WIDE], np.full(len(now.shift), _SMALL_SHIFT)]
+    prior = [np.array([-_WIDE * (now.temperature - 1)]), -_SMALL_SHIFT * now.shift]
+    bend = [np.array([_WIDE]), np.full(len(now.shift), _SMALL_SHIFT)]
     if free_rates:
         rate = 1 - np.diag(now.transition)
         each.append(right * (1 - label - rate))
@@ -270,7 +271,7 @@ def _slope(z: Floats, label: Floats, right: Floats, now: _Noise, free_rates: boo
     return gradients.sum(0) + np.concatenate(prior), gradients.T @ gradients + np.diag(np.concatenate(bend))
 
 
-def _moved(now: _Noise, step: Floats, free_rates: bool) -> _Noise:
+def _moved(now: _Noise, step: NDArray[np.floating], free_rates: bool) -> _Noise:
     c = len(now.shift)
     transition = now.transition
     if free_rates:

@@ -56,7 +56,7 @@ class WeightMap:
             (n,) >= 0 with mean 1. Under power, a label or group none of whose values is above 0 has weights 0.
 
         Raises:
-            SampleError: under power, if no value is above 0.
+            SampleError: under power, if no value is above 0; within the group, if there are no groups.
 
         Cost: O(n log n).
         """
@@ -65,17 +65,24 @@ class WeightMap:
                 f"sample_weight: {len(value)} of {len(value)} values are not above 0; the first is {float(value[0])!r}. "
                 "At least one must be: choose another estimator, or the map 'rank'."
             )
-        parts = {
-            "all": np.zeros(len(value), np.int64),
-            "label": np.round(label + 1e-9).astype(np.int64),
-            "group": group,
-        }[self.within]
+        parts = self._parts(label, group)
         order = np.argsort(parts, kind="stable")
         starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
         result = np.zeros(len(value))
         for rows in np.split(order, starts[1:]):
             result[rows] = self._scaled(value[rows])
         return result / result.mean()
+
+    def _parts(self, label: Floats, group: Ints | None) -> Ints:
+        """(n,) number of the part that a sample is scaled in."""
+        if self.within == "group":
+            if group is None:
+                raise SampleError(
+                    f"group: 1 thing that weights within the group need is not known of these {len(label)} samples; "
+                    "first: 'group'. It must be given with 'group': give it, or scale within 'label' or 'all'."
+                )
+            return group
+        return np.round(label + 1e-9).astype(np.int64) if self.within == "label" else np.zeros(len(label), np.int64)
 
     def _scaled(self, value: Floats) -> Floats:
         raw = getattr(self, f"_{self.kind}")(value)

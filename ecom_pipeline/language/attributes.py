@@ -158,7 +158,7 @@ def _add_images(db: DuckDBPyConnection) -> None:
     seen = np.isin(rows["item_id"].astype(str), train.astype(str))
     if seen.sum() < 2:
         return
-    picture = np.stack(rows["embedding"]).astype(np.float64)
+    picture = np.stack(list(rows["embedding"])).astype(np.float64)
     centre = picture[seen].mean(0)
     variance, directions = np.linalg.eigh(np.cov(picture[seen], rowvar=False))
     kept = slice(-1, -1 - min(N_IMAGE_COMPONENTS, int(seen.sum()) - 1, len(variance)), -1)

@@ -142,7 +142,7 @@ def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
         join embeddings on text_hash = md5(item_text) where split = ? group by item_id order by item_id""",
         [split],
     ).fetchnumpy()
-    return Items(rows["item_id"].astype(str), np.stack(rows["embedding"]))
+    return Items(rows["item_id"].astype(str), np.stack(list(rows["embedding"])))
 
 
 def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[Singles, list[list[int]]]:
@@ -158,5 +158,5 @@ def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[Singles, list[l
             f"embeddings: {len(absent)} of {len(hashes)} texts have no row; first: {absent[0][:60]!r}. Every text of a "
             "sample must be embedded: materialise `embeddings` after `training_samples`."
         )
-    vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
+    vectors = np.stack(list(rows["embedding"])) if place else np.zeros((0, 1), np.float32)
     return vectors, [[place[hashes[text]] for text in column] for column in texts]

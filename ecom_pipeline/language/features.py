@@ -80,12 +80,14 @@ class Projection:
         kept = slice(-1, -1 - min(n_components, len(variance)), -1)
         scale = np.sqrt(max(variance[kept].mean(), 1e-12))
         spread = pairs.match.std(0)
+        spread_or_1: Singles = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
         many = np.array([name.startswith(_COMPONENT) for name in pairs.names], bool)
+        shrunk: Singles = np.where(many, 1, MATCH_SCALE).astype(np.float32)
         return cls(
             centre.astype(np.float32),
             (directions[:, kept] / scale).astype(np.float32),
             pairs.match.mean(0),
-            np.where(spread > 1e-6, spread, 1.0).astype(np.float32) / np.where(many, 1, MATCH_SCALE).astype(np.float32),
+            spread_or_1 / shrunk,
         )
 
     def apply(self, pairs: PairFeatures) -> Singles:

@@ -252,7 +252,7 @@ class _Store:
         damaged = set()
         for name in names & self.known.keys():
             start, tokens, check = self.known[name]
-            if crc32(content[start * self.width : (start + tokens) * self.width]) != check:
+            if crc32(content[start * self.width : (start + tokens) * self.width].data) != check:
                 damaged.add(name)
         if damaged:
             log.warning("frozen states of %d texts in %s are damaged: they are computed anew", len(damaged), self.file)
@@ -263,9 +263,9 @@ class _Store:
         part = self.file.parent / f"{_INDEX}.part"
         where = np.array(list(self.known.values()), np.int64)
         names = np.frombuffer(b"".join(self.known), np.uint8).reshape(-1, 16)
-        columns = {"start": where[:, 0], "tokens": where[:, 1], "check": where[:, 2]}
+        start, tokens, check = where.T
         with part.open("wb") as file:
-            np.savez(file, name=names, states=np.array(self.file.name), **columns)
+            np.savez(file, name=names, states=np.array(self.file.name), start=start, tokens=tokens, check=check)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, self.file.parent / _INDEX)

@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -158,7 +159,7 @@ def _place(uri: str, folder: Path) -> Path:
     return file
 
 
-def _regular(file: Path) -> BinaryIO:
+def _regular(file: Path) -> BufferedReader:
     """An open file; a pipe or a device, which may never end or answer, is a ValueError and is not read."""
     number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe would wait for its writer
     if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -184,8 +185,9 @@ def embed_pictures(
     if not wanted:
         return pd.DataFrame(columns=schema.IMAGE_EMBEDDINGS.column_names)
     pictures = list(find_pictures(wanted, folder))
-    embedding, reason = dict(known), {}
-    new = {one.digest: one.file for one in pictures if one.digest is not None and one.digest not in known}
+    embedding = dict(known)
+    reason: dict[str, str] = {}
+    new = {one.digest: one.file for one in pictures if one.digest and one.file and one.digest not in known}
     if new:
         encoder = load_vision(name, device)
         digests = sorted(new)
@@ -202,8 +204,8 @@ def embed_pictures(
                 one.uri,
                 one.digest,
                 identity,
-                embedding.get(one.digest),
-                one.reason or reason.get(one.digest),
+                embedding.get(one.digest or ""),
+                one.reason or reason.get(one.digest or ""),
             )
             for one in pictures
         ],

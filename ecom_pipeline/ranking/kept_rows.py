@@ -10,6 +10,7 @@ import numpy as np
 from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.sample_choice import Acceptance
+from ecom_pipeline.ranking.design import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Kept:
         return own / (own.mean() or 1.0)
 
 
-def keep_rows(choice: str, pilot: Floats, label: Floats, *, n_rows: int, seed: int) -> Kept:
+def keep_rows(choice: Choice, pilot: Floats, label: Floats, *, n_rows: int, seed: int) -> Kept:
     """The rows kept by a choice and a budget; all where there are not more than the budget.
 
     Args:

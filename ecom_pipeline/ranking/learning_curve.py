@@ -46,8 +46,13 @@ def learning_curve(parts: Parts, n_components: int, device: str, generator: np.r
     } | {called(len(group)): np.ones((len(group), 1))}
     projection = Projection.fit(parts.train.features, n_components)
     heads = fit_linear(
-        *(projection.apply(parts.train.features), parts.train.rows.label, np.hstack(list(drawn.values()))),
-        *(projection.apply(parts.validation.features), parts.validation.rows, PENALTIES, device),
+        projection.apply(parts.train.features),
+        parts.train.rows.label,
+        np.hstack(list(drawn.values())),
+        held_features=projection.apply(parts.validation.features),
+        held=parts.validation.rows,
+        penalties=PENALTIES,
+        device=device,
     ).tuned
     test, score = parts.test.rows, projection.apply(parts.test.features) @ heads.T
     ndcg = np.stack([ndcg_at_k(test.group, test.relevance, one.astype(np.float64), 10) for one in score.T])

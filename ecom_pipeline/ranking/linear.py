@@ -43,10 +43,11 @@ def fit_linear(
     features: Singles,
     label: Floats,
     weight: Floats,
+    *,
     held_features: Singles,
     held: Rows,
     penalties: Sequence[float],
-    device: str,
+    device: str | torch.device,
 ) -> LinearRankers:
     """Fit and validate all weightings and penalties together.
 

@@ -74,7 +74,8 @@ def listwise(logit: Tensor, label: Tensor, weight: Tensor, group: Tensor) -> Ten
 def _preferred(label: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     """(p,), (p,): every two rows of one group of which the first has the higher label."""
     same = group[:, None] == group[None, :]
-    return torch.nonzero(same & (label[:, None] > label[None, :]), as_tuple=True)
+    first, second = torch.nonzero(same & (label[:, None] > label[None, :]), as_tuple=True)
+    return first, second
 
 
 def _samples(label: Floats, group: Ints) -> float:

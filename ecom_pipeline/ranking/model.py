@@ -96,6 +96,11 @@ class Ranker(nn.Module, ABC):
 class TwoTower(Ranker):
     """Context and item are read apart: logit = head(projection(how their vectors meet)). Items can be read ahead."""
 
+    centre: Tensor
+    components: Tensor
+    match_mean: Tensor
+    match_std: Tensor
+
     def __init__(self, tower: Tower, projection: Projection, head: Singles) -> None:
         super().__init__()
         self.tower = tower

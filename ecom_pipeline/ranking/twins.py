@@ -130,7 +130,7 @@ def fit_twins(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: torch.as_tensor(np.asarray(values)) for name, values in asdict(data.projection).items()}
     save_file(tensors, folder / "projection.safetensors")
-    twins = {}
+    twins: dict[str, dict] = {}
     plain = "pointwise" if settings.loss == "literal" else settings.loss
     for name, factor, loss in ((UNWEIGHTED, np.ones(len(weight)), plain), (WEIGHTED, weight, settings.loss)):
         if name == WEIGHTED and loss == plain and not np.ptp(weight):
@@ -257,8 +257,16 @@ def _train(
     checkpoint = work.folder / f"{name}.checkpoint.safetensors"
     with (untracked if team.rank else track)(name, asdict(settings)) as watch:
         trained = train(
-            *(ranker, data.texts, data.train, data.kept.weights(work.weight), data.validation),
-            *(settings, seed, checkpoint, watch, team),
+            ranker,
+            data.texts,
+            data.train,
+            weight=data.kept.weights(work.weight),
+            validation=data.validation,
+            settings=settings,
+            seed=seed,
+            resumed_from=checkpoint,
+            watch=watch,
+            team=team,
             offset=data.kept.offset,
         )
     if team.rank:
@@ -307,8 +315,13 @@ class _Trainer:
         """The head on frozen features of all samples with the best validation nDCG@10 of the grid."""
         data = self.work.data.head
         linear = fit_linear(
-            *(data.features, data.label, self.work.weight[:, None], data.held_features, data.held),
-            *(self.search.penalties, self.work.encoder.device),
+            data.features,
+            data.label,
+            self.work.weight[:, None],
+            held_features=data.held_features,
+            held=data.held,
+            penalties=self.search.penalties,
+            device=self.work.encoder.device,
         )
         best = int(linear.best[0])
         return linear.tuned[0], self.search.penalties[best], float(np.nanmean(linear.ndcg[0, best]))

@@ -66,7 +66,9 @@ def try_weightings(
     tried = rows_of_some(group, n_tried, search.seed)
 
     def utility(some: Ints, weight: Floats) -> Floats:
-        return fit_linear(x[some], label[some], weight, held_x, rows, PENALTIES, device).ndcg
+        return fit_linear(
+            x[some], label[some], weight, held_features=held_x, held=rows, penalties=PENALTIES, device=device
+        ).ndcg
 
     some_values = {name: values[name][tried] for name in _blind(list(values))}
     choice = choose(some_values, label[tried], group[tried], utility=partial(utility, tried), search=search)

@@ -4,7 +4,7 @@ On the lowest floor of `recommend`. An act is something taken: a click, a cart, 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -108,10 +108,18 @@ class Interactions:
         """(users + 1,) where each user's slice begins."""
         return np.searchsorted(self.user, np.arange(self.n_users + 1))
 
-    def only(self, rows: Bools) -> "Interactions":
+    def only(self, rows: Bools | Ints) -> "Interactions":
         """Some rows; users and items keep their codes."""
-        arrays = (self.user, self.item, self.day, self.n_acts, self.quantity, self.returned, self.price)
-        return Interactions(*(array[rows] for array in arrays), self.user_ids, self.item_ids)
+        return replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            day=self.day[rows],
+            n_acts=self.n_acts[rows],
+            quantity=self.quantity[rows],
+            returned=self.returned[rows],
+            price=self.price[rows],
+        )
 
     def before(self, day: int) -> "Interactions":
         """What was known when a day began."""

@@ -69,7 +69,7 @@ class Learner:
     _kept: dict[Period, Kept] = field(default_factory=dict)
     _asked: dict[Period, Asked] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.folds = user_folds(self.acts.user_ids)
 
     def index(self, day: int) -> Index:

@@ -179,7 +179,7 @@ def co_taken_vectors(known: Interactions) -> Singles:
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
-def similar_items(acts: Interactions, day: int, *, text: Floats | None, top: int) -> pd.DataFrame:
+def similar_items(acts: Interactions, day: int, *, text: Singles | None, top: int) -> pd.DataFrame:
     """The items that are most like each item: by who took them, and by text where fewer than two users tell.
 
     Args:
@@ -200,7 +200,9 @@ def similar_items(acts: Interactions, day: int, *, text: Floats | None, top: int
     silent = np.bincount(taken.indices, minlength=acts.n_items) < 2
     kept = ~silent[between.row] & (between.data > 0)
     found = [_alike_rows(between.row[kept], between.col[kept], between.data[kept], "together")]
-    for items in np.array_split(np.flatnonzero(silent), silent.sum() // 500 + 1) if text is not None else ():
+    for items in np.array_split(np.flatnonzero(silent), silent.sum() // 500 + 1):
+        if text is None:
+            break
         table = text[items] @ text.T
         table[np.arange(len(items)), items] = -np.inf
         nearest = best_columns(table, min(top, acts.n_items - 1))

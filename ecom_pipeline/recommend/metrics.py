@@ -6,10 +6,10 @@ retrieved counts as missed. A visit on which nothing of the kind was taken has n
 
 import numpy as np
 
-from ecom_pipeline.arrays import Bools, Floats, Ints
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 
 
-def top_items(visit: Ints, item: Ints, score: Floats, *, n_visits: int, k: int) -> Ints:
+def top_items(visit: Ints, item: Ints, score: Floats | Singles, *, n_visits: int, k: int) -> Ints:
     """(v, k) codes of the highest scores of each visit, the highest first; -1 where there are not k. Ties: lower code first.
 
     >>> top_items(np.array([0, 0, 1]), np.array([7, 8, 9]), np.array([0.1, 0.2, 0.3]), n_visits=2, k=2).tolist()

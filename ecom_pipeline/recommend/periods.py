@@ -41,6 +41,12 @@ class Origin:
     validation: Period
     test: Period | None
 
+    @property
+    def tested_on(self) -> Period:
+        """The test period of an origin that does not serve."""
+        assert self.test is not None, "the future of the origin that serves is not known"
+        return self.test
+
 
 def rolling_origins(days: Ints, *, n_train: int, n_test: int, length: int | None = None) -> list[Origin]:
     """The latest origins, the one that serves last; none where there are not enough days.

@@ -187,8 +187,14 @@ class Chooser:
 
 def some(rows: Candidates, places: NDArray) -> Candidates:
     """Some rows."""
-    arrays = (rows.visit, rows.item, rows.known, rows.taken, rows.channels)
-    return Candidates(*(array[places] for array in arrays), rows.names)
+    return replace(
+        rows,
+        visit=rows.visit[places],
+        item=rows.item[places],
+        known=rows.known[places],
+        taken=rows.taken[places],
+        channels=rows.channels[places],
+    )
 
 
 def joined(parts: Sequence[Candidates] | Iterator[Candidates]) -> Candidates:
@@ -196,9 +202,13 @@ def joined(parts: Sequence[Candidates] | Iterator[Candidates]) -> Candidates:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    arrays = zip(*((p.visit, p.item, p.known, p.taken, p.channels) for p in parts), strict=True)
     return replace(
-        parts[0], **dict(zip(("visit", "item", "known", "taken", "channels"), map(np.concatenate, arrays), strict=True))
+        parts[0],
+        visit=np.concatenate([part.visit for part in parts]),
+        item=np.concatenate([part.item for part in parts]),
+        known=np.concatenate([part.known for part in parts]),
+        taken=np.concatenate([part.taken for part in parts]),
+        channels=np.concatenate([part.channels for part in parts]),
     )
 
 

@@ -6,6 +6,7 @@ On the floor above `pilot`. Everything is chosen on validation visits; a weighte
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from ecom_pipeline.importance.sample_choice import Acceptance, LabelNoise
 from ecom_pipeline.recommend.candidates import Candidates
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
 from ecom_pipeline.recommend.pilot import Chooser, Linear
+
+if TYPE_CHECKING:
+    import lightgbm
 
 log = logging.getLogger(__name__)
 K = 10
@@ -167,7 +171,7 @@ def _boost(
     *,
     leaves: int,
     search: TreeSearch,
-):
+) -> tuple["lightgbm.Booster", dict[int, float]]:
     """A booster, and validation nDCG@10 by number of trees; judged while it grows, as its bins are at hand then."""
     import lightgbm
 
@@ -192,7 +196,7 @@ def _boost(
     found: dict[int, float] = {}
     counted = iter(range(1, max(search.rounds) + 1))
 
-    def judge(probability: Floats, _) -> list:
+    def judge(probability: Floats, _: "lightgbm.Dataset") -> list:
         n = next(counted)
         if n in search.rounds:
             clipped = np.clip(probability, 1e-15, 1 - 1e-15)

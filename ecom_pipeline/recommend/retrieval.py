@@ -253,6 +253,7 @@ def evidence(
         if model:  # its diagonal is 0: the item itself does not speak
             found[rows] = model.scores(history)[place, item[rows]]
         else:
+            assert text is not None
             own = np.asarray(history[place, item[rows]]).ravel()
             rest = (history @ text)[place] - own[:, None] * text[item[rows]]
             length = np.maximum(np.linalg.norm(rest, axis=1), 1e-9)

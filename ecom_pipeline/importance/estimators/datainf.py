@@ -4,7 +4,7 @@ On the floor of `importance`.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,11 +27,11 @@ class _Layer:
     """What is known of a layer while its gradients go by."""
 
     target: "torch.Tensor"  # (d, k) sum, then mean, of the holdout's gradients
+    lessened: "torch.Tensor"  # (d, k)
     n_held: int = 0
     n_train: int = 0
     squares: float = 0.0
     damping: float = 0.0
-    lessened: "torch.Tensor | None" = field(default=None)  # (d, k)
 
 
 def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> Floats:
@@ -72,7 +72,7 @@ def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> 
         )
     layers: dict[str, _Layer] = {}
     for name, gradients in _named(holdout):
-        layer = layers.setdefault(name, _Layer(_nothing(gradients)))
+        layer = layers.setdefault(name, _Layer(_nothing(gradients), _nothing(gradients)))
         layer.target += gradients.sum()
         layer.n_held += len(gradients)
     for layer in layers.values():
@@ -131,8 +131,6 @@ class _OfHead:
 
 def _measure(train: Blocks, layers: dict[str, _Layer], damping: float) -> int:
     """How many samples there are; notes the damping of each layer."""
-    import torch
-
     for name, gradients in _named(train):
         if name not in layers:
             raise SampleError(
@@ -152,7 +150,6 @@ def _measure(train: Blocks, layers: dict[str, _Layer], damping: float) -> int:
     for layer in layers.values():
         mean_square = layer.squares / max(layer.n_train * layer.target.numel(), 1)
         layer.damping = damping * mean_square or 1.0  # where no gradient is left, any damping gives values of 0
-        layer.lessened = torch.zeros_like(layer.target)
     return max(counts.values(), default=0)
 
 

@@ -242,8 +242,8 @@ def semivalues(worth: Worth, joins: Floats, n_subsets: int, seed: int, chunk: in
     gain = joins[:-1] * n / size / divisor  # weight of a coalition of 1, ..., n - 1 for those in it
     loss = joins[1:] * n / (n - size) / divisor  # and, taken off, for those not in it
     draws = _Draws(chance, n_subsets, seed, chunk)
-    sizes, worths = zip(*((member.sum(0), worth(member)) for member in draws), strict=True)
-    drawn, worths = np.concatenate(sizes), np.concatenate(worths)
+    sizes, found = zip(*((member.sum(0), worth(member)) for member in draws), strict=True)
+    drawn, worths = np.concatenate(sizes), np.concatenate(found)
     half = np.arange(n_subsets) % 2
     excess, common = np.empty(n_subsets), 0.0
     for own in (0, 1):

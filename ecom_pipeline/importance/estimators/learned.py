@@ -6,7 +6,7 @@ On the floor of `importance`. They are as good as the holdout: if its labels are
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     _Layers = tuple[torch.Tensor, ...]
-    _Settings = "LearningToReweight | MetaWeightNet"
+    _Settings: TypeAlias = "LearningToReweight | MetaWeightNet"
 
 _BOUNDS = (0.1, 0.9)  # the mean probability of being picked is kept within, so that there is something to compare
 _BOUND_COST = 10.0  # of leaving them, in units of the spread of rewards
@@ -316,7 +316,7 @@ class _Learner:
             layers, weight = self._watched(), x.new_ones(len(x)).requires_grad_()
             losses = _losses(layers, x, y)
             gradient = torch.autograd.grad((losses * weight).sum(), layers, create_graph=True)
-            along = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
+            along = sum(((g * d).sum() for g, d in zip(gradient, direction, strict=True)), x.new_zeros(()))
             return torch.autograd.grad(along, weight)[0]
 
     def gradient(self, x: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor | None" = None) -> "_Layers":

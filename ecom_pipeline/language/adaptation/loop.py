@@ -5,7 +5,7 @@ On the floor of `language`; torch is imported with this file, so import it where
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,7 +171,7 @@ class _Run:
             log.warning("adaptation: out of memory with %d texts; goes on in parts", len(texts))
         return self._in_parts(texts, loss)
 
-    def _at_once(self, texts: Ints, loss) -> float | None:
+    def _at_once(self, texts: Ints, loss: Callable[[Tensor], Tensor]) -> float | None:
         """Gradients with all of the graph in memory; None where it does not fit."""
         try:
             total = loss(self._vectors(texts))
@@ -182,7 +182,7 @@ class _Run:
             return None
         return total.item()
 
-    def _in_parts(self, texts: Ints, loss) -> float:
+    def _in_parts(self, texts: Ints, loss: Callable[[Tensor], Tensor]) -> float:
         """The same gradients in two passes: vectors without a graph, and then a part at a time.
 
         Source: Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup".

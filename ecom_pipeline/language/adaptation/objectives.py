@@ -3,6 +3,8 @@
 On the floor of `language`; torch is imported with this file, so import it where a training begins.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -56,7 +58,7 @@ def contrast(
 
 
 def hide(
-    ids: list[list[int]], tokenizer, share: float, generator: np.random.Generator
+    ids: list[list[int]], tokenizer: Any, share: float, generator: np.random.Generator
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids with some hidden, and the labels of those; of 10 hidden, 8 are masks, 1 is another token, 1 is itself.
 
