@@ -45,9 +45,10 @@ def _judge(counts: pd.DataFrame, least: int) -> list[str]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     suite = gx.ExpectationSuite(name="promises")
     for name in counts.columns:
         low, high = (least, None) if name == "n_rows" else (0, 0)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import dagster as dg
 from pydantic import Field, field_validator
@@ -30,9 +29,7 @@ class Tracking(dg.ConfigurableResource):
 
     path: str = Field(description="Absolute folder of all curves; made when first written to.")
     backend: str = Field(default="tensorboard", description="tensorboard, wandb, mlflow or none.")
-    wandb_mode: Literal["offline", "online"] = Field(
-        default="offline", description="Of wandb: offline, or online, which sends to its service."
-    )
+    wandb_mode: str = Field(default="offline", description="Of wandb: offline, or online, which sends to its service.")
 
     @field_validator("backend")
     @classmethod
@@ -86,7 +83,7 @@ class Curves:
 
     home: Path
     backend: str
-    wandb_mode: Literal["online", "offline"]
+    wandb_mode: str
     asset: str
     made: str
     last: dict[str, tuple[int, dict[str, float]]] = field(default_factory=dict)
@@ -216,7 +213,7 @@ def _wandb(curves: Curves, name: str, settings: dict, first: int) -> Iterator[Wa
         id=identity,
         dir=str(curves.folder),
         config=settings,
-        mode=curves.wandb_mode,
+        mode="online" if online else "offline",
         resume="allow" if online else None,  # there, steps that it knows are left out
         reinit="create_new",
         settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_stats=True),

@@ -20,6 +20,7 @@ from ecom_pipeline.benchmark.training import (
     ORACLE,
     UNWEIGHTED,
     Labels,
+    Learner,
     LinearLearner,
     NetworkLearner,
     removal_areas,
@@ -41,7 +42,7 @@ RANDOM = "random"
 NoiseKind = noise.Kind | Literal["natural"]
 NATURAL: Literal["natural"] = "natural"
 TASKS = ("find", "curve", "linear", "network")
-_LEARNERS = {"linear": LinearLearner(), "network": NetworkLearner()}
+_LEARNERS: dict[str, Learner] = {"linear": LinearLearner(), "network": NetworkLearner()}
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +59,7 @@ class Plan:
     """
 
     estimators: tuple[str, ...]
-    noises: tuple[tuple[str, float], ...]
+    noises: tuple[tuple[NoiseKind, float], ...]
     tasks: tuple[str, ...]
     n_seeds: int
     search: Search = field(default_factory=Search)
@@ -102,7 +103,7 @@ def left_out(dataset: Dataset, names: Sequence[str]) -> dict[str, str]:
     return {name: needs[0] for name, needs in found.items() if needs}
 
 
-def noises(told: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def noises(told: Sequence[str]) -> tuple[tuple[NoiseKind, float], ...]:
     """Kinds and shares from words such as "random:0.2" and "natural".
 
     Raises:
@@ -111,24 +112,27 @@ def noises(told: Sequence[str]) -> tuple[tuple[str, float], ...]:
     >>> noises(["natural", "random:0.2"])
     (('natural', 0.0), ('random', 0.2))
     """
-    found = []
-    for word in told:
-        kind, _, share = word.partition(":")
-        try:
-            found.append((kind, float(share or 0)))
-        except ValueError:
-            found.append((kind, -1.0))
-    wrong = [w for w, (kind, share) in zip(told, found, strict=True) if not _sensible(kind, share)]
+    read = [_noise_of(word) for word in told]
+    wrong = [word for word, noise_and_share in zip(told, read, strict=True) if noise_and_share is None]
     if wrong:
         raise SampleError(
             f"noises: {len(wrong)} of {len(told)} cannot be read; first: {wrong[0]!r}. Each must be 'natural', or one "
             f"of {', '.join(noise.KINDS)} with a share above 0 and below 1, such as 'random:0.2': correct it."
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(one for one in read if one is not None))
 
 
-def _sensible(kind: str, share: float) -> bool:
-    return share == 0 if kind == NATURAL else kind in noise.KINDS and 0 < share < 1
+def _noise_of(word: str) -> tuple[NoiseKind, float] | None:
+    """Kind and share from a word; None where it makes no sense."""
+    name, _, told = word.partition(":")
+    try:
+        share = float(told or 0)
+    except ValueError:
+        return None
+    if name == NATURAL:
+        return (NATURAL, share) if share == 0 else None
+    kind = {kind: kind for kind in noise.KINDS}.get(name) if 0 < share < 1 else None
+    return (kind, share) if kind else None
 
 
 def tasks(names: Sequence[str]) -> tuple[str, ...]:

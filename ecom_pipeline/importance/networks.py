@@ -140,7 +140,7 @@ class DynamicsRecorder:
         n_classes = self._label.shape[1]
         untaught = np.array([0.0, np.log(n_classes), np.sqrt(1 - 1 / n_classes)], np.float32)
         seen = self._n_seen > 0
-        count = np.maximum(self._n_seen, np.float32(1))
+        count: Singles = np.maximum(self._n_seen, np.float32(1))
         means = np.where(seen[None, :, None], sums / count[None, :, None], untaught[:, None, None])
         return Dynamics(means[0], means[1], means[2], self._n_forgotten / count)
 

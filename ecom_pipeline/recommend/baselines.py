@@ -197,7 +197,9 @@ def tifu_vectors(known: Interactions, within: float, group: float, n_groups: int
     basket, of_row = np.unique(known.user * (1 << 20) + known.day, return_inverse=True)
     user = basket >> 20
     n_baskets = np.bincount(user, minlength=known.n_users)
-    weight = np.concatenate([basket_weights(n, within, group, n_groups) for n in n_baskets if n] or [np.empty(0)])
+    weight = np.concatenate(
+        [basket_weights(n, within, group, n_groups) for n in n_baskets if n] or [np.empty(0, np.float32)]
+    )
     shape = (known.n_users, known.n_items)
     return sparse.csr_matrix((weight[of_row].astype(np.float32), (known.user, known.item)), shape=shape)
 

@@ -150,8 +150,9 @@ def fit_ranker(
 
     judged_from, label = chooser.pilot.logit(validation.rows), rows.taken
     learnt_from = chooser.pilot.logit(rows) - chooser.acceptance.offset(probability)
-    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(judged_from))}]
-    best, trees, started = trials[0]["ndcg"], "", monotonic()
+    linear = _mean(validation.ndcg(judged_from))
+    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": linear}]
+    best, trees, started = linear, "", monotonic()
     for leaves in search.leaves if 0 < label.sum() < len(label) else ():
         booster, found = _boost(rows, learnt_from, weight, validation, judged_from, leaves=leaves, search=search)
         trials += [{"kind": "trees", "leaves": leaves, "rounds": n, "ndcg": quality} for n, quality in found.items()]
