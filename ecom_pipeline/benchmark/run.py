@@ -131,8 +131,8 @@ def _noise_of(word: str) -> tuple[NoiseKind, float] | None:
         return None
     if name == NATURAL:
         return (NATURAL, share) if share == 0 else None
-    kind = {kind: kind for kind in noise.KINDS}.get(name) if 0 < share < 1 else None
-    return (kind, share) if kind else None
+    kind = next((kind for kind in noise.KINDS if kind == name), None)
+    return (kind, share) if kind and 0 < share < 1 else None
 
 
 def tasks(names: Sequence[str]) -> tuple[str, ...]:

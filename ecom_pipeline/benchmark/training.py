@@ -40,8 +40,15 @@ _REMOVED = (0.1, 0.2, 0.3, 0.4, 0.5)
 class Learner(Protocol):
     """A ranker that is quick to fit for many weightings."""
 
-    name: str
-    grid: tuple[float, ...]
+    @property
+    def name(self) -> str:
+        """What its task is called."""
+        ...
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Settings that are tried."""
+        ...
 
     def scores(
         self, x: NDArray, label: NDArray, weight: NDArray, grid: Sequence[float], judged: Sequence[NDArray], device: str
