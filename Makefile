@@ -19,6 +19,7 @@ ui: .venv/installed
 check: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 	.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
 screenshots: .venv/installed

@@ -22,13 +22,17 @@ _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED, dg.Dagste
 
 
 @dg.schedule(job=refresh, cron_schedule="0 2 * * *", execution_timezone="UTC")
-def nightly_refresh(context: dg.ScheduleEvaluationContext, warehouse: Warehouse, home: Home):
+def nightly_refresh(
+    context: dg.ScheduleEvaluationContext, warehouse: Warehouse, home: Home
+) -> dg.RunRequest | dg.SkipReason:
     """Ask for the first stale part; `refresh_goes_on` asks for the others."""
     return _next(context.instance, warehouse, home)
 
 
 @dg.sensor(job=refresh, minimum_interval_seconds=60, description="Runs what new or changed files make stale.")
-def source_changed(context: dg.SensorEvaluationContext, warehouse: Warehouse, home: Home):
+def source_changed(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, home: Home
+) -> dg.RunRequest | dg.SkipReason:
     """Ask for the next stale part, once; while a run is under way, wait."""
     return _next(context.instance, warehouse, home)
 
@@ -40,7 +44,9 @@ def source_changed(context: dg.SensorEvaluationContext, warehouse: Warehouse, ho
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="After a part of a refresh, asks for the next one, until nothing is stale.",
 )
-def refresh_goes_on(context: dg.RunStatusSensorContext, warehouse: Warehouse, home: Home):
+def refresh_goes_on(
+    context: dg.RunStatusSensorContext, warehouse: Warehouse, home: Home
+) -> dg.RunRequest | dg.SkipReason:
     """The next stale part after one that is done."""
     return _next(context.instance, warehouse, home)
 

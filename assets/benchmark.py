@@ -68,5 +68,9 @@ def importance_benchmark(
     leaderboard.write(figures, home.leaderboard, lacking)  # after the rows: hours of work do not hang on a page
     return dg.MaterializeResult(
         data_version=result.data_version,
-        metadata={**result.metadata, "left_out": lacking, "leaderboard": dg.MetadataValue.path(home.leaderboard)},
+        metadata={
+            **(result.metadata or {}),
+            "left_out": lacking,
+            "leaderboard": dg.MetadataValue.path(home.leaderboard),
+        },
     )

@@ -56,16 +56,18 @@ def _judge(counts: pd.DataFrame, least: int) -> list[str]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     suite = gx.ExpectationSuite(name="promises")
     for name in counts.columns:
         low, high = (least, None) if name == "n_rows" else (0, 0)
         suite.add_expectation(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high))
     asset = context.data_sources.add_pandas("counts").add_dataframe_asset("counts")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": counts})
-    return [r.expectation_config.kwargs["column"] for r in batch.validate(suite).results if not r.success]
+    broken = [one.expectation_config for one in batch.validate(suite).results if not one.success]
+    return [one.kwargs["column"] if one else "an expectation without a name" for one in broken]
 
 
 def _law_check(law: Law) -> dg.AssetChecksDefinition:

@@ -28,7 +28,9 @@ def version(function: Callable) -> str:
 
     Cost: the reached modules are parsed once a process, some 0.4 s for all.
     """
-    functions, reached, wanted = {}, set(), [function]
+    functions: dict[str, str] = {}
+    reached: set[str] = set()
+    wanted = [function]
     while wanted:
         one = wanted.pop()
         if one.__qualname__ in functions:
@@ -37,7 +39,7 @@ def version(function: Callable) -> str:
         functions[one.__qualname__] = _told(tree)
         reached.update(_imported(tree))
         for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
-            found = inspect.unwrap(one.__globals__.get(name)) if name in one.__globals__ else None
+            found = inspect.unwrap(one.__globals__[name]) if name in one.__globals__ else None
             owner = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None) or ""
             if owner.startswith("ecom_pipeline"):
                 reached.add(owner)

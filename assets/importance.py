@@ -108,8 +108,14 @@ def sample_values(
         (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
         predictions = db.sql("from fold_predictions").df()
     valued = frames.value(
-        *(seen, seen_features, predictions, held, held_features),
-        *(config.estimators, config.n_components, compute.torch_device()),
+        seen,
+        seen_features,
+        predictions,
+        held=held,
+        held_features=held_features,
+        names=config.estimators,
+        n_components=config.n_components,
+        device=compute.torch_device(),
     )
     return publish(context, warehouse, schema.SAMPLE_VALUES, valued.frame, made, valued.figures)
 
@@ -151,16 +157,21 @@ def weighting_trials(
         return empty
     from ecom_pipeline.ranking.weighting import try_weightings
 
-    settings = settings_of(config)
-    n_components, n_tried = settings.pop("n_components"), settings.pop("n_tried")
+    search = Search(**config.model_dump(exclude={"n_components", "n_tried"}))
     with warehouse.connect() as db:
         (seen, seen_features), (held, held_features) = (_with_features(db, split) for split in (TRAIN, VALIDATION))
         values = frames.read_values(db, len(seen))
     context.log.info("trying %d weightings on %d validation samples", config.n_trials, len(held))
     tried = try_weightings(
-        *(seen, seen_features, values, held, held_features),
-        *(n_components, Search(**settings), compute.torch_device()),
-        n_tried=n_tried,
+        seen,
+        seen_features,
+        values,
+        held=held,
+        held_features=held_features,
+        n_components=config.n_components,
+        search=search,
+        device=compute.torch_device(),
+        n_tried=config.n_tried,
     )
     return publish(context, warehouse, schema.WEIGHTING_TRIALS, tried.frame, made, tried.figures)
 

@@ -9,10 +9,11 @@ from assets.importance import TRAIN, VALIDATION, fold_predictions, importance_we
 from assets.language import adapted_encoder, embeddings, encoder_folder
 from assets.modes import sample_attributes
 from assets.prepare import training_samples
-from assets.publish import made_from, nothing_to_learn, plain, settings_of
+from assets.publish import made_from, nothing_to_learn, plain
 from ecom_pipeline import ledger
 from ecom_pipeline.language.adapted import open_encoder
-from ecom_pipeline.ranking.design import Architecture, Method, Precision
+from ecom_pipeline.ranking.design import Architecture, Choice, Method, Precision
+from ecom_pipeline.ranking.settings import FitSettings
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -34,7 +35,7 @@ class ModelConfig(dg.Config):
         default="layers",
         description="What learns: the top layers, all of the model (full), or adapters (lora, adalora, prefix, bottleneck).",
     )
-    choice: Literal["gap", "random", "balanced", "all"] = Field(
+    choice: Choice = Field(
         default="gap",
         description="Which samples the layers learn from where there are more than `n_rows`: those whose out-of-fold score is farthest from the label (gap), any (random), as many of each label (balanced), or all. Heads learn from all.",
     )
@@ -72,6 +73,10 @@ class ModelConfig(dg.Config):
     n_processes: int = Field(default=1, ge=1, description="That train together, one a GPU.")
     seed: int = Field(default=0, ge=0, description="First seed: order of the samples, and dropout.")
 
+    def settings(self) -> FitSettings:
+        """What the domain calls them; whose weights are taken is not about how a twin learns."""
+        return FitSettings(**self.model_dump(exclude={"estimator"}))
+
 
 @dg.asset(
     deps=[importance_weights, fold_predictions, training_samples, embeddings, sample_attributes, adapted_encoder],
@@ -106,7 +111,7 @@ def fine_tuned_model(
     curves = tracking.curves("fine_tuned_model", made)
     with compute.step(context.log) as step:
         encoder = open_encoder(reads_with, step.device)
-        manifest = frames.fit(data, encoder, settings_of(config), folder, home.frozen, inputs, curves.run)
+        manifest = frames.fit(data, encoder, config.settings(), folder, home.frozen, inputs, curves.run)
     n_rankers = sum(len(twin["seeds"]) for twin in manifest["twins"].values())
     with warehouse.transaction() as db:
         ledger.record(db, "fine_tuned_model", ledger.Entry(made, made, n_rankers))
@@ -118,7 +123,7 @@ def fine_tuned_model(
             "dagster/row_count": n_rankers,
             "n_samples_kept": manifest["n_kept"],
             "folder": dg.MetadataValue.path(folder),
-            **plain(figures | step.figures),
+            **plain({**figures, **step.figures}),
             **curves.link(),
         },
     )

@@ -1,6 +1,7 @@
 """Stage 2: rows that keep the rules, the rows that do not, and the training samples made of the first."""
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import date, timedelta
 
 import dagster as dg
@@ -116,7 +117,9 @@ _EVENTS_READ = [raw_events, raw_items, items]
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="warehouse",
 )
-def cleaned_interactions(context: dg.AssetExecutionContext, config: CleaningConfig, warehouse: Warehouse):
+def cleaned_interactions(
+    context: dg.AssetExecutionContext, config: CleaningConfig, warehouse: Warehouse
+) -> Iterator[dg.MaterializeResult]:
     """Keep or reject the events of some days."""
     window = context.partition_time_window
     first, last = window.start.date(), window.end.date() - timedelta(days=1)

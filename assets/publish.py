@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 import pandas as pd
+from duckdb import DuckDBPyConnection
 
 from assets.code import function_of, version
 from ecom_pipeline import ledger, schema
@@ -16,7 +18,7 @@ from resources.warehouse import Warehouse
 Metadata = Mapping[str, object]
 
 
-def settings_of(config: dg.Config | None) -> dict[str, object]:
+def settings_of(config: dg.Config | None) -> dict[str, Any]:
     """What a configuration says, as plain values."""
     return config.model_dump(mode="json") if config else {}
 
@@ -72,7 +74,7 @@ def publish(
     metadata: Metadata,
 ) -> dg.MaterializeResult:
     """Replace a relation by a frame that keeps its type, and remember what it was made from."""
-    checked = frame_type(relation).type_check(None, frame)
+    checked = frame_type(relation).type_check(None, frame)  # type: ignore[arg-type]  # a frame's check asks for no context
     if not checked.success:
         raise dg.Failure(
             description=f"{relation.name}: {checked.description}", metadata=checked.metadata, allow_retries=False
@@ -123,7 +125,7 @@ def nothing_to_learn(
     return told(warehouse, name, {"without": "judged pairs and search visits: nothing was computed"})
 
 
-def remember(db, asset: str, made: str, where: str = "true") -> None:
+def remember(db: DuckDBPyConnection, asset: str, made: str, where: str = "true") -> None:
     """Note in the ledger what was written; call it in the transaction that wrote it."""
     content, n_rows = ledger.content(db, asset, where)
     ledger.record(db, asset, Entry(made, content, n_rows))

@@ -1,5 +1,6 @@
 """Stage 7: past acts are weighed, rankers of the whole catalogue learn from them, and every user gets a list."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import dagster as dg
@@ -192,7 +193,9 @@ def _ranked(name: str, description: str, relation: schema.Relation | None, kind:
     ],
     name="ranker",
 )
-def ranker(context: dg.AssetExecutionContext, config: RankerConfig, warehouse: Warehouse, compute: Compute, home: Home):
+def ranker(
+    context: dg.AssetExecutionContext, config: RankerConfig, warehouse: Warehouse, compute: Compute, home: Home
+) -> Iterator[dg.MaterializeResult]:
     """Learn from past origins, test each on the period after it, and learn from the latest."""
     with warehouse.connect() as db:
         contents = ledger.contents(db)

@@ -131,7 +131,13 @@ def figures(encoder: Encoder, samples: pd.DataFrame, asked: dict[str, Retrieval]
     rows = {name: judged(samples.iloc[taken]) for name, taken in split.items()}
     weight = np.ones((len(split["train"]), 1))
     found = fit_linear(
-        *(x["train"], rows["train"].label, weight, x["validation"], rows["validation"], PENALTIES, "cpu")
+        x["train"],
+        rows["train"].label,
+        weight,
+        held_features=x["validation"],
+        held=rows["validation"],
+        penalties=PENALTIES,
+        device="cpu",
     )
     told["ndcg_validation"] = found.ndcg[0, found.best[0]]
     told["ndcg_test"] = ndcg_at_k(rows["test"].group, rows["test"].relevance, x["test"] @ found.tuned[0], 10)

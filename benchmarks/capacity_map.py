@@ -150,7 +150,13 @@ def one(
     weight = weights(data, seen, truth, side, seed)
     rows = Rows(held.group, held.label, held.relevance)
     linear = fit_linear(
-        *(data.features["train"], seen.label, weight[:, None], data.features["validation"], rows, PENALTIES, "cpu")
+        data.features["train"],
+        seen.label,
+        weight[:, None],
+        held_features=data.features["validation"],
+        held=rows,
+        penalties=PENALTIES,
+        device="cpu",
     )
     design = Design("two_tower", learning, 100, 4)
     found = []

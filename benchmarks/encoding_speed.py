@@ -243,7 +243,15 @@ def test_scores(samples: pd.DataFrame, vector: dict[str, np.ndarray]) -> dict[st
     x = {split: projection.apply(pairs.rows(rows)) for split, rows in place.items()}
     label = samples.label.to_numpy(float)[place["train"]]
     held = rows_of(samples.iloc[place["validation"]])
-    linear = fit_linear(x["train"], label, np.ones((len(label), 1)), x["validation"], held, PENALTIES, "cpu")
+    linear = fit_linear(
+        x["train"],
+        label,
+        np.ones((len(label), 1)),
+        held_features=x["validation"],
+        held=held,
+        penalties=PENALTIES,
+        device="cpu",
+    )
     return {
         "cosine": pairs.match[place["test"], 0].astype(float),
         "tuned linear ranker": (x["test"] @ linear.tuned[0]).astype(float),

@@ -90,7 +90,15 @@ def load(path: str, encoder: Encoder) -> tuple[list[str], dict[str, Pairs], Proj
     seen, held = (projection.apply(features.rows(mask)) for mask in masks.values())
     judged = Rows(pairs["validation"].group, pairs["validation"].label, pairs["validation"].relevance)
     one = np.ones((len(seen), 1))
-    linear = fit_linear(seen, pairs["train"].label, one, held, judged, (0.03, 0.1, 0.3, 1.0, 3.0), "cpu")
+    linear = fit_linear(
+        seen,
+        pairs["train"].label,
+        one,
+        held_features=held,
+        held=judged,
+        penalties=(0.03, 0.1, 0.3, 1.0, 3.0),
+        device="cpu",
+    )
     return texts, pairs, projection, linear.tuned[0]
 
 

@@ -88,7 +88,9 @@ def judge(parts: dict[str, Part], taken_before: set[str]) -> pd.DataFrame:
         x = {split: projection.apply(features) for split, features in seen.items()}
         train, held = parts["train"].rows, parts["validation"].rows
         equal = np.ones((len(train.label), 1))
-        head = fit_linear(x["train"], train.label, equal, x["validation"], held, PENALTIES, "cpu").tuned[0]
+        head = fit_linear(
+            x["train"], train.label, equal, held_features=x["validation"], held=held, penalties=PENALTIES, device="cpu"
+        ).tuned[0]
         for split, of_split in scores.items():
             of_split[name] = (x[split] @ head)[None].astype(float)
     found = []

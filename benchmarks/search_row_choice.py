@@ -24,7 +24,6 @@ import pandas as pd
 from scipy.special import expit
 
 from assets.model import ModelConfig
-from assets.publish import settings_of
 from ecom_pipeline.curves import untracked
 from ecom_pipeline.importance.estimator import one_hot
 from ecom_pipeline.importance.folds import out_of_fold_scores
@@ -203,7 +202,7 @@ def tuned(
                     seed=draw,
                 )
                 with tempfile.TemporaryDirectory() as folder:
-                    fitted = (encoder, settings_of(config), Path(folder) / "model", cache / "frozen")
+                    fitted = (encoder, config.settings(), Path(folder) / "model", cache / "frozen")
                     made = frames.fit(data, *fitted, {}, untracked)
                     scored = frames.score_twins(tested, told_features, encoder, fitted[2], cache / "frozen")
                 seconds = made["twins"]["unweighted"]["seeds"][0]["seconds"]
@@ -226,7 +225,15 @@ def frames_head(
     rows = Rows(numbered(held.group_id), held.label.to_numpy(float), held.relevance.to_numpy(float))
     weight = np.ones((len(x), 1))
     held_x = projection.apply(held_features)
-    return fit_linear(x, seen.label.to_numpy(float), weight, held_x, rows, ModelConfig().penalties, "cpu").tuned[0]
+    return fit_linear(
+        x,
+        seen.label.to_numpy(float),
+        weight,
+        held_features=held_x,
+        held=rows,
+        penalties=ModelConfig().penalties,
+        device="cpu",
+    ).tuned[0]
 
 
 def table(found: pd.DataFrame) -> Iterator[str]:

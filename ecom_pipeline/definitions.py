@@ -26,9 +26,11 @@ from resources.warehouse import Warehouse
 
 _home = Path(os.environ.get("ECOM_HOME") or ".ecom").expanduser().absolute()
 
+HOME = Home(path=str(_home), asked_source=os.environ.get("ECOM_SOURCE", ""))
+WAREHOUSE = Warehouse(path=str(_home / "warehouse.duckdb"))
 RESOURCES = {
-    "home": Home(path=str(_home), asked_source=os.environ.get("ECOM_SOURCE", "")),
-    "warehouse": Warehouse(path=str(_home / "warehouse.duckdb")),
+    "home": HOME,
+    "warehouse": WAREHOUSE,
     "compute": Compute(
         device=os.environ.get("ECOM_DEVICE") or "auto",
         memory_share=os.environ.get("ECOM_MEMORY_SHARE") or None,  # type: ignore[arg-type]
@@ -41,7 +43,10 @@ RESOURCES = {
 }
 
 
-@dg.logger(description="One line a message that a person may want to read; Dagster's own events stay in its log.")
+@dg.logger(
+    config_schema=None,
+    description="One line a message that a person may want to read; Dagster's own events stay in its log.",
+)
 def terminal(context: dg.InitLoggerContext) -> logging.Logger:
     """Plain lines on standard error."""
     logger = logging.Logger("ecom", logging.INFO)

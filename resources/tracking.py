@@ -213,7 +213,7 @@ def _wandb(curves: Curves, name: str, settings: dict, first: int) -> Iterator[Wa
         id=identity,
         dir=str(curves.folder),
         config=settings,
-        mode=curves.wandb_mode,
+        mode="online" if online else "offline",
         resume="allow" if online else None,  # there, steps that it knows are left out
         reinit="create_new",
         settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_stats=True),

@@ -9,7 +9,6 @@ import pytest
 from assets.importance import TRAIN, VALIDATION
 from assets.language import encoder_folder
 from assets.model import ModelConfig
-from assets.publish import settings_of
 from ecom_pipeline.curves import untracked
 from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.ranking import frames
@@ -55,7 +54,7 @@ def some(data, n_groups):
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_design_trains_and_is_read_back_as_it_was(read, name, tmp_path):
     data, encoder = read
-    settings = settings_of(ModelConfig(**QUICK, **DESIGNS[name]))
+    settings = ModelConfig(**QUICK, **DESIGNS[name]).settings()
     folder, store = tmp_path / "model", tmp_path / "frozen"
     manifest = frames.fit(data, encoder, settings, folder, store, {}, untracked)
     scores = frames.score_twins(data.validation, data.validation_features, encoder, folder, store)

@@ -70,3 +70,8 @@ def test_no_value_above_0_is_an_error_that_says_what_to_do():
         SampleError, match=r"2 of 2 values are not above 0; the first is -1\.0.*choose another estimator"
     ):
         WeightMap("power", 1, 1, "label").weights(np.array([-1.0, 0.0]), np.array([0.0, 1.0]))
+
+
+def test_weights_within_the_group_need_groups():
+    with pytest.raises(SampleError, match=r"group: 1 thing .* not known of these 2 samples"):
+        WeightMap("power", 1.0, 1.0, "group").weights(np.array([1.0, 2.0]), np.array([0.0, 1.0]))

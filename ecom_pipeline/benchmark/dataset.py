@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
 from ecom_pipeline import identity
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.importance.frames import known
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.purchases import gone_back
@@ -31,12 +31,12 @@ class Part:
         position: (n,) rank at which it was shown, or None.
     """
 
-    features: NDArray[np.float32]
+    features: Singles
     rows: Rows
-    item: NDArray[np.int64]
-    age_days: NDArray[np.float64] | None = None
-    propensity: NDArray[np.float64] | None = None
-    position: NDArray[np.int64] | None = None
+    item: Ints
+    age_days: Floats | None = None
+    propensity: Floats | None = None
+    position: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Dataset:
     train: Part
     validation: Part
     test: Part
-    fold: NDArray[np.int64]
-    disputed: NDArray[np.bool_] | None = None
+    fold: Ints
+    disputed: Bools | None = None
 
     @property
     def n_folds(self) -> int:
@@ -110,7 +110,7 @@ def from_samples(
     return Dataset(name, parts["train"], parts["validation"], parts["test"], fold, _disputed(samples[masks["train"]]))
 
 
-def _part(samples: pd.DataFrame, features: NDArray[np.float32], item: NDArray[np.int64], latest: pd.Timestamp) -> Part:
+def _part(samples: pd.DataFrame, features: Singles, item: Ints, latest: pd.Timestamp) -> Part:
     group = np.unique(samples.group_id, return_inverse=True)[1]
     rows = Rows(group, samples.label.to_numpy(float), samples.relevance.to_numpy(float))
     age = (latest - samples.occurred_at).dt.total_seconds() / 86400
@@ -118,7 +118,7 @@ def _part(samples: pd.DataFrame, features: NDArray[np.float32], item: NDArray[np
     return Part(features, rows, item, *told)
 
 
-def _disputed(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
+def _disputed(samples: pd.DataFrame) -> Bools | None:
     if samples.rater_std.notna().all():
         return (samples.rater_std > 0).to_numpy()
     if "returned" in samples and samples.returned.any():

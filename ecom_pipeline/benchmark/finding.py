@@ -6,8 +6,10 @@ On the floor of `benchmark`.
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats
 
-def found(wrong: NDArray[np.bool_], value: NDArray[np.float64], strata: NDArray | None = None) -> dict[str, float]:
+
+def found(wrong: Bools, value: Floats, strata: NDArray | None = None) -> dict[str, float]:
     """How well low values find wrong labels.
 
     Args:
@@ -36,12 +38,12 @@ def found(wrong: NDArray[np.bool_], value: NDArray[np.float64], strata: NDArray 
     }
 
 
-def f1(wrong: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> float:
+def f1(wrong: Bools, flagged: Bools) -> float:
     """Harmonic mean of precision and recall; 0 where nothing is flagged rightly."""
     return float(2 * (wrong & flagged).sum() / max(wrong.sum() + flagged.sum(), 1))
 
 
-def lower_of_two_means(value: NDArray[np.float64]) -> NDArray[np.bool_]:
+def lower_of_two_means(value: Floats) -> Bools:
     """(n,) whether a value is in the lower of two clusters.
 
     Sorted values are cut where the squares within both parts add up to least, which is two-means in one dimension,

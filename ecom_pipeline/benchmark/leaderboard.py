@@ -6,6 +6,7 @@ On the floor of `benchmark`.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -189,7 +190,7 @@ def _cost(figures: pd.DataFrame) -> list[tuple]:
     return sorted(rows, key=lambda row: row[1][-1][1] or 0)
 
 
-def _by_noise(figures: pd.DataFrame):
+def _by_noise(figures: pd.DataFrame) -> Any:
     return figures.groupby(["dataset", "noise_kind", "noise_share"], sort=False)
 
 
@@ -197,7 +198,7 @@ def _noise(kind: str, share: float) -> str:
     return f"{share:.0%} {_NOISE[kind]}" if share else _NOISE[kind]
 
 
-def _cell(row, sign: str = "") -> str:
+def _cell(row: Any, sign: str = "") -> str:
     if row is None:
         return ""
     if pd.isna(row.ci_low):

@@ -6,15 +6,14 @@ On the floor of `benchmark`.
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ecom_pipeline.arrays import Floats, Ints
 
 Kind = Literal["random", "missing_positives", "popular_clicks"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def corrupted(
-    label: NDArray[np.float64], item: NDArray[np.int64], kind: Kind, share: float, draw: np.random.Generator
-) -> NDArray[np.float64]:
+def corrupted(label: Floats, item: Ints, kind: Kind, share: float, draw: np.random.Generator) -> Floats:
     """Labels of which a share is wrong.
 
     Args:

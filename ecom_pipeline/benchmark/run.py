@@ -6,11 +6,13 @@ On the floor of `benchmark`.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.benchmark import noise
 from ecom_pipeline.benchmark.dataset import Dataset, generated
 from ecom_pipeline.benchmark.finding import found
@@ -18,6 +20,7 @@ from ecom_pipeline.benchmark.training import (
     ORACLE,
     UNWEIGHTED,
     Labels,
+    Learner,
     LinearLearner,
     NetworkLearner,
     removal_areas,
@@ -36,9 +39,10 @@ COLUMNS = (
     *("value", "ci_low", "ci_high", "n_seeds", "seconds", "peak_mib"),
 )
 RANDOM = "random"
-NATURAL = "natural"
+NoiseKind = noise.Kind | Literal["natural"]
+NATURAL: Literal["natural"] = "natural"
 TASKS = ("find", "curve", "linear", "network")
-_LEARNERS = {"linear": LinearLearner(), "network": NetworkLearner()}
+_LEARNERS: dict[str, Learner] = {"linear": LinearLearner(), "network": NetworkLearner()}
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +59,7 @@ class Plan:
     """
 
     estimators: tuple[str, ...]
-    noises: tuple[tuple[str, float], ...]
+    noises: tuple[tuple[NoiseKind, float], ...]
     tasks: tuple[str, ...]
     n_seeds: int
     search: Search = field(default_factory=Search)
@@ -99,7 +103,7 @@ def left_out(dataset: Dataset, names: Sequence[str]) -> dict[str, str]:
     return {name: needs[0] for name, needs in found.items() if needs}
 
 
-def noises(told: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def noises(told: Sequence[str]) -> tuple[tuple[NoiseKind, float], ...]:
     """Kinds and shares from words such as "random:0.2" and "natural".
 
     Raises:
@@ -108,24 +112,27 @@ def noises(told: Sequence[str]) -> tuple[tuple[str, float], ...]:
     >>> noises(["natural", "random:0.2"])
     (('natural', 0.0), ('random', 0.2))
     """
-    found = []
-    for word in told:
-        kind, _, share = word.partition(":")
-        try:
-            found.append((kind, float(share or 0)))
-        except ValueError:
-            found.append((kind, -1.0))
-    wrong = [w for w, (kind, share) in zip(told, found, strict=True) if not _sensible(kind, share)]
+    read = [_noise_of(word) for word in told]
+    wrong = [word for word, noise_and_share in zip(told, read, strict=True) if noise_and_share is None]
     if wrong:
         raise SampleError(
             f"noises: {len(wrong)} of {len(told)} cannot be read; first: {wrong[0]!r}. Each must be 'natural', or one "
             f"of {', '.join(noise.KINDS)} with a share above 0 and below 1, such as 'random:0.2': correct it."
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(one for one in read if one is not None))
 
 
-def _sensible(kind: str, share: float) -> bool:
-    return share == 0 if kind == NATURAL else kind in noise.KINDS and 0 < share < 1
+def _noise_of(word: str) -> tuple[NoiseKind, float] | None:
+    """Kind and share from a word; None where it makes no sense."""
+    name, _, told = word.partition(":")
+    try:
+        share = float(told or 0)
+    except ValueError:
+        return None
+    if name == NATURAL:
+        return (NATURAL, share) if share == 0 else None
+    kind = next((kind for kind in noise.KINDS if kind == name), None)
+    return (kind, share) if kind and 0 < share < 1 else None
 
 
 def tasks(names: Sequence[str]) -> tuple[str, ...]:
@@ -150,7 +157,8 @@ def cost(estimators: Sequence[str], sizes: Sequence[int], device: str, seed: int
         Rows of `importance_benchmark` with task cost: `seconds` at each size, and `growth` beside the largest: the
         exponent b of seconds ~ n^b between the two largest sizes.
     """
-    rows, before = [], {}
+    rows = []
+    before: dict[str, tuple[int, float]] = {}
     for n in sizes:
         dataset = generated(n, seed)
         labels = _labels(dataset, "random", 0.2, seed)
@@ -178,11 +186,11 @@ class _Run:
     """One seed: figures by task and estimator, test scores by learner and model, and what each estimator cost."""
 
     figures: dict[str, dict[str, dict[str, float]]]
-    scores: dict[str, dict[str, NDArray[np.float64]]]
+    scores: dict[str, dict[str, Floats]]
     cost: dict[str, Valued]
 
 
-def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, device: str) -> _Run:
+def _one(dataset: Dataset, plan: Plan, kind: NoiseKind, share: float, seed: int, device: str) -> _Run:
     labels = _labels(dataset, kind, share, seed)
     evidence = evidence_of(dataset, labels.train, labels.validation, 2, device)
     told = valued(evidence, named(plan.estimators), dataset.n_folds)
@@ -190,8 +198,8 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
     guess = np.random.default_rng([seed, 1]).random(len(labels.train))
     figures = {}
     if "find" in plan.tasks:
-        asked = _graded(dataset, named(plan.estimators), device) if kind == NATURAL else values
-        sorting = {name: value for name, value in asked.items() if name not in AGAINST_BIAS} | {RANDOM: guess}
+        judged = _graded(dataset, named(plan.estimators), device) if kind == NATURAL else values
+        sorting = {name: value for name, value in judged.items() if name not in AGAINST_BIAS} | {RANDOM: guess}
         figures["find"] = _found(dataset, labels, sorting)
     if "curve" in plan.tasks:
         figures["curve"] = removal_areas(dataset, labels, values | {RANDOM: guess}, device)
@@ -204,7 +212,7 @@ def _one(dataset: Dataset, plan: Plan, kind: str, share: float, seed: int, devic
     return _Run(figures, scores, told)
 
 
-def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> dict[str, NDArray[np.float64]]:
+def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> dict[str, Floats]:
     """Values of the grades as classes: raters disagree about a grade, not about which side of the middle it is on."""
     grades, number = np.unique(
         np.concatenate([part.rows.relevance for part in (dataset.train, dataset.validation)]), return_inverse=True
@@ -214,7 +222,7 @@ def _graded(dataset: Dataset, estimators: Sequence[Estimator], device: str) -> d
     return {name: one.value for name, one in valued(evidence, estimators, dataset.n_folds).items()}
 
 
-def _labels(dataset: Dataset, kind: str, share: float, seed: int) -> Labels:
+def _labels(dataset: Dataset, kind: NoiseKind, share: float, seed: int) -> Labels:
     clean = dataset.train.rows.label, dataset.validation.rows.label
     if kind == NATURAL:
         return Labels(*clean, None)

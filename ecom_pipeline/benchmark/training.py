@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.benchmark.dataset import Dataset
 from ecom_pipeline.benchmark.values import shown_half
 from ecom_pipeline.importance.catalogue import ONLY_BY_NAME
@@ -39,12 +40,19 @@ _REMOVED = (0.1, 0.2, 0.3, 0.4, 0.5)
 class Learner(Protocol):
     """A ranker that is quick to fit for many weightings."""
 
-    name: str
-    grid: tuple[float, ...]
+    @property
+    def name(self) -> str:
+        """What its task is called."""
+        ...
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Settings that are tried."""
+        ...
 
     def scores(
         self, x: NDArray, label: NDArray, weight: NDArray, grid: Sequence[float], judged: Sequence[NDArray], device: str
-    ) -> list[NDArray[np.float64]]:
+    ) -> list[Floats]:
         """(t, p, m) scores of each judged split, for (n, t) weights and p settings of the grid."""
         ...
 
@@ -58,7 +66,7 @@ class LinearLearner:
 
     def scores(
         self, x: NDArray, label: NDArray, weight: NDArray, grid: Sequence[float], judged: Sequence[NDArray], device: str
-    ) -> list[NDArray[np.float64]]:
+    ) -> list[Floats]:
         """(t, p, m) logits of each judged split."""
         seen, target, weights = _tensors(device, x, one_hot(label), weight)
         heads = fit_heads(seen, target, Weighted(weights), grid)[:, 0]  # (d, p, t)
@@ -83,7 +91,7 @@ class NetworkLearner:
 
     def scores(
         self, x: NDArray, label: NDArray, weight: NDArray, grid: Sequence[float], judged: Sequence[NDArray], device: str
-    ) -> list[NDArray[np.float64]]:
+    ) -> list[Floats]:
         """(t, p, m) probabilities of label 1 of each judged split; one network at a time would give the same."""
         seen, target, weights = _tensors(device, x, one_hot(label), weight)
         found: list[list[NDArray]] = [[] for _ in judged]
@@ -108,9 +116,9 @@ class Labels:
         wrong: (n,) of the training labels; None where the truth is not known.
     """
 
-    train: NDArray[np.float64]
-    validation: NDArray[np.float64]
-    wrong: NDArray[np.bool_] | None
+    train: Floats
+    validation: Floats
+    wrong: Bools | None
 
 
 def tuned_scores(
@@ -121,7 +129,7 @@ def tuned_scores(
     search: Search,
     device: str,
     asked_holdout: frozenset[str] = frozenset(),
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Floats]:
     """(m,) test scores of the ranker trained with each estimator's weights, each tuned on validation.
 
     Every side has as many trials: an estimator 6 maps times the learner's grid; the unweighted twin and the oracle,
@@ -158,11 +166,12 @@ def tuned_scores(
 
 def _automatic(
     dataset: Dataset, labels: Labels, values: Mapping[str, NDArray], learner: Learner, search: Search, device: str
-) -> NDArray[np.float64] | None:
+) -> Floats | None:
     """Test scores under the chosen weights, or None where none are chosen: then the twin is what one trains."""
-    held, kept = _rows(dataset, labels), {}
+    held = _rows(dataset, labels)
+    kept: dict[int, Floats] = {}
 
-    def utility(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    def utility(weight: Floats) -> Floats:
         judged = (dataset.validation.features, dataset.test.features)
         validated, tested = learner.scores(dataset.train.features, labels.train, weight, learner.grid, judged, device)
         figures = np.array([[_figure(held, score) for score in trial] for trial in validated])
@@ -213,12 +222,12 @@ def _rows(dataset: Dataset, labels: Labels) -> Rows:
     return Rows(dataset.validation.rows.group, labels.validation, relevance)
 
 
-def _figure(rows: Rows, score: NDArray[np.float64]) -> NDArray[np.float64]:
+def _figure(rows: Rows, score: Floats) -> Floats:
     """(g,) mean of nDCG@10 and AUC: either alone is rough on few groups."""
     return (ndcg_at_k(rows.group, rows.relevance, score, 10) + auc(rows.group, rows.relevant, score)) / 2
 
 
-def _best(rows: Rows, scores: NDArray[np.float64]) -> int:
+def _best(rows: Rows, scores: Floats) -> int:
     return int(np.argmax([np.nanmean(_figure(rows, score)) for score in scores]))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.benchmark.dataset import Dataset
 from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, one_hot
 from ecom_pipeline.importance.preparation import prepared
@@ -29,7 +29,7 @@ class Valued:
         peak_mib: memory beyond what was there before, or NaN where the system does not tell.
     """
 
-    value: NDArray[np.float64]
+    value: Floats
     seconds: float
     peak_mib: float
 
@@ -62,7 +62,7 @@ def evidence_of(dataset: Dataset, label: NDArray, held_label: NDArray, n_classes
     )
 
 
-def shown_half(group: NDArray[np.int64]) -> NDArray[np.bool_]:
+def shown_half(group: Ints) -> Bools:
     """(m,) the validation samples that estimators may ask; the other groups are kept to choose maps and penalties by.
 
     A weighting made from validation labels looks far better on them than it is.

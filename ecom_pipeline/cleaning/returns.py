@@ -116,9 +116,9 @@ def match_returns(trades: Sequence[Trade]) -> list[Fate]:
             for purchase in bought:
                 if purchase.event_id == trade.return_of:
                     purchase.give_back(trade)
-        elif purchase := next((one for one in reversed(bought) if one.left >= trade.pieces), None):
-            purchase.give_back(trade)
-            fates[trade.event_id] = Fate(trade.event_id, purchase.event_id)
+        elif latest := next((one for one in reversed(bought) if one.left >= trade.pieces), None):
+            latest.give_back(trade)
+            fates[trade.event_id] = Fate(trade.event_id, latest.event_id)
         else:
             fates[trade.event_id] = Fate(trade.event_id, most_left=max((one.left for one in bought), default=None))
     for purchase in bought:

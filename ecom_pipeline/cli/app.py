@@ -30,7 +30,7 @@ def finished(home: Path, relation: str) -> Iterator[Any]:
     enter(home)
     from ecom_pipeline import definitions
 
-    warehouse = definitions.RESOURCES["warehouse"]
+    warehouse = definitions.WAREHOUSE
     if not Path(warehouse.path).is_file() or not warehouse.has(relation):
         raise InputError(
             f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from duckdb import DuckDBPyConnection
+from pydantic import BaseModel
 
 from ecom_pipeline import cleaning, samples, schema, sources
 from ecom_pipeline.cli.app import app
@@ -98,7 +99,7 @@ def _clean(db: DuckDBPyConnection, settings: Mapping) -> None:
         cleaning.clean_events(db, first, last, limits)
 
 
-def _settings(settings: Mapping, asset: str, kind: type) -> dict[str, object]:
+def _settings(settings: Mapping, asset: str, kind: type[BaseModel]) -> dict[str, Any]:
     """What an asset would be configured with."""
     given = settings.get("ops", {}).get(asset, {}).get("config", {})
     try:

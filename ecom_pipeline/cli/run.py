@@ -42,7 +42,7 @@ def run(
 
     seeded = ("weighting_trials", "interaction_trials", "ranker", "fine_tuned_model", "evaluation")
     run_config = _run_config(config, {name: {"seed": seed} for name in seeded})
-    home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
+    home_, warehouse = definitions.HOME, definitions.WAREHOUSE
     with one_writer(home_.folder, "`ecom run`"), _instance(home_) as instance:
         for run_id in free_dead_runs(instance):
             print(f"run {run_id[:8]} had died; it is marked as failed and holds nothing any more", file=sys.stderr)
@@ -68,7 +68,7 @@ def benchmark(
     from ecom_pipeline import definitions
 
     run_config = _run_config(config, {"importance_benchmark": {"n_seeds": seeds}})
-    home_, warehouse = definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"]
+    home_, warehouse = definitions.HOME, definitions.WAREHOUSE
     with one_writer(home_.folder, "`ecom benchmark`"), _instance(home_) as instance:
         plans = definitions.up_to_embeddings(warehouse, home_, run_config, lambda: definitions.made_assets(instance))
         for plan in plans:
@@ -88,7 +88,7 @@ def ui(
     enter(home)
     from ecom_pipeline import definitions
 
-    home_ = definitions.RESOURCES["home"]
+    home_ = definitions.HOME
     home_.prepare()
     os.environ["DAGSTER_HOME"] = str(home_.dagster)
     command = ["dagster", "dev", "-m", "ecom_pipeline.definitions", "--host", "127.0.0.1", "--port", str(port)]
@@ -103,7 +103,7 @@ def unlock(home: HomeOption = DEFAULT_HOME) -> None:
     enter(home)
     from ecom_pipeline import definitions
 
-    with _instance(definitions.RESOURCES["home"]) as instance:
+    with _instance(definitions.HOME) as instance:
         freed = free_dead_runs(instance)
     print(f"{len(freed)} dead runs freed" + "".join(f"\n{run_id}" for run_id in freed))
 

@@ -1,5 +1,6 @@
 """Commands that read what a run has made."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ def report(home: HomeOption = DEFAULT_HOME) -> None:
     enter(home)
     from ecom_pipeline import definitions
 
-    tell(definitions.RESOURCES["home"], definitions.RESOURCES["warehouse"])
+    tell(definitions.HOME, definitions.WAREHOUSE)
 
 
 @app.command(name="forget-file")
@@ -72,7 +73,7 @@ def _list_of(db: Any, user: str, top: int) -> "pd.DataFrame":
     from ecom_pipeline.report import lists
     from ecom_pipeline.sources.people import keyed_hash
 
-    hashed = keyed_hash(user, definitions.hash_key_of(definitions.RESOURCES["home"]))
+    hashed = keyed_hash(user, definitions.hash_key_of(definitions.HOME))
     found = lists.known_user(db, [hashed, user])
     if found is None:
         print(
@@ -145,7 +146,7 @@ def weights(
     if len(acts):
         written.append((beside, acts, "of past acts"))
     for path, found, told in written:
-        writing(path, lambda path=path, found=found: found.to_parquet(path, index=False))
+        writing(path, partial(found.to_parquet, path, index=False))
         print(f"{len(found)} weights {told}: {path}")
 
 

@@ -6,13 +6,15 @@ its family in `estimators/`, and a line to `catalogue.py`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.errors import SampleError
 
+Known = TypeVar("Known")
 CREDIBLE_FLOOR = 1e-7  # probabilities are kept this far from 0 and 1, so that their logarithms are finite
 
 
@@ -25,8 +27,8 @@ class Holdout:
         label: (m, c) share of each class.
     """
 
-    features: NDArray[np.float32]
-    label: NDArray[np.float64]
+    features: Singles
+    label: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,10 @@ class Dynamics:
         n_forgotten: (n,) how often a head that had the sample right got it wrong an epoch later, a head.
     """
 
-    margin: NDArray[np.float32]
-    loss: NDArray[np.float32]
-    error_norm: NDArray[np.float32]
-    n_forgotten: NDArray[np.float32]
+    margin: Singles
+    loss: Singles
+    error_norm: Singles
+    n_forgotten: Singles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +69,19 @@ class Evidence:
         device: of torch, where the arithmetic is done.
     """
 
-    label: NDArray[np.float64]
-    oof_score: NDArray[np.float64] | None = None
-    fold: NDArray[np.int64] | None = None
-    features: NDArray[np.float32] | None = None
+    label: Floats
+    oof_score: Floats | None = None
+    fold: Ints | None = None
+    features: Singles | None = None
     dynamics: Dynamics | None = None
     holdout: Holdout | None = None
-    group: NDArray[np.int64] | None = None
-    user: NDArray[np.int64] | None = None
-    item: NDArray[np.int64] | None = None
-    position: NDArray[np.int64] | None = None
-    propensity: NDArray[np.float64] | None = None
-    age_days: NDArray[np.float64] | None = None
-    target: NDArray[np.float32] | None = None
+    group: Ints | None = None
+    user: Ints | None = None
+    item: Ints | None = None
+    position: Ints | None = None
+    propensity: Floats | None = None
+    age_days: Floats | None = None
+    target: Singles | None = None
     device: str = "cpu"
 
     def __len__(self) -> int:
@@ -91,14 +93,14 @@ class Evidence:
         return self.label.shape[1]
 
     @property
-    def observed(self) -> NDArray[np.int64]:
+    def observed(self) -> Ints:
         """(n,) the class with the largest share; the later one of equals, so that a binary 0.5 counts as 1."""
         return self.n_classes - 1 - self.label[:, ::-1].argmax(1)
 
     @property
-    def confidence(self) -> NDArray[np.float64]:
+    def confidence(self) -> Floats:
         """(n, r) out-of-fold probability of the label that the sample has; soft labels mix the classes."""
-        return np.einsum("nc,nrc->nr", self.label, self.oof_score)
+        return np.einsum("nc,nrc->nr", self.label, required(self.oof_score))
 
     def lacks(self, needs: tuple[str, ...]) -> list[str]:
         """Which of the things that an estimator needs are not known."""
@@ -115,7 +117,17 @@ class Evidence:
             )
 
 
-def one_hot(label: NDArray, n_classes: int = 2) -> NDArray[np.float64]:
+def required(thing: Known | None) -> Known:
+    """What `Evidence.require` has found to be known.
+
+    >>> required(3)
+    3
+    """
+    assert thing is not None, "require comes first"
+    return thing
+
+
+def one_hot(label: NDArray, n_classes: int = 2) -> Floats:
     """(..., c) shares from labels: class numbers, or for two classes also shares of class 1 in [0, 1].
 
     >>> one_hot(np.array([1.0, 0.25])).tolist()
@@ -139,12 +151,12 @@ class SampleValues:
         notes: figures about the whole that a reader should see beside the values.
     """
 
-    value: NDArray[np.float64]
-    stderr: NDArray[np.float64] | None = None
+    value: Floats
+    stderr: Floats | None = None
     notes: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def over_repeats(cls, values: NDArray[np.float64]) -> "SampleValues":
+    def over_repeats(cls, values: Floats) -> "SampleValues":
         """Mean and standard error of (n, r) values."""
         n_repeats = values.shape[1]
         stderr = values.std(1, ddof=1) / np.sqrt(n_repeats) if n_repeats > 1 else None

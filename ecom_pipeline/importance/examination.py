@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, summed
 from ecom_pipeline.errors import SampleError
 
 log = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-13  # gain of a Newton step, in nats a click, at which we stop
@@ -79,7 +78,7 @@ class ClickCounts:
         order = np.argsort(found, kind="stable")
         found = found[order]
         shown = np.bincount(cell)[order].astype(float)
-        clicks = np.bincount(cell, np.asarray(clicked, float))[order]
+        clicks = summed(cell, np.asarray(clicked, float))[order]
         pair = np.unique(found // depth, return_inverse=True)[1]
         return cls(found // depth // len(item_texts), pair, found % depth, shown, clicks)
 
@@ -105,7 +104,7 @@ class ExaminationCurve:
     examination: Floats
     stderr: Floats | None
     n_clicked: Floats
-    linked: NDArray[np.bool_]
+    linked: Bools
 
     def at(self, position: Ints) -> Floats:
         """(n,) examination of given positions.
@@ -264,12 +263,12 @@ def _with_stderr(
             draws.append(np.exp(_climb(drawn, smoothing, best)))
     stderr = np.std(draws, 0, ddof=1) if len(draws) > 1 else None
     table = _tabled(counts, np.ones(len(counts.pair)))
-    told = np.bincount(table.place, table.clicked, minlength=counts.n_positions)
+    told = summed(table.place, table.clicked, counts.n_positions)
     log.info("examination of %d positions from %g clicks, %d draws", len(start), told.sum(), len(draws))
     return ExaminationCurve(np.exp(best), stderr, told, _linked(table))
 
 
-def _linked(cells: _Cells) -> NDArray[np.bool_]:
+def _linked(cells: _Cells) -> Bools:
     size = cells.n_places + cells.n_things
     edges = sparse.csr_array((np.ones(len(cells.place)), (cells.place, cells.thing + cells.n_places)), (size, size))
     part = connected_components(edges, directed=False)[1]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR
 from ecom_pipeline.importance.heads import PENALTIES, Folds, fit_heads, probabilities, row_blocks
 
@@ -31,16 +31,16 @@ class OutOfFoldScores:
         loss: (n, r) cross-entropy of the label, in nats.
     """
 
-    score: NDArray[np.float64]
-    fold: NDArray[np.int64]
+    score: Floats
+    fold: Ints
     penalty: float
-    loss: NDArray[np.float64]
+    loss: Floats
 
 
 def out_of_fold_scores(
-    features: NDArray[np.float32],
-    label: NDArray[np.float64],
-    fold: NDArray[np.int64],
+    features: Singles,
+    label: Floats,
+    fold: Ints,
     n_folds: int,
     device: str,
     penalties: Sequence[float] = PENALTIES,
@@ -77,9 +77,7 @@ def out_of_fold_scores(
     return OutOfFoldScores(chosen, fold, float(penalties[best]), loss[:, best])
 
 
-def held_out_scores(
-    x: "torch.Tensor", coefficients: "torch.Tensor", fold: "torch.Tensor", n_folds: int
-) -> NDArray[np.float32]:
+def held_out_scores(x: "torch.Tensor", coefficients: "torch.Tensor", fold: "torch.Tensor", n_folds: int) -> Singles:
     """(n, c, p, r): each sample's probabilities by the head of each repeat that did not see its fold."""
 
     q, p = coefficients.shape[1:3]

@@ -12,9 +12,10 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.catalogue import named
-from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot
+from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot, required
 from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.preparation import prepared
@@ -126,7 +127,7 @@ def value(
         device=device,
     )
     estimators = named(names)
-    evidence, _ = prepared(evidence, estimators, max(2, int(evidence.fold.max()) + 1))
+    evidence, _ = prepared(evidence, estimators, max(2, int(required(evidence.fold).max()) + 1))
     sample_id = samples.sample_id.to_numpy()
     parts, figures = [], {}
     start = time.perf_counter()
@@ -147,7 +148,7 @@ def fit_each(estimators: Iterable[Estimator], evidence: Evidence) -> Iterator[tu
 
     Cost: a fit of each estimator and of each member that was not asked for itself.
     """
-    told: dict[Estimator, NDArray[np.float64]] = {}
+    told: dict[Estimator, Floats] = {}
     for estimator in estimators:
         if isinstance(estimator, RankEnsemble):
             told |= {member: member.fit(evidence).value for member in estimator.members if member not in told}
@@ -158,7 +159,7 @@ def fit_each(estimators: Iterable[Estimator], evidence: Evidence) -> Iterator[tu
         yield estimator, values
 
 
-def read_values(db: DuckDBPyConnection, n_samples: int) -> dict[str, NDArray[np.float64]]:
+def read_values(db: DuckDBPyConnection, n_samples: int) -> dict[str, Floats]:
     """(n,) values by estimator, in the order of the samples' ids.
 
     Args:
@@ -182,9 +183,7 @@ def read_values(db: DuckDBPyConnection, n_samples: int) -> dict[str, NDArray[np.
     return found
 
 
-def weigh(
-    samples: pd.DataFrame, values: Mapping[str, NDArray[np.float64]], weight_map: WeightMap, trials: pd.DataFrame
-) -> Result:
+def weigh(samples: pd.DataFrame, values: Mapping[str, Floats], weight_map: WeightMap, trials: pd.DataFrame) -> Result:
     """Rows of `importance_weights`: each estimator's values through one map, and the automatic choice through its own.
 
     Args:
@@ -215,7 +214,7 @@ def known(column: pd.Series, kind: type) -> NDArray | None:
     return column.to_numpy(kind) if column.notna().all() else None
 
 
-def _wide(samples: pd.DataFrame, predictions: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _wide(samples: pd.DataFrame, predictions: pd.DataFrame) -> tuple[Floats, Ints]:
     """(n, r, 2) scores and (n, r) folds of `fold_predictions`, in the order of the samples."""
     wide = predictions.pivot(index="sample_id", columns="repeat", values=["oof_score", "fold"]).loc[samples.sample_id]
     return one_hot(wide["oof_score"].to_numpy(float)), wide["fold"].to_numpy().astype(np.int64)

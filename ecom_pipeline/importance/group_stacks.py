@@ -4,9 +4,8 @@ On the floor of `importance`.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from ecom_pipeline.arrays import Ints
 
 
 def in_parts(group: Ints, largest: int) -> Ints:

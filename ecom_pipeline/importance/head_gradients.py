@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import Estimator, Evidence
+from ecom_pipeline.importance.estimator import Estimator, Evidence, required
 from ecom_pipeline.importance.heads import Weighted, fit_heads, row_blocks
 
 if TYPE_CHECKING:
@@ -209,13 +209,14 @@ def known_samples(estimator: Estimator, evidence: Evidence) -> tuple[Samples, Sa
         SampleError: if either is not known, or the holdout is empty.
     """
     evidence.require(estimator)
-    held = evidence.holdout
+    held = required(evidence.holdout)
     if not len(held.label):
         raise SampleError(
             f"{estimator.name}: the holdout has 0 samples; first: none of {held.features.shape!r}. It needs at least "
             "1, as a value is what a sample does for them: keep some samples back."
         )
-    return tuple(Samples.on(evidence.device, part.features, part.label) for part in (evidence, held))
+    train = Samples.on(evidence.device, required(evidence.features), evidence.label)
+    return train, Samples.on(evidence.device, held.features, held.label)
 
 
 def _contrasts(c: int, device: "torch.device") -> "torch.Tensor":

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.errors import SampleError
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ class Distances:
     is_own: bool
 
     @classmethod
-    def between(
-        cls, features: NDArray[np.float32], judges: NDArray[np.float32] | None, metric: Metric, device: str
-    ) -> "Distances":
+    def between(cls, features: Singles, judges: Singles | None, metric: Metric, device: str) -> "Distances":
         """From samples to judges.
 
         Args:
@@ -183,7 +181,7 @@ def _key(squared: "torch.Tensor", first: int, n: int) -> "torch.Tensor":
     return key.bitwise_or_(torch.arange(first, first + squared.shape[1], device=key.device))
 
 
-def _table(features: NDArray[np.float32], metric: Metric, device: str) -> "torch.Tensor":
+def _table(features: Singles, metric: Metric, device: str) -> "torch.Tensor":
     """(n, d + 1) float64: features without the constant column, then room for squared lengths, then 1."""
     import torch
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Dynamics
 from ecom_pipeline.importance.folds import OutOfFoldScores
 from ecom_pipeline.importance.heads import Folds, Members, Watcher, probabilities, row_blocks
@@ -103,12 +103,12 @@ class DynamicsRecorder:
     step of the solver. Not random.
     """
 
-    def __init__(self, label: NDArray[np.float64], n_epochs: int) -> None:
+    def __init__(self, label: Floats, n_epochs: int) -> None:
         self._label = label
         self._sums = np.zeros((3, len(label), n_epochs), np.float32)
         self._n_seen = np.zeros(len(label), np.float32)
         self._n_forgotten = np.zeros(len(label), np.float32)
-        self._right: NDArray[np.bool_] | None = None  # (n, p m) after the epoch before
+        self._right: Bools | None = None  # (n, p m) after the epoch before
         self._last = 0
 
     def watch(self, step: int, rows: slice, logits: "torch.Tensor", seen: "torch.Tensor") -> None:
@@ -140,7 +140,7 @@ class DynamicsRecorder:
         n_classes = self._label.shape[1]
         untaught = np.array([0.0, np.log(n_classes), np.sqrt(1 - 1 / n_classes)], np.float32)
         seen = self._n_seen > 0
-        count = np.maximum(self._n_seen, 1)
+        count: Singles = np.maximum(self._n_seen, np.float32(1))
         means = np.where(seen[None, :, None], sums / count[None, :, None], untaught[:, None, None])
         return Dynamics(means[0], means[1], means[2], self._n_forgotten / count)
 
@@ -169,15 +169,16 @@ def fit_networks(
     Source: Kingma and Ba 2015 for Adam; Loshchilov and Hutter 2019 for decoupled weight decay.
     """
     for epoch, networks in enumerate(_epochs(x, y, members, settings), 1):
-        for rows in networks.blocks(len(x)) if watch else []:
-            watch(epoch, rows, networks.logits(x[rows])[:, :, None], members.weight(rows) > 0)
+        if watch is not None:
+            for rows in networks.blocks(len(x)):
+                watch(epoch, rows, networks.logits(x[rows])[:, :, None], members.weight(rows) > 0)
     return networks
 
 
 def out_of_fold_network_scores(
-    features: NDArray[np.float32],
-    label: NDArray[np.float64],
-    fold: NDArray[np.int64],
+    features: Singles,
+    label: Floats,
+    fold: Ints,
     n_folds: int,
     device: str,
     settings: NetworkSettings,
@@ -213,8 +214,9 @@ def out_of_fold_network_scores(
     decays = tuple(float(decay) for decay in weight_decays for _ in range(members.n))
     starts = tuple(repeat for _ in weight_decays for repeat in range(n_repeats) for _ in range(n_folds))
     grid = replace(settings, weight_decay=decays, start=starts)
-    lowest, best, taken, chosen = np.inf, 0, 0, np.empty((0, 0, 0, 0))
-    score = np.empty((len(label), label.shape[1], n_decays, n_repeats), np.float32)
+    lowest, best, taken = np.inf, 0, 0
+    chosen: Singles = np.empty((0, 0, 0, 0), np.float32)
+    score: Singles = np.empty((len(label), label.shape[1], n_decays, n_repeats), np.float32)
     for epoch, networks in enumerate(_epochs(x, y, _Repeated(members, n_decays), grid), 1):
         for rows in networks.blocks(len(x)):
             logit = networks.logits(x[rows]).unflatten(2, (n_decays, n_repeats, n_folds))
@@ -297,8 +299,9 @@ def _untrained(x: "torch.Tensor", y: "torch.Tensor", n_members: int, settings: N
         for number in np.unique(start)
     }
     inward = torch.stack([drawn[number] for number in start], 1).to(x.device)
-    outward, bias = (torch.zeros(n_members, *shape, device=x.device) for shape in ((h, q), (q,)))
-    return Networks(*(values.requires_grad_() for values in (inward, outward, bias)), settings.activation)
+    outward = torch.zeros(n_members, h, q, device=x.device, requires_grad=True)
+    bias = torch.zeros(n_members, q, device=x.device, requires_grad=True)
+    return Networks(inward.requires_grad_(), outward, bias, settings.activation)
 
 
 def _kept(n: int, settings: NetworkSettings, generator: "torch.Generator") -> "torch.Tensor | None":
@@ -339,10 +342,11 @@ def _fit_of(logit: "torch.Tensor", label: "torch.Tensor") -> tuple["torch.Tensor
     return own - logit.masked_fill(is_own, -torch.inf).amax(1), cross_entropy(logit, label), error
 
 
-def _credible(score: NDArray[np.float32]) -> NDArray[np.float32]:
+def _credible(score: Singles) -> Singles:
     return np.clip(score, CREDIBLE_FLOOR, 1 - CREDIBLE_FLOOR)
 
 
-def _cross_entropy(score: NDArray[np.float32], label: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cross_entropy(score: Singles, label: Floats) -> Floats:
     """(n, p, r) nats from (n, c, p, r) scores."""
-    return -sum(label[:, one, None, None] * np.log(_credible(score[:, one])) for one in range(label.shape[1]))
+    of_class = (label[:, one, None, None] * np.log(_credible(score[:, one])) for one in range(label.shape[1]))
+    return -sum(of_class, np.zeros(()))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ecom_pipeline.importance.estimator import Estimator, Evidence
+from ecom_pipeline.importance.estimator import Estimator, Evidence, required
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.networks import DynamicsRecorder, NetworkSettings, out_of_fold_network_scores
 
@@ -35,15 +35,23 @@ def prepared(evidence: Evidence, estimators: Iterable[Estimator], n_folds: int) 
     seconds = {}
     if "oof_score" in evidence.lacks(tuple(wanted)):
         start = time.perf_counter()
-        scores = out_of_fold_scores(evidence.features, evidence.label, evidence.fold, n_folds, evidence.device)
+        scores = out_of_fold_scores(
+            required(evidence.features), evidence.label, required(evidence.fold), n_folds, evidence.device
+        )
         evidence = replace(evidence, oof_score=scores.score)
         seconds["oof_score"] = time.perf_counter() - start
     if "dynamics" in evidence.lacks(tuple(wanted)):
         start = time.perf_counter()
         recorder = DynamicsRecorder(evidence.label, _WATCHED.n_epochs)
         out_of_fold_network_scores(
-            *(evidence.features, evidence.label, evidence.fold[:, :1], n_folds, evidence.device),
-            *(_WATCHED, (_WEIGHT_DECAY,), recorder),
+            required(evidence.features),
+            evidence.label,
+            required(evidence.fold)[:, :1],
+            n_folds=n_folds,
+            device=evidence.device,
+            settings=_WATCHED,
+            weight_decays=(_WEIGHT_DECAY,),
+            recorder=recorder,
         )
         evidence = replace(evidence, dynamics=recorder.dynamics())
         seconds["dynamics"] = time.perf_counter() - start

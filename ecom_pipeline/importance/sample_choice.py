@@ -7,11 +7,10 @@ without weights, and the pilot's logit comes back as an offset of the answer.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 
-Floats = NDArray[np.float64]
 PROBABILITY_FLOOR = 1e-6  # no pilot is surer than this: every row keeps a chance to be drawn
 METHODS = ("gap", "random", "balanced", "all")
 
@@ -123,7 +122,7 @@ class Acceptance:
         n = len(probability)
         return np.log(self.chance(probability, np.zeros(n))) - np.log(self.chance(probability, np.ones(n)))
 
-    def draw(self, probability: Floats, label: Floats, generator: np.random.Generator) -> NDArray[np.int64]:
+    def draw(self, probability: Floats, label: Floats, generator: np.random.Generator) -> Ints:
         """(k,) places of the rows kept, in order; each by its own coin."""
         return np.flatnonzero(generator.random(len(label)) < self.chance(probability, label))
 
@@ -134,7 +133,7 @@ class Acceptance:
         return np.maximum(gap, PROBABILITY_FLOOR)
 
 
-def pilot_rows(label: Floats, n_rows: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def pilot_rows(label: Floats, n_rows: int, generator: np.random.Generator) -> Ints:
     """(k,) places of the rows that a pilot learns from: drawn at random, and never without both labels if both exist."""
     drawn = np.sort(generator.permutation(len(label))[:n_rows])
     absent = [value for value in (False, True) if not ((label[drawn] >= 0.5) == value).any()]

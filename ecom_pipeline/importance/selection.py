@@ -10,20 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.weights import WeightMap, lifted
+from ecom_pipeline.importance.weights import Kind, WeightMap, Within, lifted
 
 NONE = "none"
 _BATCH = 12  # weightings that are fitted together
 _N_DRAWS = 500
 _NO_CHANGE = 1e-9
 _FEWEST_CHANGED = 10  # clusters whose figure a weighting changes; of fewer no standard error can be drawn
-_STRENGTHS = {"power": (0.25, 4.0), "temperature": (0.1, 2.0), "rank": (0.25, 4.0), "drop": (0.02, 0.5)}
-_SCALED_WITHIN = ("all", "label")
+_STRENGTHS: dict[Kind, tuple[float, float]] = {
+    "power": (0.25, 4.0),
+    "temperature": (0.1, 2.0),
+    "rank": (0.25, 4.0),
+    "drop": (0.02, 0.5),
+}
+_SCALED_WITHIN: tuple[Within, ...] = ("all", "label")
 log = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 Utility = Callable[[Floats], Floats]
 _Weighting = tuple[str, WeightMap | None]
 
@@ -72,11 +76,11 @@ class Search:
 def choose(
     values: Mapping[str, Floats],
     label: Floats,
-    group: NDArray[np.int64],
+    group: Ints,
     *,
     utility: Utility,
     search: Search,
-    cluster: NDArray[np.int64] | None = None,
+    cluster: Ints | None = None,
 ) -> Choice:
     """Which weighting should one train with?
 
@@ -161,11 +165,11 @@ def _decide(
     figures: Floats,
     *,
     search: Search,
-    cluster: NDArray[np.int64] | None,
+    cluster: Ints | None,
     draw: np.random.Generator,
 ) -> Choice:
     """From (t, p, g) figures, the first trial being none."""
-    valid = np.isfinite(figures).all((0, 1))
+    valid = np.logical_and.reduce(np.isfinite(figures), axis=(0, 1))
     figures = figures[:, :, valid]
     whose = np.arange(len(valid)) if cluster is None else np.asarray(cluster)
     whose = np.unique(whose[valid], return_inverse=True)[1]
@@ -180,7 +184,7 @@ def _decide(
 
 
 def most_certain(
-    figures: Floats, whose: NDArray[np.int64], *, confidence: float, draw: np.random.Generator
+    figures: Floats, whose: Ints, *, confidence: float, draw: np.random.Generator
 ) -> tuple[tuple[int, int], float]:
     """Trial and penalty with the highest lower bound of the gain, and that bound; trial 0, which is none, has 0."""
     _, n_penalties, n_groups = figures.shape
@@ -216,7 +220,7 @@ def _margin(sums: Floats, *, confidence: float, draw: np.random.Generator) -> fl
     return float(np.quantile(statistic.max(1), confidence, method="higher"))
 
 
-def _cross_fitted(figures: Floats, whose: NDArray[np.int64], *, search: Search, draw: np.random.Generator) -> float:
+def _cross_fitted(figures: Floats, whose: Ints, *, search: Search, draw: np.random.Generator) -> float:
     """Mean gain over groups of what is the most certain on the other parts, the twin's penalty too."""
     n_clusters = int(whose.max()) + 1
     part = (draw.permutation(n_clusters) % min(search.n_parts, n_clusters))[whose]

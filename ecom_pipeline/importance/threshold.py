@@ -9,8 +9,9 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, required
 
 MAX_FITTED = 1 << 15  # samples that the noise is estimated from; it has few parameters
 _RATES = 20  # steps of the share of wrong labels that are weighed against each other
@@ -47,14 +48,14 @@ class WrongLabels:
             class is found mostly wrong, the scores may simply not predict it, and the probabilities claim too much.
     """
 
-    probability: NDArray[np.float64]
-    wrong: NDArray[np.bool_]
+    probability: Floats
+    wrong: Bools
     precision: float
     recall: float
     f1: float
-    transition: NDArray[np.float64]
+    transition: Floats
     temperature: float
-    structure: NDArray[np.float64]
+    structure: Floats
     told_apart: bool
 
 
@@ -72,7 +73,7 @@ class LabelPosterior:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One probability a sample; the notes tell what the automatic cut would flag."""
         evidence.require(self)
-        found = find_wrong_labels(evidence.label, evidence.oof_score)
+        found = find_wrong_labels(evidence.label, required(evidence.oof_score))
         notes = {
             "expected_wrong_share": float(found.probability.mean()),
             "flagged_share": float(found.wrong.mean()),
@@ -82,7 +83,7 @@ class LabelPosterior:
         return SampleValues(1.0 - found.probability, None, notes)
 
 
-def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) -> WrongLabels:
+def find_wrong_labels(label: Floats, score: Floats) -> WrongLabels:
     """Which labels are wrong, judged by what models that did not see them expect?
 
     The model behind `score` was fitted to the labels as they are, so it predicts *observed* labels: p(observed | x) is
@@ -143,7 +144,7 @@ def find_wrong_labels(label: NDArray[np.float64], score: NDArray[np.float64]) ->
     )
 
 
-def most_f1(probability: NDArray[np.float64]) -> NDArray[np.bool_]:
+def most_f1(probability: Floats) -> Bools:
     """(n,) the samples to flag so that the expected F1 is as large as can be.
 
     The k most probable ones are flagged, with the k for which 2 * (their sum) / (k + sum of all) is largest. None is
@@ -171,15 +172,13 @@ def most_f1(probability: NDArray[np.float64]) -> NDArray[np.bool_]:
 class _Noise:
     """Noise and recalibration, and how credible the labels make them."""
 
-    transition: NDArray[np.float64]  # (c, c)
+    transition: Floats  # (c, c)
     temperature: float
-    shift: NDArray[np.float64]  # (c,)
+    shift: Floats  # (c,)
     evidence: float = -np.inf  # log-likelihood of the labels, the recalibration integrated out (Laplace)
 
 
-def _weighed(
-    z: NDArray[np.float64], label: NDArray[np.float64]
-) -> tuple[list[_Noise], NDArray[np.float64], NDArray[np.float64]]:
+def _weighed(z: Floats, label: Floats) -> tuple[list[_Noise], Floats, Floats]:
     """Fits, their weights, and the weight of each structure."""
     n, c = z.shape
     root = (np.arange(_RATES) + 0.5) / _RATES
@@ -203,9 +202,7 @@ def _weighed(
     return fits, weight, np.pad(share, (0, len(Structure) - len(share)))
 
 
-def _one_rate(
-    z: NDArray[np.float64], label: NDArray[np.float64], root: NDArray[np.float64]
-) -> tuple[list[_Noise], NDArray[np.float64], NDArray[np.float64]]:
+def _one_rate(z: Floats, label: Floats, root: Floats) -> tuple[list[_Noise], Floats, Floats]:
     """Fits with one rate for all classes, their evidence, and their weights for a prior that is even in the rate.
 
     The rates are even in their root, so finer where noise is rare. Beyond the largest one, (c - 1) / c, a label would
@@ -220,7 +217,7 @@ def _one_rate(
     return fits, found, np.exp(found - found.max()) * root
 
 
-def _climb(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise, free_rates: bool) -> _Noise:
+def _climb(z: Floats, label: Floats, now: _Noise, free_rates: bool) -> _Noise:
     """The most likely temperature and shifts, with the transition matrix as it is or with a free rate for each class.
 
     Damped steps with the summed outer products of the samples' gradients for a curvature (Berndt et al. 1974): unlike
@@ -248,9 +245,7 @@ def _climb(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise, free
     return _Noise(now.transition, now.temperature, now.shift, evidence)
 
 
-def _reached(
-    z: NDArray[np.float64], label: NDArray[np.float64], noise: _Noise, free_rates: bool
-) -> tuple[NDArray[np.float64], float]:
+def _reached(z: Floats, label: Floats, noise: _Noise, free_rates: bool) -> tuple[Floats, float]:
     """Posterior of the true classes, and the log-likelihood with the priors."""
     right, likelihood = _posterior(z, label, noise)
     reached = float(likelihood.sum()) - 0.5 * _WIDE * (noise.temperature - 1) ** 2
@@ -261,14 +256,12 @@ def _reached(
     return right, reached
 
 
-def _slope(
-    z: NDArray[np.float64], label: NDArray[np.float64], right: NDArray[np.float64], now: _Noise, free_rates: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _slope(z: Floats, label: Floats, right: Floats, now: _Noise, free_rates: bool) -> tuple[Floats, Floats]:
     """Gradient and curvature for the temperature, the shifts and, if free, the logits of the rates."""
     error = right - _prior(z, now)
     each = [(error * z).sum(1, keepdims=True), error]
-    prior = [[-_WIDE * (now.temperature - 1)], -_SMALL_SHIFT * now.shift]
-    bend = [[_WIDE], np.full(len(now.shift), _SMALL_SHIFT)]
+    prior = [np.array([-_WIDE * (now.temperature - 1)]), -_SMALL_SHIFT * now.shift]
+    bend = [np.array([_WIDE]), np.full(len(now.shift), _SMALL_SHIFT)]
     if free_rates:
         rate = 1 - np.diag(now.transition)
         each.append(right * (1 - label - rate))
@@ -278,7 +271,7 @@ def _slope(
     return gradients.sum(0) + np.concatenate(prior), gradients.T @ gradients + np.diag(np.concatenate(bend))
 
 
-def _moved(now: _Noise, step: NDArray[np.float64], free_rates: bool) -> _Noise:
+def _moved(now: _Noise, step: NDArray[np.floating], free_rates: bool) -> _Noise:
     c = len(now.shift)
     transition = now.transition
     if free_rates:
@@ -287,7 +280,7 @@ def _moved(now: _Noise, step: NDArray[np.float64], free_rates: bool) -> _Noise:
     return _Noise(transition, max(now.temperature + float(step[0]), 0.05), now.shift + step[1 : c + 1])
 
 
-def _by_pair(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise) -> _Noise:
+def _by_pair(z: Floats, label: Floats, now: _Noise) -> _Noise:
     """A rate for each pair of classes, by expectation-maximisation; one label of each pair is added to what is seen."""
     same = np.eye(z.shape[1], dtype=bool)
     for _ in range(_MAX_STEPS):
@@ -301,34 +294,32 @@ def _by_pair(z: NDArray[np.float64], label: NDArray[np.float64], now: _Noise) ->
     return now
 
 
-def _prior(z: NDArray[np.float64], noise: _Noise) -> NDArray[np.float64]:
+def _prior(z: Floats, noise: _Noise) -> Floats:
     """(n, c) probability of the true class before the label is looked at."""
     logit = noise.temperature * z + noise.shift
     odds = np.exp(logit - logit.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
 
 
-def _posterior(
-    z: NDArray[np.float64], label: NDArray[np.float64], noise: _Noise
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _posterior(z: Floats, label: Floats, noise: _Noise) -> tuple[Floats, Floats]:
     """(n, c) probability of the true class given the label too, and (n,) log-likelihood of the label."""
     joint = _prior(z, noise) * np.exp(label @ np.log(noise.transition).T)
     total = joint.sum(1, keepdims=True)
     return joint / total, np.log(total[:, 0])
 
 
-def _uniform(rate: float, c: int) -> NDArray[np.float64]:
+def _uniform(rate: float, c: int) -> Floats:
     return _spread(np.full(c, rate))
 
 
-def _spread(rate: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spread(rate: Floats) -> Floats:
     """(c, c) transition matrix in which a class is wrong at its rate, and then any other one."""
     c = len(rate)
     rate = np.clip(rate, CREDIBLE_FLOOR, 1 - CREDIBLE_FLOOR)[:, None]
     return np.where(np.eye(c, dtype=bool), 1.0 - rate, rate / (c - 1))
 
 
-def _check(label: NDArray[np.float64], score: NDArray[np.float64]) -> None:
+def _check(label: Floats, score: Floats) -> None:
     if len(label) and label.shape[1] > 1 and (score.shape[0], score.shape[-1]) == label.shape and score.ndim == 3:
         return
     raise SampleError(

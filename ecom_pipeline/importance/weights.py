@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 
 Kind = Literal["power", "temperature", "rank", "drop"]
@@ -44,9 +44,7 @@ class WeightMap:
     clip_quantile: float
     within: Within
 
-    def weights(
-        self, value: NDArray[np.float64], label: NDArray[np.float64], group: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float64]:
+    def weights(self, value: Floats, label: Floats, group: Ints | None = None) -> Floats:
         """Weights of samples from their values.
 
         Args:
@@ -58,7 +56,7 @@ class WeightMap:
             (n,) >= 0 with mean 1. Under power, a label or group none of whose values is above 0 has weights 0.
 
         Raises:
-            SampleError: under power, if no value is above 0.
+            SampleError: under power, if no value is above 0; within the group, if there are no groups.
 
         Cost: O(n log n).
         """
@@ -67,11 +65,7 @@ class WeightMap:
                 f"sample_weight: {len(value)} of {len(value)} values are not above 0; the first is {float(value[0])!r}. "
                 "At least one must be: choose another estimator, or the map 'rank'."
             )
-        parts = {
-            "all": np.zeros(len(value), np.int64),
-            "label": np.round(label + 1e-9).astype(np.int64),
-            "group": group,
-        }[self.within]
+        parts = self._parts(label, group)
         order = np.argsort(parts, kind="stable")
         starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
         result = np.zeros(len(value))
@@ -79,7 +73,18 @@ class WeightMap:
             result[rows] = self._scaled(value[rows])
         return result / result.mean()
 
-    def _scaled(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _parts(self, label: Floats, group: Ints | None) -> Ints:
+        """(n,) number of the part that a sample is scaled in."""
+        if self.within == "group":
+            if group is None:
+                raise SampleError(
+                    f"group: 1 thing that weights within the group need is not known of these {len(label)} samples; "
+                    "first: 'group'. It must be given with 'group': give it, or scale within 'label' or 'all'."
+                )
+            return group
+        return np.round(label + 1e-9).astype(np.int64) if self.within == "label" else np.zeros(len(label), np.int64)
+
+    def _scaled(self, value: Floats) -> Floats:
         raw = getattr(self, f"_{self.kind}")(value)
         if not raw.any():
             return raw
@@ -87,31 +92,31 @@ class WeightMap:
         raw = clipped if clipped.any() else raw
         return raw / raw.mean()
 
-    def _power(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _power(self, value: Floats) -> Floats:
         positive = np.maximum(value, 0.0)
         if not positive.any():
             return positive
         return (positive / positive.max()) ** self.strength  # scaled first, so that no power overflows
 
-    def _temperature(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _temperature(self, value: Floats) -> Floats:
         scaled = value / max(np.abs(value).max(), 1e-300)
         spread = scaled.std()
         standard = (scaled - scaled.max()) / spread if spread > 1e-12 else np.zeros(len(value))
         return np.exp(self.strength * standard)
 
-    def _rank(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rank(self, value: Floats) -> Floats:
         from scipy.stats import rankdata
 
         return (rankdata(value) / len(value)) ** self.strength
 
-    def _drop(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _drop(self, value: Floats) -> Floats:
         n_dropped = min(int(self.strength * len(value)), len(value) - 1)
         kept = np.ones(len(value))
         kept[np.argsort(value, kind="stable")[:n_dropped]] = 0.0
         return kept
 
 
-def lifted(value: NDArray[np.float64]) -> NDArray[np.float64]:
+def lifted(value: Floats) -> Floats:
     """Values for the power map, which makes nothing of those below 0: where there are any, the lowest becomes 0.
 
     >>> lifted(np.array([-1.0, 2.0])).tolist(), lifted(np.array([0.5, 2.0])).tolist()
@@ -120,7 +125,7 @@ def lifted(value: NDArray[np.float64]) -> NDArray[np.float64]:
     return value - value.min() if value.min() < 0 < np.ptp(value) else value
 
 
-def ess_share(weight: NDArray[np.float64]) -> float:
+def ess_share(weight: Floats) -> float:
     """Effective sample size as a share of the samples: (sum w)² / (n sum w²), in (0, 1].
 
     Source: Kish 1965, Survey Sampling.

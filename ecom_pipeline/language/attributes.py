@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline import identity, schema
+from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.samples import TAKEN
 
@@ -157,7 +158,7 @@ def _add_images(db: DuckDBPyConnection) -> None:
     seen = np.isin(rows["item_id"].astype(str), train.astype(str))
     if seen.sum() < 2:
         return
-    picture = np.stack(rows["embedding"]).astype(np.float64)
+    picture = np.stack(list(rows["embedding"])).astype(np.float64)
     centre = picture[seen].mean(0)
     variance, directions = np.linalg.eigh(np.cov(picture[seen], rowvar=False))
     kept = slice(-1, -1 - min(N_IMAGE_COMPONENTS, int(seen.sum()) - 1, len(variance)), -1)
@@ -189,7 +190,7 @@ def _present(places: NDArray | None) -> list[int]:
     return [] if places is None else [int(place) for place in places if place is not None and place == place]
 
 
-def _to_centroid(own: NDArray[np.float64], earlier: NDArray[np.float64]) -> float | None:
+def _to_centroid(own: Floats, earlier: Floats) -> float | None:
     if not len(earlier):
         return None
     centroid = earlier.mean(0)
@@ -207,7 +208,7 @@ class Attributes:
     """
 
     names: tuple[str, ...]
-    value: NDArray[np.float32]
+    value: Singles
 
 
 def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attributes:
@@ -235,14 +236,14 @@ def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attribu
     return Attributes(tuple(told), value)
 
 
-def _number(name: str, column: pd.Series, train: pd.Series) -> dict[str, NDArray[np.float32]]:
+def _number(name: str, column: pd.Series, train: pd.Series) -> dict[str, Singles]:
     """A column of numbers, neutral where they are not known, and one whether they are."""
     known, values = column.notna(), column.astype(np.float64)
     neutral = values[known & train].mean() if (known & train).any() else 0.0
     return {name: values.fillna(neutral).to_numpy(np.float32), f"{name}_known": known.to_numpy(np.float32)}
 
 
-def _pictures(image: pd.Series) -> dict[str, NDArray[np.float32]]:
+def _pictures(image: pd.Series) -> dict[str, Singles]:
     """A column whether there is a picture, and one a component."""
     known = image.notna().to_numpy()
     if not known.any():

@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline import schema
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.language import adapted
 from ecom_pipeline.language.attributes import read_attributes
@@ -36,7 +37,7 @@ class Embedded:
 
     encoder_id: str
     texts: list[str]
-    embedding: NDArray[np.float32]  # (n, d)
+    embedding: Singles  # (n, d)
     throughput: dict[str, float]
 
 
@@ -131,7 +132,7 @@ class Items:
     """Items of some samples with the embeddings of their texts."""
 
     item_id: NDArray[np.str_]
-    embedding: NDArray[np.float32]  # (n, d) unit length
+    embedding: Singles  # (n, d) unit length
 
 
 def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
@@ -141,10 +142,10 @@ def item_embeddings(db: DuckDBPyConnection, split: str) -> Items:
         join embeddings on text_hash = md5(item_text) where split = ? group by item_id order by item_id""",
         [split],
     ).fetchnumpy()
-    return Items(rows["item_id"].astype(str), np.stack(rows["embedding"]))
+    return Items(rows["item_id"].astype(str), np.stack(list(rows["embedding"])))
 
 
-def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[NDArray[np.float32], list[list[int]]]:
+def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[Singles, list[list[int]]]:
     """(t, d) embeddings of the distinct texts of some columns, and for each column the row of each of its texts."""
     hashes = {text: md5(text.encode()).hexdigest() for text in pd.unique(pd.concat(texts))}
     db.register("asked", pa.table({"text_hash": pa.array(hashes.values(), pa.string())}))
@@ -157,5 +158,5 @@ def _vectors(db: DuckDBPyConnection, *texts: pd.Series) -> tuple[NDArray[np.floa
             f"embeddings: {len(absent)} of {len(hashes)} texts have no row; first: {absent[0][:60]!r}. Every text of a "
             "sample must be embedded: materialise `embeddings` after `training_samples`."
         )
-    vectors = np.stack(rows["embedding"]) if place else np.zeros((0, 1), np.float32)
+    vectors = np.stack(list(rows["embedding"])) if place else np.zeros((0, 1), np.float32)
     return vectors, [[place[hashes[text]] for text in column] for column in texts]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.language.memory import Halving
 from ecom_pipeline.language.models import PACKAGED, Pooling, find_model
 from ecom_pipeline.language.products import fast_products
@@ -64,7 +64,7 @@ class Encoder:
 class Encoded:
     """Embeddings in the order of the texts, and what they cost."""
 
-    embedding: NDArray[np.float32]  # (n, d) unit length
+    embedding: Singles  # (n, d) unit length
     n_tokens: int
     seconds: float
 
@@ -155,7 +155,7 @@ def encode(encoder: Encoder, texts: Sequence[str], token_budget: int) -> Encoded
     result = np.zeros((len(texts), encoder.n_dimensions), np.float32)
     halving = Halving("encoding", encoder.device, unit="texts")
 
-    def read(rows: list[int]) -> NDArray[np.float32]:
+    def read(rows: list[int]) -> Singles:
         inputs = padded(encoder, [ids[row] for row in rows])
         hidden = encoder.model(**inputs).last_hidden_state
         return pool(hidden, inputs["attention_mask"], encoder.pooling).float().cpu().numpy()

@@ -11,6 +11,8 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Singles
+
 _WORD = re.compile(r"\w+")
 MATCH_NAMES = (
     "cosine",
@@ -33,8 +35,8 @@ class PairFeatures:
         names: (m,) of the columns of `match`; the first five are `MATCH_NAMES`.
     """
 
-    meeting: NDArray[np.float32]
-    match: NDArray[np.float32]
+    meeting: Singles
+    match: Singles
     names: tuple[str, ...] = MATCH_NAMES
 
     def rows(self, rows: NDArray) -> "PairFeatures":
@@ -46,7 +48,7 @@ class PairFeatures:
         kept = [name in names for name in self.names]
         return PairFeatures(self.meeting, self.match[:, kept], tuple(compress(self.names, kept)))
 
-    def beside(self, names: Sequence[str], values: NDArray[np.float32]) -> "PairFeatures":
+    def beside(self, names: Sequence[str], values: Singles) -> "PairFeatures":
         """The same pairs with more columns of `match`."""
         return PairFeatures(self.meeting, np.hstack([self.match, values]).astype(np.float32), (*self.names, *names))
 
@@ -62,10 +64,10 @@ class Projection:
         match_std: (m,) spread of `match`.
     """
 
-    centre: NDArray[np.float32]
-    components: NDArray[np.float32]
-    match_mean: NDArray[np.float32]
-    match_std: NDArray[np.float32]
+    centre: Singles
+    components: Singles
+    match_mean: Singles
+    match_std: Singles
 
     @classmethod
     def fit(cls, pairs: PairFeatures, n_components: int) -> "Projection":
@@ -78,15 +80,17 @@ class Projection:
         kept = slice(-1, -1 - min(n_components, len(variance)), -1)
         scale = np.sqrt(max(variance[kept].mean(), 1e-12))
         spread = pairs.match.std(0)
+        spread_or_1: Singles = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
         many = np.array([name.startswith(_COMPONENT) for name in pairs.names], bool)
+        shrunk: Singles = np.where(many, 1, MATCH_SCALE).astype(np.float32)
         return cls(
             centre.astype(np.float32),
             (directions[:, kept] / scale).astype(np.float32),
             pairs.match.mean(0),
-            np.where(spread > 1e-6, spread, 1.0).astype(np.float32) / np.where(many, 1, MATCH_SCALE).astype(np.float32),
+            spread_or_1 / shrunk,
         )
 
-    def apply(self, pairs: PairFeatures) -> NDArray[np.float32]:
+    def apply(self, pairs: PairFeatures) -> Singles:
         """(n, c + m + 1): components, matches and a constant 1."""
         n_components = self.components.shape[1]
         result = np.ones((len(pairs.match), n_components + pairs.match.shape[1] + 1), np.float32)
@@ -97,8 +101,8 @@ class Projection:
 
 
 def pair_features(
-    context: NDArray[np.float32],
-    item: NDArray[np.float32],
+    context: Singles,
+    item: Singles,
     context_text: Sequence[str],
     title: Sequence[str],
     item_text: Sequence[str],
@@ -118,7 +122,7 @@ def pair_features(
     return PairFeatures(np.hstack([product, np.abs(context - item)]), match)
 
 
-def text_overlap(context_text: Sequence[str], title: Sequence[str], item_text: Sequence[str]) -> NDArray[np.float32]:
+def text_overlap(context_text: Sequence[str], title: Sequence[str], item_text: Sequence[str]) -> Singles:
     """(n, 4): what context and item have in common, as shares, in the order of `MATCH_NAMES` after the cosine.
 
     Of the context's words in the title, of the title's in the context, of the context's in the item's text; and of
@@ -149,7 +153,7 @@ def row_blocks(n: int, size: int = 1 << 14) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _moments(meeting: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(meeting: Singles) -> tuple[Floats, Floats]:
     """(w,) mean and (w, w) covariance, in float64."""
     centre = meeting.mean(0, dtype=np.float64)
     total = np.zeros((len(centre), len(centre)))

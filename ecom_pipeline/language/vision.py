@@ -11,16 +11,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
 from ecom_pipeline import schema
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.models import find_model
 
@@ -108,7 +109,7 @@ def wanted_pictures(db: DuckDBPyConnection) -> dict[str, str]:
     return dict(rows.fetchall())
 
 
-def known_pictures(db: DuckDBPyConnection, encoder_id: str) -> dict[str, NDArray[np.float32]]:
+def known_pictures(db: DuckDBPyConnection, encoder_id: str) -> dict[str, Singles]:
     """Embeddings that are already there, by the picture's hash."""
     schema.IMAGE_EMBEDDINGS.create(db)
     rows = db.execute(
@@ -158,7 +159,7 @@ def _place(uri: str, folder: Path) -> Path:
     return file
 
 
-def _regular(file: Path) -> BinaryIO:
+def _regular(file: Path) -> BufferedReader:
     """An open file; a pipe or a device, which may never end or answer, is a ValueError and is not read."""
     number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe would wait for its writer
     if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -168,7 +169,7 @@ def _regular(file: Path) -> BinaryIO:
 
 
 def embed_pictures(
-    wanted: Mapping[str, str], folder: Path, known: Mapping[str, NDArray[np.float32]], name: str, device: str
+    wanted: Mapping[str, str], folder: Path, known: Mapping[str, Singles], name: str, device: str
 ) -> pd.DataFrame:
     """Rows of `image_embeddings`; the model is not even loaded where every picture is known.
 
@@ -184,8 +185,9 @@ def embed_pictures(
     if not wanted:
         return pd.DataFrame(columns=schema.IMAGE_EMBEDDINGS.column_names)
     pictures = list(find_pictures(wanted, folder))
-    embedding, reason = dict(known), {}
-    new = {one.digest: one.file for one in pictures if one.digest is not None and one.digest not in known}
+    embedding = dict(known)
+    reason: dict[str, str] = {}
+    new = {one.digest: one.file for one in pictures if one.digest and one.file and one.digest not in known}
     if new:
         encoder = load_vision(name, device)
         digests = sorted(new)
@@ -202,8 +204,8 @@ def embed_pictures(
                 one.uri,
                 one.digest,
                 identity,
-                embedding.get(one.digest),
-                one.reason or reason.get(one.digest),
+                embedding.get(one.digest or ""),
+                one.reason or reason.get(one.digest or ""),
             )
             for one in pictures
         ],
@@ -228,7 +230,7 @@ def replace_pictures(db: DuckDBPyConnection, rows: pd.DataFrame) -> dict[str, ob
     return counts
 
 
-def look(encoder: VisionEncoder, images: Sequence[Any]) -> NDArray[np.float32]:
+def look(encoder: VisionEncoder, images: Sequence[Any]) -> Singles:
     """(n, d) unit vectors of pictures: the mean over all places or tokens, as not every model has learnt to pool."""
     import torch
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.language.attributes import MODES, columns_of
 from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, Projection
@@ -29,6 +29,10 @@ class Part:
         group = np.unique(self.samples.group_id, return_inverse=True)[1]
         return Rows(group, self.samples.label.to_numpy(float), self.samples.relevance.to_numpy(float))
 
+    def only(self, names: tuple[str, ...]) -> "Part":
+        """The same samples with some columns of `PairFeatures.match`."""
+        return Part(self.samples, self.features.only(names))
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -45,8 +49,8 @@ def steps(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     >>> list(steps((*MATCH_NAMES, "popularity", "image_known", "image_component_0")))
     ['linear: text', 'linear: + words in common', 'linear: + popularity', 'linear: + image']
     """
-    found = {"linear: text": MATCH_NAMES[:1], "linear: + words in common": MATCH_NAMES}
-    seen = MATCH_NAMES
+    seen: tuple[str, ...] = MATCH_NAMES
+    found = {"linear: text": seen[:1], "linear: + words in common": seen}
     for mode in MODES:
         added = columns_of(mode, names)
         if added:
@@ -55,14 +59,14 @@ def steps(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, NDArray[np.float64]]:
+def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, Floats]:
     """(1, n_test) scores of the linear ranker of each step; the last one sees everything.
 
     Cost: one `fit_linear` a step. Not random.
     """
     return {
         name: _scores(
-            *(Part(part.samples, part.features.only(seen)) for part in (parts.train, parts.validation, parts.test)),
+            Parts(train=parts.train.only(seen), validation=parts.validation.only(seen), test=parts.test.only(seen)),
             n_components,
             device,
         )
@@ -70,16 +74,22 @@ def score_steps(parts: Parts, n_components: int, device: str) -> dict[str, NDArr
     }
 
 
-def _scores(train: Part, validation: Part, test: Part, n_components: int, device: str) -> NDArray[np.float64]:
+def _scores(parts: Parts, n_components: int, device: str) -> Floats:
+    train, validation = parts.train, parts.validation
     projection = Projection.fit(train.features, n_components)
     rankers = fit_linear(
-        *(projection.apply(train.features), train.rows.label, np.ones((len(train.samples), 1))),
-        *(projection.apply(validation.features), validation.rows, PENALTIES, device),
+        projection.apply(train.features),
+        train.rows.label,
+        np.ones((len(train.samples), 1)),
+        held_features=projection.apply(validation.features),
+        held=validation.rows,
+        penalties=PENALTIES,
+        device=device,
     )
-    return (projection.apply(test.features) @ rankers.tuned[0])[None].astype(np.float64)
+    return (projection.apply(parts.test.features) @ rankers.tuned[0])[None].astype(np.float64)
 
 
-def ablate(parts: Parts, scores: dict[str, NDArray[np.float64]], seed: int) -> pd.DataFrame:
+def ablate(parts: Parts, scores: dict[str, Floats], seed: int) -> pd.DataFrame:
     """Rows of `evaluation`: each step on the test samples, and its difference to the step before.
 
     Args:

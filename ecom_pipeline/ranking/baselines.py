@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ecom_pipeline.arrays import Floats, Singles
 
 SIMPLE = ("popularity", "text_similarity", "bm25", "taken_before")
 _WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+")
@@ -23,9 +24,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def bm25_scores(
-    query: Sequence[str], item_text: Sequence[str], *, k1: float = 1.5, b: float = 0.75
-) -> NDArray[np.float64]:
+def bm25_scores(query: Sequence[str], item_text: Sequence[str], *, k1: float = 1.5, b: float = 0.75) -> Floats:
     """How well each item's text matches the words of its query; labels are not looked at.
 
     How rare a word is and how long a text usually is are counted over the distinct item texts that are passed.
@@ -66,7 +65,7 @@ def bm25_scores(
     return np.array([score(text, item) for text, item in zip(query, item_text, strict=True)], float)
 
 
-def habit_scores(names: Sequence[str], values: NDArray[np.float32]) -> NDArray[np.float64] | None:
+def habit_scores(names: Sequence[str], values: Singles) -> Floats | None:
     """How often the user took the item before, and of equals how often its category; None where nobody's habits are known.
 
     Args:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.language.embeddings import Items
 
 BLOCK = 1024  # rows of a matrix product: 1024 x 100,000 similarities are 0.4 GB
@@ -26,8 +26,8 @@ class Cold:
         slices: (n,) rows of the cold items, in three parts by how like known ones they are.
     """
 
-    borrowed: NDArray[np.float64]
-    slices: dict[str, NDArray[np.bool_]]
+    borrowed: Floats
+    slices: dict[str, Bools]
 
 
 def look_at_cold(item_id: Sequence[str], test: Items, known: Items, popularity: Mapping[str, int]) -> Cold | None:
@@ -60,10 +60,10 @@ class Neighbours:
         cosine: (n, k).
     """
 
-    place: NDArray[np.int64]
-    cosine: NDArray[np.float32]
+    place: Ints
+    cosine: Singles
 
-    def borrowed(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def borrowed(self, value: Floats) -> Floats:
         """(n,) means of what the neighbours have, by how like they are; opposites lend nothing.
 
         Args:
@@ -73,9 +73,7 @@ class Neighbours:
         return (weight * value[self.place]).sum(1) / weight.sum(1)
 
 
-def nearest_known(
-    item: NDArray[np.float32], known: NDArray[np.float32], own: NDArray[np.int64], k: int = N_NEIGHBOURS
-) -> Neighbours:
+def nearest_known(item: Singles, known: Singles, own: Ints, k: int = N_NEIGHBOURS) -> Neighbours:
     """Exact neighbours by text; an item is never its own neighbour.
 
     Args:
@@ -98,7 +96,7 @@ def nearest_known(
     return Neighbours(place, cosine)
 
 
-def cold_slices(cold: NDArray[np.bool_], nearest: NDArray[np.float32]) -> dict[str, NDArray[np.bool_]]:
+def cold_slices(cold: Bools, nearest: Singles) -> dict[str, Bools]:
     """Cold items in three parts of as nearly as possible the same size, by how like the nearest known item is.
 
     Args:

@@ -13,6 +13,7 @@ Architecture = Literal["two_tower", "cross_encoder"]
 Method = Literal["layers", "full", "lora", "adalora", "prefix", "bottleneck"]
 LossName = Literal["pointwise", "pairwise", "listwise", "literal"]
 Precision = Literal["auto", "fp32", "bf16"]
+Choice = Literal["gap", "random", "balanced", "all"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.ranking import metrics
 
 N_BOOTSTRAP = 2000
@@ -26,16 +27,16 @@ _RANKING: dict[str, Callable] = {
 class Rows:
     """What is judged: (n,) groups 0..n_groups-1, labels and grades."""
 
-    group: NDArray[np.int64]
-    label: NDArray[np.float64]
-    relevance: NDArray[np.float64]
+    group: Ints
+    label: Floats
+    relevance: Floats
 
     @property
-    def relevant(self) -> NDArray[np.bool_]:
+    def relevant(self) -> Bools:
         """(n,) whether the label says so."""
         return self.label >= 0.5
 
-    def only(self, mask: NDArray[np.bool_]) -> "Rows":
+    def only(self, mask: Bools) -> "Rows":
         """Some rows, their groups numbered anew."""
         _, group = np.unique(self.group[mask], return_inverse=True)
         return Rows(group, self.label[mask], self.relevance[mask])
@@ -43,14 +44,14 @@ class Rows:
 
 def evaluate(
     rows: Rows,
-    scores: Mapping[str, NDArray[np.float64]],
-    slices: Mapping[str, NDArray[np.bool_]],
+    scores: Mapping[str, Floats],
+    slices: Mapping[str, Bools],
     probabilistic: Sequence[str],
     pairs: Sequence[tuple[str, str]],
     split: str,
     seed: int,
     *,
-    cluster: NDArray[np.int64] | None = None,
+    cluster: Ints | None = None,
 ) -> pd.DataFrame:
     """Every metric of every model on every slice, with 95 % intervals.
 
@@ -92,7 +93,7 @@ def evaluate(
     return pd.DataFrame(found, columns=columns)
 
 
-def _draws(whose: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def _draws(whose: Ints, seed: int) -> Ints:
     """(1 + draws, groups) how often each group is drawn, all groups of a cluster together; first the sample itself."""
     cluster = np.unique(whose, return_inverse=True)[1]
     n = int(cluster.max()) + 1

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.curves import Track
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimators.prediction_gap import LiteralPredictionGap
@@ -21,10 +21,10 @@ from ecom_pipeline.language.encoder import Encoder, Text
 from ecom_pipeline.language.features import PairFeatures, Projection
 from ecom_pipeline.language.frozen import Texts, read_texts
 from ecom_pipeline.ranking.baselines import SIMPLE, bm25_scores, habit_scores
-from ecom_pipeline.ranking.design import Learning
 from ecom_pipeline.ranking.evaluation import Rows, evaluate
 from ecom_pipeline.ranking.kept_rows import keep_rows
 from ecom_pipeline.ranking.model import Pairs
+from ecom_pipeline.ranking.settings import FitSettings
 from ecom_pipeline.ranking.training import TrainingSettings
 from ecom_pipeline.ranking.twins import (
     UNWEIGHTED,
@@ -41,10 +41,6 @@ from ecom_pipeline.ranking.twins import (
 )
 
 PROBABLE = ("pointwise", "literal")  # losses after which scores are meant as probabilities
-_TRAINING = (
-    *("max_epochs", "patience", "batch_pairs", "part_pairs", "warmup_share", "token_budget"),
-    *("precision", "compiled"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +51,8 @@ class Splits:
     train_features: PairFeatures
     validation: pd.DataFrame
     validation_features: PairFeatures
-    weight: np.ndarray  # (n_train,)
-    pilot: np.ndarray  # (n_train,) out-of-fold probability of label 1
+    weight: Floats  # (n_train,)
+    pilot: Floats  # (n_train,) out-of-fold probability of label 1
     estimator: str
 
 
@@ -86,7 +82,10 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
     pilots = db.sql("select sample_id, avg(oof_score) as pilot from fold_predictions group by sample_id").df()
     pilot = pilots.set_index("sample_id").pilot.loc[seen.sample_id].to_numpy()
     return Splits(
-        *(seen, sample_features(db, seen), held, sample_features(db, held)),
+        train=seen,
+        train_features=sample_features(db, seen),
+        validation=held,
+        validation_features=sample_features(db, held),
         weight=weight,
         pilot=pilot,
         estimator=estimator,
@@ -96,7 +95,7 @@ def read_splits(db: DuckDBPyConnection, train: str, validation: str, estimator: 
 def fit(
     data: Splits,
     encoder: Encoder,
-    settings: Mapping,
+    settings: FitSettings,
     folder: Path,
     store: Path,
     inputs: Mapping[str, str],
@@ -107,33 +106,50 @@ def fit(
     The heads learn from all samples. The layers learn from the rows that `choice` and `n_rows` keep, and stop by whole
     validation groups of about `n_validation_rows` samples.
     """
-    learning = Learning(settings["method"], settings["n_top"], settings["rank"])
-    design = Design(settings["architecture"], learning, settings["n_components"], settings["frozen_gib"])
-    label, seed = data.train.label.to_numpy(float), settings["seed"]
-    kept = keep_rows(settings["choice"], data.pilot, label, n_rows=settings["n_rows"], seed=seed)
-    stop = rows_of_some(
-        _numbered(data.validation.group_id), settings["n_validation_rows"] or len(data.validation), seed
-    )
+    design, seed = settings.design, settings.seed
+    label = data.train.label.to_numpy(float)
+    kept = keep_rows(settings.choice, data.pilot, label, n_rows=settings.n_rows, seed=seed)
+    stop = rows_of_some(_numbered(data.validation.group_id), settings.n_validation_rows or len(data.validation), seed)
     read = [data.train.iloc[kept.rows], data.validation.iloc[stop]]
-    texts, rows = _texts(encoder, design, read, settings["token_budget"], store)
+    texts, rows = _texts(encoder, design, read, settings.token_budget, store)
     projection = Projection.fit(data.train_features, design.n_components)
     features, held_features = (projection.apply(part) for part in (data.train_features, data.validation_features))
     train = _pairs(read[0], data.train_features.rows(kept.rows), features[kept.rows], design, rows)
     validation = _pairs(read[1], data.validation_features.rows(stop), held_features[stop], design, rows)
     head = HeadData(features, label, held_features, _judged(data.validation))
-    rates = tuple(settings["learning_rates"]) or learning.usual_rates
-    search = Search(tuple(settings["penalties"]), rates, tuple(settings["weight_decays"]), settings["n_seeds"])
-    loss = "literal" if data.estimator == LiteralPredictionGap.name else settings["loss"]
+    search = Search(
+        penalties=tuple(settings.penalties),
+        learning_rates=tuple(settings.learning_rates) or design.learning.usual_rates,
+        weight_decays=tuple(settings.weight_decays),
+        n_seeds=settings.n_seeds,
+    )
     training = TrainingSettings(
-        *(search.learning_rates[0], search.weight_decays[0]),
-        loss=loss,
-        **{name: settings[name] for name in _TRAINING},
+        learning_rate=search.learning_rates[0],
+        weight_decay=search.weight_decays[0],
+        max_epochs=settings.max_epochs,
+        patience=settings.patience,
+        batch_pairs=settings.batch_pairs,
+        part_pairs=settings.part_pairs,
+        warmup_share=settings.warmup_share,
+        token_budget=settings.token_budget,
+        loss="literal" if data.estimator == LiteralPredictionGap.name else settings.loss,
+        precision=settings.precision,
+        compiled=settings.compiled,
     )
     twin_data = TwinData(texts, projection, head=head, kept=kept, train=train, validation=validation)
     made_of = {**inputs, "estimator": data.estimator}
     return fit_twins(
-        *(encoder, twin_data, data.weight, design, search, training, seed, folder, made_of, track),
-        n_processes=settings["n_processes"],
+        encoder,
+        twin_data,
+        data.weight,
+        design=design,
+        search=search,
+        settings=training,
+        seed=seed,
+        folder=folder,
+        inputs=made_of,
+        track=track,
+        n_processes=settings.n_processes,
     )
 
 
@@ -149,14 +165,14 @@ def figures(manifest: Mapping) -> Iterator[tuple[str, str, float]]:
 def judge(
     samples: pd.DataFrame,
     features: PairFeatures,
-    popularity: np.ndarray,
+    popularity: Ints,
     train_items: set[str],
     encoder: Encoder,
     folder: Path,
     store: Path,
     seed: int,
-    others: Mapping[str, NDArray[np.float64]],
-    more_slices: Mapping[str, NDArray[np.bool_]],
+    others: Mapping[str, Floats],
+    more_slices: Mapping[str, Bools],
 ) -> pd.DataFrame:
     """Rows of `evaluation`: both twins, baselines and others on the test samples, in slices, with intervals.
 
@@ -192,7 +208,7 @@ def judge(
 
 def score_twins(
     samples: pd.DataFrame, features: PairFeatures, encoder: Encoder, folder: Path, store: Path
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Floats]:
     """(s, n) scores of samples by each twin's rankers, a row a seed; arguments as for `judge`."""
     manifest, design = read_manifest(folder), read_design(folder)
     token_budget = manifest["settings"]["token_budget"]
@@ -209,7 +225,7 @@ def score_twins(
     }
 
 
-def _slices(samples: pd.DataFrame, train_items: set[str], n_categories: int = 4) -> dict[str, np.ndarray]:
+def _slices(samples: pd.DataFrame, train_items: set[str], n_categories: int = 4) -> dict[str, Bools]:
     """Rows of each slice: contexts seen often or seldom, items not in training, kinds of sample, top categories."""
     slices = {"all": np.ones(len(samples), bool)}
     middle = samples.drop_duplicates("group_id").n_context_rows.median()
@@ -246,17 +262,19 @@ def _read(samples: pd.DataFrame, design: Design) -> list[list[Text]]:
 def _pairs(
     samples: pd.DataFrame,
     features: PairFeatures,
-    projected: NDArray[np.float32],
+    projected: Singles,
     design: Design,
     rows: Mapping[Text, int],
 ) -> Pairs:
     """Pairs of a ranker, from their frozen features as they are and projected."""
     judged = _judged(samples)
     return Pairs(
-        np.column_stack([[rows[text] for text in texts] for texts in _read(samples, design)]).astype(np.int64),
+        texts=np.column_stack([[rows[text] for text in texts] for texts in _read(samples, design)]).astype(np.int64),
         # a cross-encoder's head takes the frozen features; two towers make theirs anew from what they have learnt
-        features.match[:, 1:] if design.architecture == "two_tower" else projected,
-        *(judged.group, judged.label, judged.relevance),
+        given=features.match[:, 1:] if design.architecture == "two_tower" else projected,
+        group=judged.group,
+        label=judged.label,
+        relevance=judged.relevance,
     )
 
 
@@ -264,5 +282,5 @@ def _judged(samples: pd.DataFrame) -> Rows:
     return Rows(_numbered(samples.group_id), samples.label.to_numpy(), samples.relevance.to_numpy())
 
 
-def _numbered(groups: pd.Series) -> NDArray[np.int64]:
+def _numbered(groups: pd.Series) -> Ints:
     return np.unique(groups, return_inverse=True)[1]

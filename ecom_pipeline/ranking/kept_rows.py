@@ -6,10 +6,11 @@ On the floor of `ranking`. Heads read no text and learn from every row; layers l
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.sample_choice import Acceptance
+from ecom_pipeline.ranking.design import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,10 @@ class Kept:
         offset: (k,) logits; 0 where every row is as likely to be kept whatever its label.
     """
 
-    rows: NDArray[np.int64]
-    offset: NDArray[np.float64]
+    rows: Ints
+    offset: Floats
 
-    def weights(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    def weights(self, weight: Floats) -> Floats:
         """(k,) of (n,) weights, again with mean 1; a factor common to all moves no optimum."""
         if len(self.rows) == len(weight):
             return weight
@@ -42,7 +43,7 @@ class Kept:
         return own / (own.mean() or 1.0)
 
 
-def keep_rows(choice: str, pilot: NDArray[np.float64], label: NDArray[np.float64], *, n_rows: int, seed: int) -> Kept:
+def keep_rows(choice: Choice, pilot: Floats, label: Floats, *, n_rows: int, seed: int) -> Kept:
     """The rows kept by a choice and a budget; all where there are not more than the budget.
 
     Args:

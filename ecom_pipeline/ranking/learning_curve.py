@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.language.features import Projection
 from ecom_pipeline.ranking.ablation import Parts
@@ -46,8 +46,13 @@ def learning_curve(parts: Parts, n_components: int, device: str, generator: np.r
     } | {called(len(group)): np.ones((len(group), 1))}
     projection = Projection.fit(parts.train.features, n_components)
     heads = fit_linear(
-        *(projection.apply(parts.train.features), parts.train.rows.label, np.hstack(list(drawn.values()))),
-        *(projection.apply(parts.validation.features), parts.validation.rows, PENALTIES, device),
+        projection.apply(parts.train.features),
+        parts.train.rows.label,
+        np.hstack(list(drawn.values())),
+        held_features=projection.apply(parts.validation.features),
+        held=parts.validation.rows,
+        penalties=PENALTIES,
+        device=device,
     ).tuned
     test, score = parts.test.rows, projection.apply(parts.test.features) @ heads.T
     ndcg = np.stack([ndcg_at_k(test.group, test.relevance, one.astype(np.float64), 10) for one in score.T])
@@ -62,7 +67,7 @@ def learning_curve(parts: Parts, n_components: int, device: str, generator: np.r
     return pd.DataFrame(found if ndcg.size else [], columns=columns)
 
 
-def draw_groups(group: NDArray[np.int64], n_samples: int, generator: np.random.Generator) -> NDArray[np.float64]:
+def draw_groups(group: Ints, n_samples: int, generator: np.random.Generator) -> Floats:
     """(n,) 1 for the samples of whole groups, drawn until there are as nearly as possible the samples asked for, else 0.
 
     >>> draw_groups(np.array([0, 0, 1, 1, 2, 2]), 4, np.random.default_rng(0)).sum()
@@ -74,7 +79,7 @@ def draw_groups(group: NDArray[np.int64], n_samples: int, generator: np.random.G
     return np.isin(group, kept).astype(np.float64)
 
 
-def _interval(ndcg: NDArray[np.float64], generator: np.random.Generator) -> Sequence[float]:
+def _interval(ndcg: Floats, generator: np.random.Generator) -> Sequence[float]:
     """95 % of the means when groups and draws are drawn anew; (draws, groups)."""
     n_draws, n_groups = ndcg.shape
     if not n_groups:

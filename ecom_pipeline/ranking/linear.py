@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.importance.estimator import one_hot
 from ecom_pipeline.importance.heads import Weighted, fit_heads
 from ecom_pipeline.ranking.evaluation import Rows
@@ -25,28 +25,29 @@ class LinearRankers:
         ndcg: (t, p, g) nDCG@10 of each validation group; NaN where it has no relevant item.
     """
 
-    heads: NDArray[np.float32]
-    ndcg: NDArray[np.float64]
+    heads: Singles
+    ndcg: Floats
 
     @property
-    def best(self) -> NDArray[np.int64]:
+    def best(self) -> Ints:
         """(t,) the penalty with the highest mean nDCG@10 on validation; the first of equals."""
         return np.nanmean(self.ndcg, 2).argmax(1)
 
     @property
-    def tuned(self) -> NDArray[np.float32]:
+    def tuned(self) -> Singles:
         """(t, d) each weighting's head under its own best penalty."""
         return self.heads[np.arange(len(self.heads)), self.best]
 
 
 def fit_linear(
-    features: NDArray[np.float32],
-    label: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    held_features: NDArray[np.float32],
+    features: Singles,
+    label: Floats,
+    weight: Floats,
+    *,
+    held_features: Singles,
     held: Rows,
     penalties: Sequence[float],
-    device: str,
+    device: str | torch.device,
 ) -> LinearRankers:
     """Fit and validate all weightings and penalties together.
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from ecom_pipeline.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Loss:
     """
 
     total: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    terms: Callable[[NDArray[np.float64], NDArray[np.int64]], float]
+    terms: Callable[[Floats, Ints], float]
     needs_groups: bool
 
 
@@ -73,14 +74,15 @@ def listwise(logit: Tensor, label: Tensor, weight: Tensor, group: Tensor) -> Ten
 def _preferred(label: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     """(p,), (p,): every two rows of one group of which the first has the higher label."""
     same = group[:, None] == group[None, :]
-    return torch.nonzero(same & (label[:, None] > label[None, :]), as_tuple=True)
+    first, second = torch.nonzero(same & (label[:, None] > label[None, :]), as_tuple=True)
+    return first, second
 
 
-def _samples(label: NDArray[np.float64], group: NDArray[np.int64]) -> float:
+def _samples(label: Floats, group: Ints) -> float:
     return float(len(label))
 
 
-def _preferences(label: NDArray[np.float64], group: NDArray[np.int64]) -> float:
+def _preferences(label: Floats, group: Ints) -> float:
     """Sum of label differences over all pairs of a group, 1 where there is none."""
     total = 0.0
     for one in np.unique(group):
@@ -89,7 +91,7 @@ def _preferences(label: NDArray[np.float64], group: NDArray[np.int64]) -> float:
     return total or 1.0
 
 
-def _relevant(label: NDArray[np.float64], group: NDArray[np.int64]) -> float:
+def _relevant(label: Floats, group: Ints) -> float:
     return float(label.sum()) or 1.0
 
 

@@ -6,10 +6,8 @@ irrelevant one, has no figure (NaN) and takes no part in a mean. On the floor ab
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ecom_pipeline.arrays import Bools, Floats, Ints, summed
 
 
 def ranks(group: Ints, score: Floats) -> Ints:
@@ -36,13 +34,13 @@ def ndcg_at_k(group: Ints, relevance: Floats, score: Floats, k: int) -> Floats:
 
     def dcg(rank: Ints) -> Floats:
         gain = np.where(rank <= k, relevance / np.log2(rank + 1), 0.0)
-        return np.bincount(group, gain)
+        return summed(group, gain)
 
     best = dcg(ranks(group, relevance))
     return _ratio(dcg(ranks(group, score)), best)
 
 
-def mrr(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
+def mrr(group: Ints, relevant: Bools, score: Floats) -> Floats:
     """1 / rank of the first relevant row of each group."""
     reciprocal = np.where(relevant, 1.0 / ranks(group, score), 0.0)
     best = np.zeros(group.max() + 1)
@@ -50,13 +48,13 @@ def mrr(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
     return np.where(np.bincount(group, relevant) > 0, best, np.nan)
 
 
-def recall_at_k(group: Ints, relevant: NDArray[np.bool_], score: Floats, k: int) -> Floats:
+def recall_at_k(group: Ints, relevant: Bools, score: Floats, k: int) -> Floats:
     """Share of each group's relevant rows among its first k."""
     found = relevant & (ranks(group, score) <= k)
-    return _ratio(np.bincount(group, found), np.bincount(group, relevant))
+    return _ratio(summed(group, found), summed(group, relevant))
 
 
-def auc(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
+def auc(group: Ints, relevant: Bools, score: Floats) -> Floats:
     """Chance that a relevant row of a group scores above an irrelevant one; ties count half.
 
     Source: Mann and Whitney 1947.
@@ -70,15 +68,15 @@ def auc(group: Ints, relevant: NDArray[np.bool_], score: Floats) -> Floats:
     first = np.maximum.accumulate(np.where(np.r_[True, g[1:] != g[:-1]], place, 0))
     rank = np.empty(len(g))
     rank[order] = mean_place - first + 1
-    n_relevant = np.bincount(group, relevant)
-    n_irrelevant = np.bincount(group, ~relevant)
-    above = np.bincount(group, np.where(relevant, rank, 0.0)) - n_relevant * (n_relevant + 1) / 2
+    n_relevant = summed(group, relevant)
+    n_irrelevant = summed(group, ~relevant)
+    above = summed(group, np.where(relevant, rank, 0.0)) - n_relevant * (n_relevant + 1) / 2
     return _ratio(above, n_relevant * n_irrelevant)
 
 
 def brier(group: Ints, label: Floats, probability: Floats) -> Floats:
     """Mean squared error of the probabilities of each group."""
-    return _ratio(np.bincount(group, (probability - label) ** 2), np.bincount(group))
+    return _ratio(summed(group, (probability - label) ** 2), np.bincount(group))
 
 
 def calibration_bins(group: Ints, label: Floats, probability: Floats, n_bins: int = 10) -> Floats:
@@ -87,9 +85,9 @@ def calibration_bins(group: Ints, label: Floats, probability: Floats, n_bins: in
     The expected calibration error of groups is sum over bins |sum over groups| / rows (Naeini et al. 2015).
     """
     place = np.minimum((probability * n_bins).astype(np.int64), n_bins - 1)
-    sums = np.bincount(group * n_bins + place, probability - label, minlength=(group.max() + 1) * n_bins)
+    sums = summed(group * n_bins + place, probability - label, (group.max() + 1) * n_bins)
     return sums.reshape(-1, n_bins)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def _ratio(part: Floats, whole: Floats | Ints) -> Floats:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.language.encoder import Encoder, batches
 from ecom_pipeline.language.features import Projection
 from ecom_pipeline.language.frozen import Texts
@@ -35,11 +35,11 @@ class Pairs:
         relevance: (n,) judged grade.
     """
 
-    texts: NDArray[np.int64]
-    given: NDArray[np.float32]
-    group: NDArray[np.int64]
-    label: NDArray[np.float64]
-    relevance: NDArray[np.float64]
+    texts: Ints
+    given: Singles
+    group: Ints
+    label: Floats
+    relevance: Floats
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,7 +55,7 @@ class Ranker(nn.Module, ABC):
     def judge(self, vectors: Sequence[Tensor], given: Tensor) -> Tensor:
         """(n,) logits of pairs from the (n, d) vectors of their texts and the (n, g) numbers."""
 
-    def logits(self, texts: Texts, pairs: Pairs, rows: NDArray[np.int64]) -> Tensor:
+    def logits(self, texts: Texts, pairs: Pairs, rows: Ints) -> Tensor:
         """(b,) of some pairs; a text that stands in several of them is read once."""
         vectors = []
         for column in pairs.texts[rows].T:  # contexts and items differ much in length: apart, neither pads the other
@@ -64,7 +64,7 @@ class Ranker(nn.Module, ABC):
             vectors.append(read[torch.as_tensor(place, device=read.device)])
         return self.judge(vectors, torch.as_tensor(pairs.given[rows], device=self.head.device))
 
-    def encode(self, texts: Texts, rows: NDArray[np.int64], token_budget: int) -> Tensor:
+    def encode(self, texts: Texts, rows: Ints, token_budget: int) -> Tensor:
         """(b, d) unit vectors of many texts, without gradients."""
         self.eval()
         halving = Halving("scoring", self.head.device, unit="texts")
@@ -77,7 +77,7 @@ class Ranker(nn.Module, ABC):
             result[np.concatenate(parts)] = torch.cat(found).float()
         return result
 
-    def score(self, texts: Texts, pairs: Pairs, token_budget: int) -> NDArray[np.float64]:
+    def score(self, texts: Texts, pairs: Pairs, token_budget: int) -> Floats:
         """(n,) scores of pairs in (0, 1); each distinct text is read once. Probabilities after pointwise training."""
         self.eval()
         rows, place = np.unique(pairs.texts, return_inverse=True)
@@ -96,7 +96,12 @@ class Ranker(nn.Module, ABC):
 class TwoTower(Ranker):
     """Context and item are read apart: logit = head(projection(how their vectors meet)). Items can be read ahead."""
 
-    def __init__(self, tower: Tower, projection: Projection, head: NDArray[np.float32]) -> None:
+    centre: Tensor
+    components: Tensor
+    match_mean: Tensor
+    match_std: Tensor
+
+    def __init__(self, tower: Tower, projection: Projection, head: Singles) -> None:
         super().__init__()
         self.tower = tower
         self.head = nn.Parameter(torch.as_tensor(head, dtype=torch.float32).clone())
@@ -117,7 +122,7 @@ class TwoTower(Ranker):
 class CrossEncoder(Ranker):
     """Context and item are read as one text: logit = head(frozen features) + what the text adds, nothing at first."""
 
-    def __init__(self, tower: Tower, n_dimensions: int, head: NDArray[np.float32]) -> None:
+    def __init__(self, tower: Tower, n_dimensions: int, head: Singles) -> None:
         super().__init__()
         self.tower = tower
         self.head = nn.Parameter(torch.as_tensor(head, dtype=torch.float32).clone())
@@ -130,9 +135,7 @@ class CrossEncoder(Ranker):
         return given @ self.head + text @ self.of_text * text.shape[1] ** 0.5
 
 
-def make_ranker(
-    design: Design, encoder: Encoder, projection: Projection, head: NDArray[np.float32], frozen: bool
-) -> Ranker:
+def make_ranker(design: Design, encoder: Encoder, projection: Projection, head: Singles, frozen: bool) -> Ranker:
     """A ranker to start from, on the encoder's device.
 
     Args:

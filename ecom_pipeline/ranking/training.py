@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.curves import Watch
 from ecom_pipeline.language import checkpoint
 from ecom_pipeline.language.frozen import Texts
@@ -74,7 +75,7 @@ def train(
     ranker: Ranker,
     texts: Texts,
     pairs: Pairs,
-    weight: NDArray[np.float64],
+    weight: Floats,
     validation: Pairs,
     settings: TrainingSettings,
     seed: int,
@@ -82,7 +83,7 @@ def train(
     watch: Watch = lambda step, figures: None,
     team: Team = ALONE,
     *,
-    offset: NDArray[np.float64] | None = None,
+    offset: Floats | None = None,
 ) -> Trained:
     """Train a ranker in place and leave the best epoch's parameters in it.
 
@@ -135,9 +136,7 @@ def train(
     return Trained(run.best_epoch, max(run.history), run.history, time.monotonic() - started)
 
 
-def group_batches(
-    group: NDArray[np.int64], batch_pairs: int, generator: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
+def group_batches(group: Ints, batch_pairs: int, generator: np.random.Generator) -> Iterator[Ints]:
     """Rows of whole groups in random order, about `batch_pairs` a batch; larger groups are cut."""
     order = generator.permutation(group.max() + 1)[group].argsort(kind="stable")
     start = 0
@@ -149,7 +148,7 @@ def group_batches(
         start = stop
 
 
-def parts_of_groups(group: NDArray[np.int64], rows: NDArray[np.int64], n_pairs: int) -> list[NDArray[np.int64]]:
+def parts_of_groups(group: Ints, rows: Ints, n_pairs: int) -> list[Ints]:
     """Rows cut between groups into parts of about `n_pairs`; a group of a batch stays whole, however large.
 
     >>> [part.tolist() for part in parts_of_groups(np.array([5, 5, 5, 7, 8]), np.arange(5), 2)]
@@ -193,7 +192,7 @@ class _Run:
         self.history: list[float] = []
         self.best: dict[str, Tensor] = {}
 
-    def step(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: NDArray[np.int64]) -> dict[str, float]:
+    def step(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: Ints) -> dict[str, float]:
         """One step of the optimizer on these rows; its loss and rate."""
         loss = LOSSES[self.settings.loss]
         rate = self.settings.learning_rate * self.rate(self.steps)
@@ -202,12 +201,12 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         n_terms = loss.terms(pairs.label[rows], pairs.group[rows])
 
-        def work(part: NDArray[np.int64]) -> float:
+        def work(part: Ints) -> float:
             total = self._total(texts, pairs, weight, part) / n_terms
             add_gradients(total, self.learning.values())
             return total.item()
 
-        def split(part: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        def split(part: Ints) -> list[Ints]:
             return parts_of_groups(pairs.group, part, len(part) // 2) if loss.needs_groups else in_two(part)
 
         share = -(-len(rows) // self.team.size)
@@ -225,7 +224,7 @@ class _Run:
         self.ranker.tower.after_step(self.steps)
         return {"loss": found, "learning_rate": rate}
 
-    def _total(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: NDArray[np.int64]) -> Tensor:
+    def _total(self, texts: Texts, pairs: Pairs, weight: NDArray, rows: Ints) -> Tensor:
         device = self.ranker.head.device
         label, factor, offset = (
             torch.as_tensor(values[rows], dtype=torch.float32, device=device)

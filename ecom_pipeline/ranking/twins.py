@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.curves import Track, untracked
 from ecom_pipeline.language.encoder import Encoder
 from ecom_pipeline.language.features import Projection
@@ -85,16 +85,16 @@ class HeadData:
         held: their groups, labels and grades.
     """
 
-    features: NDArray[np.float32]
-    label: NDArray[np.float64]
-    held_features: NDArray[np.float32]
+    features: Singles
+    label: Floats
+    held_features: Singles
     held: Rows
 
 
 def fit_twins(
     encoder: Encoder,
     data: TwinData,
-    weight: NDArray[np.float64],
+    weight: Floats,
     design: Design,
     search: Search,
     settings: TrainingSettings,
@@ -130,7 +130,7 @@ def fit_twins(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: torch.as_tensor(np.asarray(values)) for name, values in asdict(data.projection).items()}
     save_file(tensors, folder / "projection.safetensors")
-    twins = {}
+    twins: dict[str, dict] = {}
     plain = "pointwise" if settings.loss == "literal" else settings.loss
     for name, factor, loss in ((UNWEIGHTED, np.ones(len(weight)), plain), (WEIGHTED, weight, settings.loss)):
         if name == WEIGHTED and loss == plain and not np.ptp(weight):
@@ -220,7 +220,7 @@ class _Work:
     name: str
     encoder: Encoder
     data: TwinData
-    weight: NDArray[np.float64]
+    weight: Floats
     design: Design
     settings: TrainingSettings
     folder: Path
@@ -229,7 +229,7 @@ class _Work:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str, track: Track) -> dict:
+    def train(self, head: Singles, settings: TrainingSettings, seed: int, name: str, track: Track) -> dict:
         """Train into a file, and say how it went."""
         if self.n_processes > 1:
             together(self.n_processes, _train, self, head, settings, seed, name, track)
@@ -242,7 +242,7 @@ class _Work:
 def _train(
     team: Team,
     work: _Work,
-    head: NDArray[np.float32],
+    head: Singles,
     settings: TrainingSettings,
     seed: int,
     name: str,
@@ -257,8 +257,16 @@ def _train(
     checkpoint = work.folder / f"{name}.checkpoint.safetensors"
     with (untracked if team.rank else track)(name, asdict(settings)) as watch:
         trained = train(
-            *(ranker, data.texts, data.train, data.kept.weights(work.weight), data.validation),
-            *(settings, seed, checkpoint, watch, team),
+            ranker,
+            data.texts,
+            data.train,
+            weight=data.kept.weights(work.weight),
+            validation=data.validation,
+            settings=settings,
+            seed=seed,
+            resumed_from=checkpoint,
+            watch=watch,
+            team=team,
             offset=data.kept.offset,
         )
     if team.rank:
@@ -303,17 +311,22 @@ class _Trainer:
             "seeds": [{**trials[best], "seed": seed}, *repeats],
         }
 
-    def _head(self) -> tuple[NDArray[np.float32], float, float]:
+    def _head(self) -> tuple[Singles, float, float]:
         """The head on frozen features of all samples with the best validation nDCG@10 of the grid."""
         data = self.work.data.head
         linear = fit_linear(
-            *(data.features, data.label, self.work.weight[:, None], data.held_features, data.held),
-            *(self.search.penalties, self.work.encoder.device),
+            data.features,
+            data.label,
+            self.work.weight[:, None],
+            held_features=data.held_features,
+            held=data.held,
+            penalties=self.search.penalties,
+            device=self.work.encoder.device,
         )
         best = int(linear.best[0])
         return linear.tuned[0], self.search.penalties[best], float(np.nanmean(linear.ndcg[0, best]))
 
-    def _train(self, head: NDArray[np.float32], settings: TrainingSettings, seed: int, name: str) -> dict:
+    def _train(self, head: Singles, settings: TrainingSettings, seed: int, name: str) -> dict:
         done = self._told(name, settings)
         if done:
             return done

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.importance.catalogue import ONLY_BY_NAME, named
 from ecom_pipeline.importance.frames import Result
 from ecom_pipeline.importance.group_stacks import rows_of_some
@@ -24,7 +24,7 @@ from ecom_pipeline.ranking.linear import fit_linear
 def try_weightings(
     samples: pd.DataFrame,
     features: PairFeatures,
-    values: Mapping[str, NDArray[np.float64]],
+    values: Mapping[str, Floats],
     held: pd.DataFrame,
     held_features: PairFeatures,
     n_components: int,
@@ -65,8 +65,10 @@ def try_weightings(
     label = samples.label.to_numpy(float)
     tried = rows_of_some(group, n_tried, search.seed)
 
-    def utility(some: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        return fit_linear(x[some], label[some], weight, held_x, rows, PENALTIES, device).ndcg
+    def utility(some: Ints, weight: Floats) -> Floats:
+        return fit_linear(
+            x[some], label[some], weight, held_features=held_x, held=rows, penalties=PENALTIES, device=device
+        ).ndcg
 
     some_values = {name: values[name][tried] for name in _blind(list(values))}
     choice = choose(some_values, label[tried], group[tried], utility=partial(utility, tried), search=search)

@@ -148,12 +148,12 @@ def _system(
         lists = {name: ranker_lists(learner, origin, ranker)}
         if name == CHOSEN:
             lists[PILOT] = ranker_lists(learner, origin, replace(ranker, trees=""))
-            truth = Truth.of(acts, learner.next_visits(origin.test), origin.test.first)
-            retrieved.append(_retrieved(learner.asked(origin.test), truth))
+            truth = Truth.of(acts, learner.next_visits(origin.tested_on), origin.tested_on.first)
+            retrieved.append(_retrieved(learner.asked(origin.tested_on), truth))
         if origin is tested[-1]:
             lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
         found.append(lists)
-        learner.forget(origin.test.first)
+        learner.forget(origin.tested_on.first)
     if name == CHOSEN:
         ranker = learner.fit(serving, chooser, settings.search)
     return _System(found, retrieved, ranker, [learner.kept(one, chooser) for one in serving.train if name == CHOSEN])
@@ -161,7 +161,7 @@ def _system(
 
 def _prepare(learner: Learner, chooser: Chooser, origin: Origin, *, learnt: Collection[Period]) -> None:
     """Everything of each period while its index is at hand: it is the dearest thing, and only one is kept."""
-    for period in (*origin.train, origin.validation, origin.test):
+    for period in (*origin.train, origin.validation, origin.tested_on):
         if period in learnt:
             learner.kept(period, chooser)
         if period not in origin.train:
@@ -173,7 +173,7 @@ def _simple(
 ) -> tuple[Truth, dict[str, Lists]]:
     """What was taken in a test period, and the simple lists for it."""
     learner = _learner(acts, catalogue, UNWEIGHTED, settings, TWIN)
-    truth = Truth.of(acts, learner.next_visits(origin.test), origin.test.first)
+    truth = Truth.of(acts, learner.next_visits(origin.tested_on), origin.tested_on.first)
     return truth, baseline_lists(acts, origin, truth, learner)
 
 
@@ -184,7 +184,7 @@ def _learner(acts: Interactions, catalogue: Catalogue, weighting: Weighting, set
 
 def ranker_lists(learner: Learner, origin: Origin, ranker: Ranker) -> Lists:
     """A ranker's lists for the next visits of the test period."""
-    asked = learner.asked(origin.test)
+    asked = learner.asked(origin.tested_on)
     score = ranker.score(asked.rows)
     new = asked.rows.column("own_days") == 0
     return Lists(asked.lists(score, DEPTH), asked.lists(score, 10, ~new), asked.lists(score, DEPTH, new))
@@ -195,7 +195,7 @@ def baseline_lists(acts: Interactions, origin: Origin, truth: Truth, learner: Le
     validation = origin.validation
     settings = tuned(acts, learner.next_visits(validation), validation.first)
     parts: dict[str, list[Lists]] = {}
-    for rows, scores in baseline_scores(acts, truth.visits, origin.test.first, settings=settings, names=BASELINES):
+    for rows, scores in baseline_scores(acts, truth.visits, origin.tested_on.first, settings=settings, names=BASELINES):
         for name, table in scores.items():
             parts.setdefault(name, []).append(dense_lists(table, truth, rows, acts.n_items))
     return {name: Lists.joined(found) for name, found in parts.items()}
@@ -231,7 +231,7 @@ def _rows_name(name: str, n_rows: int) -> str:
 def _evaluation(found: Sequence[_Tested], n_items: int, seed: int) -> pd.DataFrame:
     """All periods' visits one after the other; what was not tried in a period has no figure there."""
     figures = [
-        {name: figures_by_visit(lists, one.truth, n_items) for name, lists in one.lists.items()} | one.retrieved
+        {name: figures_by_visit(lists, one.truth, n_items) for name, lists in one.lists.items()} | dict(one.retrieved)
         for one in found
     ]
     length = [len(one.truth.visits) for one in found]

@@ -3,18 +3,19 @@
 On the floor above `retrieval`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sparse
-from numpy.typing import NDArray
 
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.metrics import hits, ndcg
-from ecom_pipeline.recommend.retrieval import RIDGE, Neighbours, history_value, item_item, popularity
+from ecom_pipeline.recommend.retrieval import RIDGE, ItemItem, Neighbours, history_value, item_item, popularity
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
-Floats = NDArray[np.float32]
 CELLS = 20_000_000  # visits x items at a time
 POPULAR, OWN, OWN_BY_AGE = "popularity", "own frequency", "own frequency by age"
 ITEM_KNN, EASE, TIFU, IALS = "item-kNN", "EASE", "TIFU-KNN", "iALS"
@@ -25,9 +26,26 @@ _TIFU_GRID = tuple((within, group, alpha) for within in (0.9, 1.0) for group in 
 _HALF_LIVES = (20.0, 40.0, 60.0, 90.0, 180.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Settings of the baselines that have any.
+
+    Attributes:
+        half_life: of own frequency by age, in days.
+        ridge: of EASE.
+        tifu: within, group and alpha of TIFU-KNN.
+        factors: of iALS.
+    """
+
+    half_life: float = 60.0
+    ridge: float = RIDGE
+    tifu: tuple[float, float, float] = _TIFU_GRID[0]
+    factors: int = 64
+
+
 def baseline_scores(
-    acts: Interactions, visits: Visits, day: int, *, settings: Mapping[str, object], names: Sequence[str]
-) -> Iterator[tuple[slice, dict[str, Floats]]]:
+    acts: Interactions, visits: Visits, day: int, *, settings: Tuned, names: Sequence[str]
+) -> Iterator[tuple[slice, dict[str, Singles]]]:
     """(v, items) scores of some visits at a time, by baseline.
 
     Args:
@@ -41,21 +59,21 @@ def baseline_scores(
     """
     known = acts.before(day)
     counts = weighted_matrix(known, UNWEIGHTED, day)
-    aged = weighted_matrix(known, Weighting("exponential", float(settings.get("half_life", 60.0))), day)
+    aged = weighted_matrix(known, Weighting("exponential", settings.half_life), day)
     binary = counts.copy()
     binary.data[:] = 1
     value = counts.copy()
     value.data = history_value(value.data)
     models = {
         ITEM_KNN: Neighbours.fit(binary, 200) if ITEM_KNN in names else None,
-        EASE: item_item(value, float(settings.get("ridge", RIDGE))) if EASE in names else None,
+        EASE: item_item(value, settings.ridge) if EASE in names else None,
     }
     tifu = None
     if TIFU in names and acts.n_users <= MOST_USERS:
-        within, group, alpha = settings.get("tifu", _TIFU_GRID[0])
+        within, group, alpha = settings.tifu
         own, others = _tifu_parts(known, within, group)
         tifu = (alpha * own + (1 - alpha) * others).tocsr()
-    factors = _ials(counts, int(settings.get("factors", 64))) if IALS in names else None
+    factors = _ials(counts, settings.factors) if IALS in names else None
     recent = popularity(acts, visits, days=28)
     for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
         user = visits.user[rows]
@@ -72,7 +90,7 @@ def baseline_scores(
         yield rows, {name: table.astype(np.float32) for name, table in found.items() if name in names}
 
 
-def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
+def tuned(acts: Interactions, visits: Visits, day: int) -> Tuned:
     """Settings of the baselines that have any, by nDCG@10 on validation visits.
 
     Args:
@@ -83,7 +101,7 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
     known, at = acts.before(day), acts.taken(visits)
     n_taken = np.bincount(at[0], minlength=len(visits))
 
-    def quality(scores: Callable[[Ints], Floats]) -> float:
+    def quality(scores: Callable[[Ints], Singles]) -> float:
         total = []
         for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
             top = best_columns(scores(visits.user[rows]), 10)
@@ -96,14 +114,18 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
         return quality(lambda user: matrix[user].toarray())
 
     by_half_life = {one: of_matrix(weighted_matrix(known, Weighting("exponential", one), day)) for one in _HALF_LIVES}
-    found: dict[str, object] = {"half_life": max(by_half_life, key=by_half_life.get)}
+    found = Tuned(half_life=max(by_half_life, key=by_half_life.__getitem__))
     value = weighted_matrix(known, UNWEIGHTED, day)
     value.data = history_value(value.data)
+
+    def of_model(model: ItemItem, user: Ints) -> Singles:
+        return model.scores(value[user])
+
     by_ridge = {}
     for ridge in _RIDGES:
         model = item_item(value, ridge)
-        by_ridge[ridge] = quality(lambda user, model=model: model.scores(value[user]))
-    found["ridge"] = max(by_ridge, key=by_ridge.get)
+        by_ridge[ridge] = quality(partial(of_model, model))
+    found = replace(found, ridge=max(by_ridge, key=by_ridge.__getitem__))
     if acts.n_users <= MOST_USERS:
         by_tifu = {
             (within, group, alpha): of_matrix((alpha * own + (1 - alpha) * others).tocsr())
@@ -111,7 +133,7 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> dict[str, object]:
             for own, others in [_tifu_parts(known, within, group)]
             for alpha in dict.fromkeys(alpha for *_, alpha in _TIFU_GRID)
         }
-        found["tifu"] = max(by_tifu, key=by_tifu.get)
+        found = replace(found, tifu=max(by_tifu, key=by_tifu.__getitem__))
     return found
 
 
@@ -120,7 +142,7 @@ def weighted_matrix(known: Interactions, weighting: Weighting, day: int) -> spar
     return known.matrix(weighting.as_of(known, day))
 
 
-def best_columns(table: Floats, k: int) -> Ints:
+def best_columns(table: Singles, k: int) -> Ints:
     """(v, k) columns of the highest values of each row, the highest first; of equals the first column."""
     k = min(k, table.shape[1])
     if k == table.shape[1]:
@@ -130,7 +152,7 @@ def best_columns(table: Floats, k: int) -> Ints:
     return np.take_along_axis(near, order, 1)
 
 
-def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -> Floats:
+def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -> Singles:
     """(n,) weight of each basket of a user, the earliest first.
 
     Baskets lie in `n_groups` groups of equal size, the first the smaller one. Inside a group of size s the i-th of them
@@ -175,12 +197,14 @@ def tifu_vectors(known: Interactions, within: float, group: float, n_groups: int
     basket, of_row = np.unique(known.user * (1 << 20) + known.day, return_inverse=True)
     user = basket >> 20
     n_baskets = np.bincount(user, minlength=known.n_users)
-    weight = np.concatenate([basket_weights(n, within, group, n_groups) for n in n_baskets if n] or [np.empty(0)])
+    weight = np.concatenate(
+        [basket_weights(n, within, group, n_groups) for n in n_baskets if n] or [np.empty(0, np.float32)]
+    )
     shape = (known.n_users, known.n_items)
     return sparse.csr_matrix((weight[of_row].astype(np.float32), (known.user, known.item)), shape=shape)
 
 
-def _ials(counts: sparse.csr_matrix, factors: int) -> tuple[Floats, Floats]:
+def _ials(counts: sparse.csr_matrix, factors: int) -> tuple[Singles, Singles]:
     """Factors of users and items by `implicit`, which is asked for by name (extra `ials`)."""
     from implicit.als import AlternatingLeastSquares
 

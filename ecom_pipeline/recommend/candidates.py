@@ -10,10 +10,10 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.arrays import Bools, Ints, Singles
+from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.retrieval import Index, Lately, history_value
 
-Floats = NDArray[np.float32]
 CHANNELS = ("own", "together", "popular", "text")
 CELLS = 6_000_000  # visits x items at a time: about 0.3 GB in all
 RECENT, SEASON = 28, 84  # days
@@ -48,7 +48,7 @@ class Catalogue:
     """
 
     classes: Mapping[str, Ints]
-    text: Floats | None = None
+    text: Singles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,15 @@ class Candidates:
 
     visit: Ints
     item: Ints
-    known: Floats
-    taken: NDArray[np.bool_]
-    channels: NDArray[np.bool_]
+    known: Singles
+    taken: Bools
+    channels: Bools
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.visit)
 
-    def column(self, name: str) -> Floats:
+    def column(self, name: str) -> Singles:
         """(n,) one column."""
         return self.known[:, self.names.index(name)]
 
@@ -115,7 +115,7 @@ class _Part:
         visits: Visits,
         lately: Lately,
         of_day: Ints,
-        prices: Floats,
+        prices: Singles,
     ):
         self.index, self.catalogue, self.visits, self.prices = index, catalogue, visits, prices
         self.lately, self.of_day = lately, of_day
@@ -138,10 +138,10 @@ class _Part:
         self.place = np.full(shape, -1, np.int32)
         self.place[self.of, self.item] = np.arange(len(self.of))
 
-    def _sum(self, value: NDArray) -> Floats:
+    def _sum(self, value: NDArray) -> Singles:
         return np.add.reduceat(value, self.start).astype(np.float32) if len(self.start) else np.empty(0, np.float32)
 
-    def _alike(self) -> Floats | None:
+    def _alike(self) -> Singles | None:
         """(v, items) cosine of each text to the weighted mean of the history's texts."""
         text = self.catalogue.text
         if text is None:
@@ -175,7 +175,7 @@ class _Part:
             columns[:, number] = column
         return Candidates(visit, item, columns, taken[visit, item], channel[:, visit, item].T, tuple(known))
 
-    def _own(self, n_own: int) -> NDArray[np.bool_]:
+    def _own(self, n_own: int) -> Bools:
         order = np.lexsort((self.item, -self.pair_weight, self.of))
         rank = np.arange(len(order)) - np.searchsorted(self.of[order], self.of[order])
         kept = order[rank < n_own]
@@ -315,7 +315,7 @@ class _Part:
         return n_days, first, last
 
 
-def _item_prices(known: Interactions) -> Floats:
+def _item_prices(known: Interactions) -> Singles:
     """(items,) price of a piece: the geometric mean of what was paid, drawn by one purchase to the mean of the shop."""
     paid = np.isfinite(known.price) & (known.price > 0)
     log = np.log(known.price[paid])

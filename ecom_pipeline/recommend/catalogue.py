@@ -12,8 +12,9 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline import schema
+from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.recommend.candidates import Catalogue
-from ecom_pipeline.recommend.interactions import Interactions, Ints, day_of, read_interactions
+from ecom_pipeline.recommend.interactions import Interactions, day_of, read_interactions
 
 # letters of an item's `availability`, as shops and schema.org write it
 WITHDRAWN = ("outofstock", "soldout", "discontinued", "withdrawn", "unavailable")
@@ -107,7 +108,7 @@ def read_availability(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray[np.s
     return found.where(~found.isin(_AVAILABLE), "available").where(found != "", "unknown").to_numpy(str)
 
 
-def read_withdrawn(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray[np.bool_]:
+def read_withdrawn(db: DuckDBPyConnection, item_ids: NDArray) -> Bools:
     """(items,) whether the source says of an item that it cannot be had."""
     return read_availability(db, item_ids) == "withdrawn"
 
@@ -117,7 +118,7 @@ def read_titles(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray:
     return _of(db, item_ids, "items.title", "join items using (item_id)").title.to_numpy(str)
 
 
-def _text(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray[np.float32] | None:
+def _text(db: DuckDBPyConnection, item_ids: NDArray) -> Singles | None:
     schema.EMBEDDINGS.create(db)
     read_by = "left join items using (item_id) left join embeddings on text_hash = md5(item_text)"
     rows = _of(db, item_ids, "embedding", read_by).embedding

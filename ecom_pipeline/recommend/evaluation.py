@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.candidates import Candidates
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits
+from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall, top_items
 
-Figures = dict[tuple[str, str], NDArray[np.float64]]  # (v,) by (slice, metric); NaN where a visit has none
-Floats = NDArray[np.float64]
+Figures = dict[tuple[str, str], Floats]  # (v,) by (slice, metric); NaN where a visit has none
 N_BOOTSTRAP = 2000
 DEPTH = 300  # of the lists that are kept
 
@@ -59,9 +58,9 @@ class Truth:
     visits: Visits
     at: Ints
     item: Ints
-    new: NDArray[np.bool_]
+    new: Bools
     had: Ints
-    popular: NDArray[np.bool_]
+    popular: Bools
     shown_share: Floats
     n_before: Ints
 
@@ -114,7 +113,7 @@ def figures_by_visit(lists: Lists, truth: Truth, n_items: int) -> Figures:
 
 
 def _figures(
-    name: str, top: Ints, truth: Truth, inside: NDArray[np.bool_], n_items: int, deep: bool = False
+    name: str, top: Ints, truth: Truth, inside: Bools, n_items: int, deep: bool = False
 ) -> dict[tuple[str, str], Floats]:
     n_taken = np.bincount(truth.at[inside], minlength=len(truth.visits))
     hit = hits(top, truth.at[inside], truth.item[inside], n_items)
@@ -154,7 +153,7 @@ def retrieval_figures(rows: Candidates, column: str | None, truth: Truth, n_item
     return found
 
 
-def dense_lists(table: NDArray[np.float32], truth: Truth, rows: slice, n_items: int) -> Lists:
+def dense_lists(table: Singles, truth: Truth, rows: slice, n_items: int) -> Lists:
     """The list, its repeats and its new items, from scores of the whole catalogue for some of the visits."""
     own = np.zeros(table.shape, bool)
     for place, user in enumerate(truth.visits.user[rows]):
@@ -212,7 +211,7 @@ def compare(
     return pd.DataFrame(found, columns=columns)
 
 
-def _interval(value: Floats, place: Ints, draws: NDArray[np.float32]) -> tuple[float, float, float]:
+def _interval(value: Floats, place: Ints, draws: Singles) -> tuple[float, float, float]:
     n = draws.shape[1]
     total, count = np.bincount(place, value, n), np.bincount(place, minlength=n)
     means = (draws @ total) / np.maximum(draws @ count, 1e-9)
@@ -220,7 +219,7 @@ def _interval(value: Floats, place: Ints, draws: NDArray[np.float32]) -> tuple[f
     return float(value.mean()), float(min(low, value.mean())), float(max(high, value.mean()))
 
 
-def _packed(top: Ints, kept: NDArray[np.bool_], k: int) -> Ints:
+def _packed(top: Ints, kept: Bools, k: int) -> Ints:
     """The kept entries of each row moved to its front."""
     order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(top, order, 1), -1)

@@ -4,7 +4,7 @@ On the lowest floor of `recommend`. An act is something taken: a click, a cart, 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -13,10 +13,10 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline import identity
+from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.samples import TAKEN
 
-Ints = NDArray[np.int64]
 KINDS = ("click", "cart", "purchase", "review")
 EPOCH = date(1970, 1, 1)
 NEVER = np.iinfo(np.int32).max  # a day that does not come
@@ -84,10 +84,10 @@ class Interactions:
     user: Ints
     item: Ints
     day: Ints
-    n_acts: NDArray[np.float32]
-    quantity: NDArray[np.float32]
+    n_acts: Singles
+    quantity: Singles
     returned: Ints
-    price: NDArray[np.float32]
+    price: Singles
     user_ids: NDArray
     item_ids: NDArray
 
@@ -108,10 +108,18 @@ class Interactions:
         """(users + 1,) where each user's slice begins."""
         return np.searchsorted(self.user, np.arange(self.n_users + 1))
 
-    def only(self, rows: NDArray[np.bool_]) -> "Interactions":
+    def only(self, rows: Bools | Ints) -> "Interactions":
         """Some rows; users and items keep their codes."""
-        arrays = (self.user, self.item, self.day, self.n_acts, self.quantity, self.returned, self.price)
-        return Interactions(*(array[rows] for array in arrays), self.user_ids, self.item_ids)
+        return replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            day=self.day[rows],
+            n_acts=self.n_acts[rows],
+            quantity=self.quantity[rows],
+            returned=self.returned[rows],
+            price=self.price[rows],
+        )
 
     def before(self, day: int) -> "Interactions":
         """What was known when a day began."""
@@ -218,5 +226,5 @@ def read_interactions(
     return Interactions(user, item, day, n_acts, quantity, returned, _known(rows["price"]), user_ids, item_ids)
 
 
-def _known(column: NDArray) -> NDArray[np.float32]:
+def _known(column: NDArray) -> Singles:
     return np.ma.filled(np.ma.asarray(column, np.float32), np.nan)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval, retrieve
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import Chooser, Floats, RowChoice, joined, some, user_folds
+from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some, user_folds
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.weighting import Weighting
@@ -68,7 +69,7 @@ class Learner:
     _kept: dict[Period, Kept] = field(default_factory=dict)
     _asked: dict[Period, Asked] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.folds = user_folds(self.acts.user_ids)
 
     def index(self, day: int) -> Index:

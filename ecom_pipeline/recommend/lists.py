@@ -11,13 +11,14 @@ import pandas as pd
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.candidates import CHANNELS, RECENT, Candidates
 from ecom_pipeline.recommend.catalogue import Shop
-from ecom_pipeline.recommend.interactions import Interactions, Ints, Visits, day_of
+from ecom_pipeline.recommend.interactions import Interactions, Visits, day_of
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.metrics import top_items
-from ecom_pipeline.recommend.pilot import Floats, RowChoice
+from ecom_pipeline.recommend.pilot import RowChoice
 from ecom_pipeline.recommend.ranker import Ranker
 from ecom_pipeline.recommend.retrieval import Index, Neighbours, repetition
 from ecom_pipeline.recommend.saved import SavedRanker
@@ -50,7 +51,7 @@ def make(
     rules: ListRules,
     n_users: int,
     titles: NDArray,
-    withdrawn: NDArray[np.bool_],
+    withdrawn: Bools,
 ) -> pd.DataFrame:
     """Rows of `recommendations`.
 
@@ -83,7 +84,7 @@ def make(
     return found.assign(**told)[RECOMMENDATIONS.column_names]
 
 
-def describe_items(shop: Shop, day: int, *, withdrawn: NDArray[np.bool_]) -> pd.DataFrame:
+def describe_items(shop: Shop, day: int, *, withdrawn: Bools) -> pd.DataFrame:
     """Rows of `item_index`: what is known of each item when a day begins."""
     known, text = shop.acts.before(day), shop.catalogue.text
     n_users, repeat_share, usual_gap = repetition(known, *known.pairs())
@@ -102,9 +103,7 @@ def describe_items(shop: Shop, day: int, *, withdrawn: NDArray[np.bool_]) -> pd.
     )
 
 
-def recommend(
-    learner: Learner, ranker: Ranker, visits: Visits, *, rules: ListRules, withdrawn: NDArray[np.bool_]
-) -> pd.DataFrame:
+def recommend(learner: Learner, ranker: Ranker, visits: Visits, *, rules: ListRules, withdrawn: Bools) -> pd.DataFrame:
     """A list for each user's next visit.
 
     What must not be shown is dropped: items that are withdrawn, and items taken so lately that hardly anybody takes
@@ -167,7 +166,7 @@ def soonest_return(known: Interactions, classes: Mapping[str, Ints]) -> Floats:
     return np.where(n >= 20, gaps[place], of_all)[code]
 
 
-def co_taken_vectors(known: Interactions) -> NDArray[np.float32]:
+def co_taken_vectors(known: Interactions) -> Singles:
     """(items, d) unit vectors by which two items are alike if the same users took them."""
     from sklearn.utils.extmath import randomized_svd
 
@@ -180,7 +179,7 @@ def co_taken_vectors(known: Interactions) -> NDArray[np.float32]:
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
-def similar_items(acts: Interactions, day: int, *, text: Floats | None, top: int) -> pd.DataFrame:
+def similar_items(acts: Interactions, day: int, *, text: Singles | None, top: int) -> pd.DataFrame:
     """The items that are most like each item: by who took them, and by text where fewer than two users tell.
 
     Args:
@@ -201,7 +200,9 @@ def similar_items(acts: Interactions, day: int, *, text: Floats | None, top: int
     silent = np.bincount(taken.indices, minlength=acts.n_items) < 2
     kept = ~silent[between.row] & (between.data > 0)
     found = [_alike_rows(between.row[kept], between.col[kept], between.data[kept], "together")]
-    for items in np.array_split(np.flatnonzero(silent), silent.sum() // 500 + 1) if text is not None else ():
+    for items in np.array_split(np.flatnonzero(silent), silent.sum() // 500 + 1):
+        if text is None:
+            break
         table = text[items] @ text.T
         table[np.arange(len(items)), items] = -np.inf
         nearest = best_columns(table, min(top, acts.n_items - 1))
@@ -237,7 +238,7 @@ def _described(rows: Candidates, score: Floats, pool: Ints, user: Ints) -> pd.Da
     )
 
 
-def _spread(pool: pd.DataFrame, vectors: NDArray[np.float32], rules: ListRules) -> pd.DataFrame:
+def _spread(pool: pd.DataFrame, vectors: Singles, rules: ListRules) -> pd.DataFrame:
     """The first `top` of each user's pool by maximal marginal relevance; all users step together."""
     n_users, width = pool.user.nunique(), POOL * rules.top
     if not n_users:
@@ -266,7 +267,7 @@ def _spread(pool: pd.DataFrame, vectors: NDArray[np.float32], rules: ListRules) 
 
 
 def _with_reasons(
-    lists: pd.DataFrame, known: Interactions, index: Index, vectors: Mapping[str, NDArray[np.float32]]
+    lists: pd.DataFrame, known: Interactions, index: Index, vectors: Mapping[str, Singles]
 ) -> pd.DataFrame:
     """The past items that speak most for each item: those of the history nearest to it in its channel's vectors."""
     reason = np.full((len(lists), REASONS), -1)
@@ -285,7 +286,7 @@ def _with_reasons(
     return lists.assign(reason_item_1=reason[:, 0], reason_item_2=reason[:, 1])
 
 
-def popular_list(acts: Interactions, day: int, *, top: int, withdrawn: NDArray[np.bool_]) -> pd.DataFrame:
+def popular_list(acts: Interactions, day: int, *, top: int, withdrawn: Bools) -> pd.DataFrame:
     """What those are shown of whom nothing is known: what was taken most in the last 28 days.
 
     Returns:

@@ -5,14 +5,11 @@ retrieved counts as missed. A visit on which nothing of the kind was taken has n
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.recommend.interactions import Ints
-
-Floats = NDArray[np.float64]
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 
 
-def top_items(visit: Ints, item: Ints, score: Floats, *, n_visits: int, k: int) -> Ints:
+def top_items(visit: Ints, item: Ints, score: Floats | Singles, *, n_visits: int, k: int) -> Ints:
     """(v, k) codes of the highest scores of each visit, the highest first; -1 where there are not k. Ties: lower code first.
 
     >>> top_items(np.array([0, 0, 1]), np.array([7, 8, 9]), np.array([0.1, 0.2, 0.3]), n_visits=2, k=2).tolist()
@@ -27,13 +24,13 @@ def top_items(visit: Ints, item: Ints, score: Floats, *, n_visits: int, k: int) 
     return found
 
 
-def hits(top: Ints, visit: Ints, item: Ints, n_items: int) -> NDArray[np.bool_]:
+def hits(top: Ints, visit: Ints, item: Ints, n_items: int) -> Bools:
     """(v, k) whether each listed item is among the (visit, item) pairs that were taken."""
     key = np.arange(len(top))[:, None] * n_items + top
     return np.isin(key, visit * n_items + item) & (top >= 0)
 
 
-def ndcg(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
+def ndcg(hit: Bools, n_taken: Ints) -> Floats:
     """(v,) nDCG at the width of `hit`.
 
     >>> ndcg(np.array([[False, True]]), np.array([1])).round(4).tolist()
@@ -44,11 +41,11 @@ def ndcg(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
     return np.where(n_taken > 0, hit @ discount / np.where(n_taken > 0, best, 1), np.nan)
 
 
-def recall(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
+def recall(hit: Bools, n_taken: Ints) -> Floats:
     """(v,) share of what was taken that is listed."""
     return np.where(n_taken > 0, hit.sum(1) / np.maximum(n_taken, 1), np.nan)
 
 
-def hit_rate(hit: NDArray[np.bool_], n_taken: Ints) -> Floats:
+def hit_rate(hit: Bools, n_taken: Ints) -> Floats:
     """(v,) 1 where anything that was taken is listed."""
     return np.where(n_taken > 0, hit.any(1).astype(float), np.nan)

@@ -10,9 +10,9 @@ from datetime import date
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
 from ecom_pipeline import identity
+from ecom_pipeline.arrays import Ints
 from ecom_pipeline.recommend.interactions import EPOCH, day_number, day_of
 from ecom_pipeline.samples import TAKEN
 
@@ -41,8 +41,14 @@ class Origin:
     validation: Period
     test: Period | None
 
+    @property
+    def tested_on(self) -> Period:
+        """The test period of an origin that does not serve."""
+        assert self.test is not None, "the future of the origin that serves is not known"
+        return self.test
 
-def rolling_origins(days: NDArray[np.int64], *, n_train: int, n_test: int, length: int | None = None) -> list[Origin]:
+
+def rolling_origins(days: Ints, *, n_train: int, n_test: int, length: int | None = None) -> list[Origin]:
     """The latest origins, the one that serves last; none where there are not enough days.
 
     Periods lie on a grid that does not depend on the data, so everything but the last origin stays as it is until a

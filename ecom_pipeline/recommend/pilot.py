@@ -10,12 +10,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.importance.sample_choice import PROBABILITY_FLOOR, Acceptance, LabelNoise, pilot_rows
 from ecom_pipeline.recommend.candidates import Candidates
-from ecom_pipeline.recommend.interactions import Ints
 
-Floats = NDArray[np.float64]
 _BENT = ("own_weight", "own_visit_share", "own_recent", "together", "popular_week", "due")  # whose squares matter too
 N_FOLDS = 2
 
@@ -33,8 +32,8 @@ class Linear:
     """
 
     names: tuple[str, ...]
-    mean: NDArray[np.float32]
-    scale: NDArray[np.float32]
+    mean: Singles
+    scale: Singles
     coefficients: Floats
     penalty: float
 
@@ -108,7 +107,7 @@ class Linear:
         return cls(tuple(plain["names"]), mean, scale, np.array(plain["coefficients"]), plain["penalty"])
 
 
-def design(known: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+def design(known: Singles, names: Sequence[str]) -> Singles:
     """(n, d) what a linear model reads: logs, squares of a few, and whether a value is known at all."""
     bent = [names.index(name) for name in _BENT]
     absent = np.isnan(known[:, [names.index("own_age"), names.index("own_gap")]])
@@ -188,8 +187,14 @@ class Chooser:
 
 def some(rows: Candidates, places: NDArray) -> Candidates:
     """Some rows."""
-    arrays = (rows.visit, rows.item, rows.known, rows.taken, rows.channels)
-    return Candidates(*(array[places] for array in arrays), rows.names)
+    return replace(
+        rows,
+        visit=rows.visit[places],
+        item=rows.item[places],
+        known=rows.known[places],
+        taken=rows.taken[places],
+        channels=rows.channels[places],
+    )
 
 
 def joined(parts: Sequence[Candidates] | Iterator[Candidates]) -> Candidates:
@@ -197,9 +202,13 @@ def joined(parts: Sequence[Candidates] | Iterator[Candidates]) -> Candidates:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    arrays = zip(*((p.visit, p.item, p.known, p.taken, p.channels) for p in parts), strict=True)
     return replace(
-        parts[0], **dict(zip(("visit", "item", "known", "taken", "channels"), map(np.concatenate, arrays), strict=True))
+        parts[0],
+        visit=np.concatenate([part.visit for part in parts]),
+        item=np.concatenate([part.item for part in parts]),
+        known=np.concatenate([part.known for part in parts]),
+        taken=np.concatenate([part.taken for part in parts]),
+        channels=np.concatenate([part.channels for part in parts]),
     )
 
 

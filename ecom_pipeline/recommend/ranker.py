@@ -6,15 +6,18 @@ On the floor above `pilot`. Everything is chosen on validation visits; a weighte
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.importance.sample_choice import Acceptance, LabelNoise
 from ecom_pipeline.recommend.candidates import Candidates
-from ecom_pipeline.recommend.interactions import Ints
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
-from ecom_pipeline.recommend.pilot import Chooser, Floats, Linear
+from ecom_pipeline.recommend.pilot import Chooser, Linear
+
+if TYPE_CHECKING:
+    import lightgbm
 
 log = logging.getLogger(__name__)
 K = 10
@@ -55,7 +58,7 @@ class Asked:
     taken: tuple[Ints, Ints]
     n_items: int
 
-    def lists(self, score: Floats, k: int, only: NDArray[np.bool_] | None = None) -> Ints:
+    def lists(self, score: Floats, k: int, only: Bools | None = None) -> Ints:
         """(v, k) the best of the candidates, or of some of them."""
         kept = slice(None) if only is None else only
         return top_items(self.rows.visit[kept], self.rows.item[kept], score[kept], n_visits=self.n_visits, k=k)
@@ -147,8 +150,9 @@ def fit_ranker(
 
     judged_from, label = chooser.pilot.logit(validation.rows), rows.taken
     learnt_from = chooser.pilot.logit(rows) - chooser.acceptance.offset(probability)
-    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": _mean(validation.ndcg(judged_from))}]
-    best, trees, started = trials[0]["ndcg"], "", monotonic()
+    linear = _mean(validation.ndcg(judged_from))
+    trials: list[dict[str, float | str]] = [{"kind": "linear", "ndcg": linear}]
+    best, trees, started = linear, "", monotonic()
     for leaves in search.leaves if 0 < label.sum() < len(label) else ():
         booster, found = _boost(rows, learnt_from, weight, validation, judged_from, leaves=leaves, search=search)
         trials += [{"kind": "trees", "leaves": leaves, "rounds": n, "ndcg": quality} for n, quality in found.items()]
@@ -168,7 +172,7 @@ def _boost(
     *,
     leaves: int,
     search: TreeSearch,
-):
+) -> tuple["lightgbm.Booster", dict[int, float]]:
     """A booster, and validation nDCG@10 by number of trees; judged while it grows, as its bins are at hand then."""
     import lightgbm
 
@@ -193,7 +197,7 @@ def _boost(
     found: dict[int, float] = {}
     counted = iter(range(1, max(search.rounds) + 1))
 
-    def judge(probability: Floats, _) -> list:
+    def judge(probability: Floats, _: "lightgbm.Dataset") -> list:
         n = next(counted)
         if n in search.rounds:
             clipped = np.clip(probability, 1e-15, 1 - 1e-15)

@@ -11,10 +11,10 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from ecom_pipeline.recommend.interactions import NEVER, Interactions, Ints, Visits
+from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.recommend.interactions import NEVER, Interactions, Visits
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
-Floats = NDArray[np.float32]
 SOLVED = 6000  # users or items up to which the ridge model is solved exactly: 6,000 squared is 0.14 GB
 DENSE = 150_000_000  # cells of a users x items matrix that is kept: 0.6 GB
 NEIGHBOURS = 200  # kept of each item, where the ridge model is too large
@@ -27,7 +27,7 @@ SMOOTHING = 5.0  # pairs of the whole shop that are added to an item's own rate 
 class ItemItem(Protocol):
     """How strongly a weighted history speaks for every item."""
 
-    def scores(self, history: sparse.csr_matrix) -> Floats:
+    def scores(self, history: sparse.csr_matrix) -> Singles:
         """(v, items) from (v, items); an item's own presence in the history does not speak for it."""
         ...
 
@@ -43,9 +43,9 @@ class RidgeByUsers:
     """
 
     back: sparse.csr_matrix  # (items, users) X'
-    solved: Floats  # (users, items) M X
-    own: Floats  # (items,) r diag(P)
-    leverage: Floats  # (users,) diag(M)
+    solved: Singles  # (users, items) M X
+    own: Singles  # (items,) r diag(P)
+    leverage: Singles  # (users,) diag(M)
 
     @classmethod
     def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
@@ -58,7 +58,7 @@ class RidgeByUsers:
         explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
         return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy())
 
-    def held_out(self, user: Ints, item: Ints) -> Floats:
+    def held_out(self, user: Ints, item: Ints) -> Singles:
         """(k,) what the rest of a history foretells of pairs that the model was fitted on: without the pair itself.
 
         The item's regression on all others, fitted without that user, asked about that user. In closed form: the
@@ -69,7 +69,7 @@ class RidgeByUsers:
         value, solved = np.asarray(self.back[item, user], np.float32).ravel(), self.solved[user, item]
         return value - solved / (self.leverage[user] * self.own[item] + solved**2)
 
-    def scores(self, history: sparse.csr_matrix) -> Floats:
+    def scores(self, history: sparse.csr_matrix) -> Singles:
         """(v, items)."""
         through = np.asarray((history @ self.back).todense(), np.float32) @ self.solved
         through /= self.own
@@ -85,7 +85,7 @@ class RidgeByItems:
     Source: Steck 2019, equation 8.
     """
 
-    between: Floats  # (items, items), diagonal 0
+    between: Singles  # (items, items), diagonal 0
 
     @classmethod
     def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByItems":
@@ -97,7 +97,7 @@ class RidgeByItems:
         np.fill_diagonal(between, 0)
         return cls(between.astype(np.float32))
 
-    def scores(self, history: sparse.csr_matrix) -> Floats:
+    def scores(self, history: sparse.csr_matrix) -> Singles:
         """(v, items)."""
         return np.asarray(history @ self.between, np.float32)
 
@@ -136,7 +136,7 @@ class Neighbours:
         shape = (matrix.shape[1], matrix.shape[1])
         return cls(sparse.csr_matrix((cosine.astype(np.float32), other, np.r_[0, np.cumsum(lengths)]), shape=shape))
 
-    def scores(self, history: sparse.csr_matrix) -> Floats:
+    def scores(self, history: sparse.csr_matrix) -> Singles:
         """(v, items)."""
         return np.asarray((history @ self.between).todense(), np.float32)
 
@@ -154,7 +154,7 @@ def item_item(matrix: sparse.csr_matrix, ridge: float = RIDGE) -> ItemItem:
     return RidgeByItems.fit(matrix, ridge) if n_items <= SOLVED else Neighbours.fit(matrix, NEIGHBOURS)
 
 
-def history_value(weight: NDArray) -> Floats:
+def history_value(weight: NDArray) -> Singles:
     """What a pair's weight adds to a history: a tenth purchase says less than the second."""
     return np.log1p(3 * weight).astype(np.float32)
 
@@ -178,15 +178,15 @@ class Index:
     day: int
     weighting: Weighting
     together: ItemItem
-    opinion: Floats | None
+    opinion: Singles | None
     pairs: Ints
     n_users: Ints
-    repeat_share: Floats
-    usual_gap: Floats
-    text: Floats | None
+    repeat_share: Singles
+    usual_gap: Singles
+    text: Singles | None
 
     @classmethod
-    def fit(cls, acts: Interactions, day: int, *, weighting: Weighting, text: Floats | None = None) -> "Index":
+    def fit(cls, acts: Interactions, day: int, *, weighting: Weighting, text: Singles | None = None) -> "Index":
         """Everything from interactions before a day.
 
         Args:
@@ -205,7 +205,7 @@ class Index:
         n_users, share, gap = repetition(known, pairs, pair)
         return cls(day, weighting, together, opinion, pairs, n_users, share, gap, text)
 
-    def weights(self, acts: Interactions, day: NDArray) -> Floats:
+    def weights(self, acts: Interactions, day: NDArray) -> Singles:
         """(n,) weights of rows of interactions as of some days; a pair that the index does not know has the mean opinion."""
         if self.opinion is None:
             return self.weighting.as_of(acts, day)
@@ -221,8 +221,8 @@ def _matrix(pairs: Ints, weight: NDArray, acts: Interactions) -> sparse.csr_matr
 
 
 def evidence(
-    known: Interactions, pairs: Ints, pair: Ints, *, day: int, weighting: Weighting, text: Floats | None
-) -> Floats | None:
+    known: Interactions, pairs: Ints, pair: Ints, *, day: int, weighting: Weighting, text: Singles | None
+) -> Singles | None:
     """(k,) rank share of what the rest of each user's history says of each pair.
 
     Leave-one-out in closed form where the ridge model is solved by users; else the other models' answer, whose
@@ -253,6 +253,7 @@ def evidence(
         if model:  # its diagonal is 0: the item itself does not speak
             found[rows] = model.scores(history)[place, item[rows]]
         else:
+            assert text is not None
             own = np.asarray(history[place, item[rows]]).ravel()
             rest = (history @ text)[place] - own[:, None] * text[item[rows]]
             length = np.maximum(np.linalg.norm(rest, axis=1), 1e-9)
@@ -260,7 +261,7 @@ def evidence(
     return rank_share(found)
 
 
-def repetition(known: Interactions, pairs: Ints, pair: Ints) -> tuple[Ints, Floats, Floats]:
+def repetition(known: Interactions, pairs: Ints, pair: Ints) -> tuple[Ints, Singles, Singles]:
     """(items,) how many took each item; who of them took it again; and after how many days, on average.
 
     The last two are drawn to the shop's figures where few took the item. `pairs` and `pair` are those of `known`.
@@ -284,7 +285,7 @@ def repetition(known: Interactions, pairs: Ints, pair: Ints) -> tuple[Ints, Floa
     )
 
 
-def popularity(acts: Interactions, visits: Visits, *, days: int) -> dict[int, Floats]:
+def popularity(acts: Interactions, visits: Visits, *, days: int) -> dict[int, Singles]:
     """(items,) takings of each item in the days before each day on which there is a visit.
 
     Cost: one sort of the interactions' days, and the rows of the window for each day.
@@ -305,7 +306,7 @@ class Lately:
 
     days: Ints
     row: Ints
-    takings: Mapping[int, Floats]
+    takings: Mapping[int, Singles]
 
     @classmethod
     def of(cls, acts: Interactions, visits: Visits, *, windows: Sequence[int]) -> "Lately":

@@ -13,6 +13,7 @@ import scipy.sparse as sparse
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.importance.selection import most_certain
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
@@ -93,7 +94,7 @@ def choose_weighting(
     *,
     n_trials: int,
     confidence: float,
-    text: NDArray[np.float32] | None,
+    text: Singles | None,
     seed: int,
     n_processes: int = 1,
 ) -> WeightingChoice:
@@ -139,9 +140,7 @@ def choose_weighting(
     return WeightingChoice(tried[best], gain_low, pd.DataFrame(rows))
 
 
-def _figures(
-    acts: Interactions, visits: Visits, day: int, tried: Sequence[Weighting], text: NDArray[np.float32] | None
-) -> NDArray[np.float64]:
+def _figures(acts: Interactions, visits: Visits, day: int, tried: Sequence[Weighting], text: Singles | None) -> Floats:
     """(t, blends, v) nDCG@10."""
     known = acts.before(day)
     taken = known.matrix(np.ones(len(known), np.float32))
@@ -165,7 +164,7 @@ def _figures(
 
 def _blended(
     matrix: sparse.csr_matrix, together: ItemItem, visits: Visits, truth: tuple[NDArray, NDArray, NDArray]
-) -> NDArray[np.float64]:
+) -> Floats:
     """(blends, v) nDCG@10 of lists from weights of every user's items."""
     at, item, n_taken = truth
     found = np.empty((len(BLENDS), len(visits)))

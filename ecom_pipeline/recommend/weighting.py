@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Singles
 from ecom_pipeline.recommend.interactions import KINDS, Interactions
 
-Floats = NDArray[np.float32]
 AGE_FORMS = ("none", "exponential", "hyperbolic", "square_root")
 
 
@@ -60,7 +60,7 @@ class Weighting:
         }
         return tuple(name for name, does in differs.items() if does) or ("none",)
 
-    def by_age(self, age: NDArray) -> Floats:
+    def by_age(self, age: NDArray) -> Singles:
         """(n,) factor of acts that are so many days old.
 
         >>> Weighting("exponential", half_life=10).by_age(np.array([0, 10, 20])).tolist()
@@ -74,7 +74,7 @@ class Weighting:
         factor = 1 / (1 + share)
         return (np.sqrt(factor) if self.age_form == "square_root" else factor).astype(np.float32)
 
-    def at_once(self, acts: Interactions, opinion: Floats | None = None) -> Floats:
+    def at_once(self, acts: Interactions, opinion: Singles | None = None) -> Singles:
         """(n,) weight of each row of interactions at age 0, all its acts together.
 
         Args:
@@ -89,7 +89,7 @@ class Weighting:
             weight = weight * opinion**self.evidence_strength
         return weight.astype(np.float32)
 
-    def as_of(self, acts: Interactions, day: NDArray | int, opinion: Floats | None = None) -> Floats:
+    def as_of(self, acts: Interactions, day: NDArray | int, opinion: Singles | None = None) -> Singles:
         """(n,) weight of each row when a day begins: at its age then, and knowing returns until then.
 
         Args:
@@ -108,7 +108,7 @@ class Weighting:
 UNWEIGHTED = Weighting()
 
 
-def rank_share(value: NDArray) -> Floats:
+def rank_share(value: NDArray) -> Singles:
     """(n,) share of the rows that are not above each one, in (0, 1].
 
     >>> rank_share(np.array([3.0, 1.0, 2.0, 2.0])).tolist()

@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, one_hot
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, one_hot, required
 from ecom_pipeline.importance.folds import out_of_fold_scores
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.importance.weights import ess_share
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Feedback = Literal["clicks", "bandit"]
 
 
@@ -57,9 +56,9 @@ class InversePropensity:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One weight > 0 a sample. Raises SampleError if a propensity is not in (0, 1]."""
         evidence.require(self)
-        p = evidence.propensity
+        p = required(evidence.propensity)
         _require("propensity", p, (p > 0) & (p <= 1), "in (0, 1]", "what was never shown has none: leave it out")
-        return _inverse(evidence, evidence.propensity, self.feedback, self.clip, self.self_normalised)
+        return _inverse(evidence, required(evidence.propensity), self.feedback, self.clip, self.self_normalised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ class InverseExamination:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One weight > 0 a sample. Raises SampleError if a position is below 1 or an examination not above 0."""
         evidence.require(self)
-        place = evidence.position
+        place = required(evidence.position)
         _require("position", place, place >= 1, ">= 1", "add 1 where ranks are counted from 0")
         if self.examination is None:
             examined = place.astype(float) ** -self.eta
@@ -189,7 +188,7 @@ class Recency:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One weight in (0, 1] a sample. Raises SampleError if an age is below 0 or the half-life not above."""
         evidence.require(self)
-        age, half = evidence.age_days, np.array([self.half_life_days])
+        age, half = required(evidence.age_days), np.array([self.half_life_days])
         _require("half_life_days", half, half > 0, "above 0", "take the days after which a sample counts half")
         _require("age_days", age, age >= 0, ">= 0", "count from a day that is later than every sample")
         return _weights(np.maximum(np.exp2(-age / half), CREDIBLE_FLOOR))
@@ -225,7 +224,7 @@ class DensityRatio:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One ratio > 0 a sample. Raises SampleError if the target is empty or has other features."""
         evidence.require(self)
-        x, target = evidence.features, evidence.target
+        x, target = required(evidence.features), required(evidence.target)
         if not len(target) or target.shape[1] != x.shape[1]:
             raise SampleError(
                 f"target: 1 of 1 shapes does not fit the training samples; first: {target.shape!r} beside {x.shape!r}. "
@@ -286,7 +285,7 @@ def _auc(chance: Floats, origin: Floats) -> float:
     return float(roc_auc_score(origin, chance))
 
 
-def _require(name: str, values: NDArray, valid: NDArray[np.bool_], must_be: str, remedy: str) -> None:
+def _require(name: str, values: NDArray, valid: Bools, must_be: str, remedy: str) -> None:
     bad = np.flatnonzero(~valid)
     if bad.size:
         raise SampleError(

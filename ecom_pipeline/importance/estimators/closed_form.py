@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.group_stacks import rows_of_some, stacks
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class LeaveOneOutInfluence:
         import torch
 
         evidence.require(self)
-        holdout = evidence.holdout
+        holdout = required(evidence.holdout)
         if len(holdout.label) == 0:
             raise SampleError(
                 f"{self.name}: the holdout has 0 samples for {len(evidence)} training samples; first: None. Influence "
@@ -236,7 +236,7 @@ def _choose(estimator: LeaveOneOutCredibility | LeaveOneOutInfluence, evidence: 
 
     x, y = (
         torch.as_tensor(part, dtype=torch.float64, device=evidence.device)
-        for part in (evidence.features, evidence.label)
+        for part in (required(evidence.features), evidence.label)
     )
     drawn = np.random.default_rng(estimator.seed).permutation(len(x))[: estimator.n_landmarks]
     landmarks = x[torch.as_tensor(drawn, device=x.device)]
@@ -287,7 +287,7 @@ def _expand(x: "torch.Tensor", y: "torch.Tensor", landmarks: "torch.Tensor", wid
     return _Expansion(x, y, landmarks, width, whitening, spectrum.clamp(min=0), rotation.mT @ projected)
 
 
-def _losses(expansion: _Expansion, stacks: Sequence["torch.Tensor"], ridges: Sequence[float]) -> NDArray[np.float64]:
+def _losses(expansion: _Expansion, stacks: Sequence["torch.Tensor"], ridges: Sequence[float]) -> Floats:
     """(r, t) mean cross-entropy of the labels for each ridge and temperature, in nats."""
     import torch
 

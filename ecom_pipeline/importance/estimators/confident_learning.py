@@ -7,16 +7,16 @@ whether the sample is to be pruned: below 0 yes, else no.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.arrays import Floats, Ints
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.estimators.out_of_fold import class_margins, usual_confidence
 
 NEVER = 2.0  # threshold of a class without samples: no probability reaches it
 NEAR = 1e-6  # probabilities closer than this count as equal, in favour of the label
 
 
-def thresholds(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def thresholds(label: Floats, score: Floats) -> Floats:
     """(c,) how sure the model usually is of a class, where the label says so.
 
     Args:
@@ -33,7 +33,7 @@ def thresholds(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArra
     return np.maximum(np.where(np.isnan(usual), NEVER, usual), 2 * NEAR)
 
 
-def likely_class(score: NDArray[np.float64], threshold: NDArray[np.float64]) -> NDArray[np.int64]:
+def likely_class(score: Floats, threshold: Floats) -> Ints:
     """(n,) the class that a sample is confidently counted for, or -1 where no class reaches its threshold.
 
     Where several classes reach theirs, the most probable of all classes counts.
@@ -50,7 +50,7 @@ def likely_class(score: NDArray[np.float64], threshold: NDArray[np.float64]) -> 
     return np.where(reached.sum(1) > 1, score.argmax(1), alone)
 
 
-def confident_joint(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def confident_joint(label: Floats, score: Floats) -> Floats:
     """(c, c) how many samples with the label of the row are confidently of the class of the column.
 
     Args:
@@ -75,7 +75,7 @@ def confident_joint(label: NDArray[np.float64], score: NDArray[np.float64]) -> N
     return joint
 
 
-def calibrated_joint(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def calibrated_joint(label: Floats, score: Floats) -> Floats:
     """(c, c) estimated number of samples with the label of the row that are truly of the class of the column.
 
     Divided by n it is the joint distribution of observed and true labels; one minus its trace is the share of wrong
@@ -95,7 +95,7 @@ def calibrated_joint(label: NDArray[np.float64], score: NDArray[np.float64]) -> 
     return joint / joint.sum(1, keepdims=True) * label.sum(0)[:, None]
 
 
-def whole(counts: NDArray[np.float64]) -> NDArray[np.int64]:
+def whole(counts: Floats) -> Ints:
     """Counts rounded to whole samples so that each row keeps its (rounded) total.
 
     What is too much or too little is taken from, or given to, the entries that rounding has moved farthest.
@@ -133,7 +133,7 @@ class ConfidentLearning:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 2] a sample; below 0: prune."""
         evidence.require(self)
-        score = evidence.oof_score.mean(1)
+        score = required(evidence.oof_score).mean(1)
         likely = likely_class(score, thresholds(evidence.label, score))
         margin = _margin(evidence.observed, score)
         off = (likely >= 0) & (likely != evidence.observed) & (margin < 0)
@@ -158,7 +158,7 @@ class PruneByClass:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 1] a sample; below 0: prune."""
         evidence.require(self)
-        return _told(_by_class(evidence.label, evidence.observed, evidence.oof_score.mean(1)))
+        return _told(_by_class(evidence.label, evidence.observed, required(evidence.oof_score).mean(1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class PruneByNoiseRate:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 2] a sample; below 0: prune."""
         evidence.require(self)
-        return _told(_by_noise_rate(evidence.label, evidence.observed, evidence.oof_score.mean(1)))
+        return _told(_by_noise_rate(evidence.label, evidence.observed, required(evidence.oof_score).mean(1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,22 +199,20 @@ class PruneByBoth:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value in [-1, 2] a sample; below 0: prune."""
         evidence.require(self)
-        known = evidence.label, evidence.observed, evidence.oof_score.mean(1)
+        known = evidence.label, evidence.observed, required(evidence.oof_score).mean(1)
         return _told(np.maximum(_by_class(*known), _by_noise_rate(*known)))
 
 
-def _told(value: NDArray[np.float64]) -> SampleValues:
+def _told(value: Floats) -> SampleValues:
     return SampleValues(value, None, {"pruned_share": float((value < 0).mean()) if len(value) else 0.0})
 
 
-def _margin(observed: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def _margin(observed: Ints, score: Floats) -> Floats:
     """(n,) of the label over the best other class; what is nearly equal counts for the label."""
     return class_margins(score)[np.arange(len(score)), observed] + NEAR
 
 
-def _by_class(
-    label: NDArray[np.float64], observed: NDArray[np.int64], score: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _by_class(label: Floats, observed: Ints, score: Floats) -> Floats:
     counts = _to_prune(label, score)
     cut = np.zeros(len(counts))  # nothing is below 0: nothing is pruned
     for one in range(len(counts)):
@@ -226,9 +224,7 @@ def _by_class(
     return np.maximum(confidence - cut[observed], _margin(observed, score))
 
 
-def _by_noise_rate(
-    label: NDArray[np.float64], observed: NDArray[np.int64], score: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _by_noise_rate(label: Floats, observed: Ints, score: Floats) -> Floats:
     counts = _to_prune(label, score)
     distance = np.full(len(score), np.inf)
     for one in range(len(counts)):
@@ -245,7 +241,7 @@ def _by_noise_rate(
     return np.maximum(np.where(np.isfinite(distance), distance, 1.0 + margin), margin)
 
 
-def _to_prune(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.int64]:
+def _to_prune(label: Floats, score: Floats) -> Ints:
     """(c, c) samples by label and likely class, in whole numbers; at least one of each label is right.
 
     The one is taken from the other entries of its row evenly, as cleanlab does.

@@ -4,12 +4,12 @@ On the floor of `importance`.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.errors import SampleError
 from ecom_pipeline.importance.estimator import Evidence, SampleValues
 from ecom_pipeline.importance.estimators.gradients import PENALTY
@@ -27,14 +27,14 @@ class _Layer:
     """What is known of a layer while its gradients go by."""
 
     target: "torch.Tensor"  # (d, k) sum, then mean, of the holdout's gradients
+    lessened: "torch.Tensor"  # (d, k)
     n_held: int = 0
     n_train: int = 0
     squares: float = 0.0
     damping: float = 0.0
-    lessened: "torch.Tensor | None" = field(default=None)  # (d, k)
 
 
-def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> NDArray[np.float64]:
+def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> Floats:
     """By how much would the loss on the holdout rise, had the model not been taught each sample?
 
     Layer by layer the mean over samples of inverses stands for the inverse of the mean of g g' plus a damping; each of
@@ -72,7 +72,7 @@ def data_influence(train: Blocks, holdout: Blocks, damping: float = DAMPING) -> 
         )
     layers: dict[str, _Layer] = {}
     for name, gradients in _named(holdout):
-        layer = layers.setdefault(name, _Layer(_nothing(gradients)))
+        layer = layers.setdefault(name, _Layer(_nothing(gradients), _nothing(gradients)))
         layer.target += gradients.sum()
         layer.n_held += len(gradients)
     for layer in layers.values():
@@ -131,8 +131,6 @@ class _OfHead:
 
 def _measure(train: Blocks, layers: dict[str, _Layer], damping: float) -> int:
     """How many samples there are; notes the damping of each layer."""
-    import torch
-
     for name, gradients in _named(train):
         if name not in layers:
             raise SampleError(
@@ -152,7 +150,6 @@ def _measure(train: Blocks, layers: dict[str, _Layer], damping: float) -> int:
     for layer in layers.values():
         mean_square = layer.squares / max(layer.n_train * layer.target.numel(), 1)
         layer.damping = damping * mean_square or 1.0  # where no gradient is left, any damping gives values of 0
-        layer.lessened = torch.zeros_like(layer.target)
     return max(counts.values(), default=0)
 
 

@@ -6,9 +6,9 @@ On the floor of `importance`. Heads fit what others confirm first, and a wrong l
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.arrays import Floats, Ints, Singles
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.heads import Weighted
 from ecom_pipeline.importance.networks import DynamicsRecorder, NetworkSettings, fit_networks
 
@@ -36,7 +36,7 @@ class AreaUnderMargin:
     def fit(self, evidence: Evidence) -> SampleValues:
         """A mean lead in logits a sample."""
         evidence.require(self)
-        return SampleValues(evidence.dynamics.margin.mean(1, dtype=np.float64))
+        return SampleValues(required(evidence.dynamics).margin.mean(1, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,12 @@ class ThresholdedAreaUnderMargin:
         value = total / np.maximum(count, 1)
         return SampleValues(value, None, {"cut": float(np.mean(cuts)), "share_below_cut": float((value < 0).mean())})
 
-    def _areas(self, evidence: Evidence, extra: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _areas(self, evidence: Evidence, extra: Ints) -> Floats:
         import torch
 
         label = np.pad(evidence.label, ((0, 0), (0, 1)))
         label[extra] = np.eye(label.shape[1])[-1]
-        both = (evidence.features, label)
+        both = (required(evidence.features), label)
         x, y = (torch.as_tensor(values, dtype=torch.float32, device=evidence.device) for values in both)
         recorder = DynamicsRecorder(label, self.settings.n_epochs)
         fit_networks(x, y, Weighted(torch.ones_like(x[:, :1])), self.settings, recorder.watch)
@@ -122,7 +122,7 @@ class EarlyError:
     def fit(self, evidence: Evidence) -> SampleValues:
         """Minus an error in [0, sqrt(2)] a sample."""
         evidence.require(self)
-        error, epoch = _after(self.share, evidence.dynamics.error_norm)
+        error, epoch = _after(self.share, required(evidence.dynamics).error_norm)
         return SampleValues(-error, None, {"epoch": float(epoch)})
 
 
@@ -146,9 +146,9 @@ class Forgetting:
     def fit(self, evidence: Evidence) -> SampleValues:
         """Minus a number of times a sample."""
         evidence.require(self)
-        margin = evidence.dynamics.margin
+        margin = required(evidence.dynamics).margin
         never = (margin <= 0).all(1)
-        times = np.where(never, margin.shape[1], evidence.dynamics.n_forgotten)
+        times = np.where(never, margin.shape[1], required(evidence.dynamics).n_forgotten)
         return SampleValues(-times.astype(np.float64), None, {"n_never_right": float(never.sum())})
 
 
@@ -176,7 +176,7 @@ class SmallLoss:
 
         evidence.require(self)
         positive = evidence.observed > 0
-        loss = evidence.dynamics.loss[positive].astype(np.float64)
+        loss = required(evidence.dynamics).loss[positive].astype(np.float64)
         value = np.ones(len(evidence))
         if len(loss) > 1:
             value[positive] = ((rankdata(-loss, axis=0) - 1) / (len(loss) - 1)).mean(1)
@@ -207,7 +207,7 @@ class ReweightedLoss:
     def fit(self, evidence: Evidence) -> SampleValues:
         """A weight in (0, 1] a sample."""
         evidence.require(self)
-        value = np.exp(-self.power * evidence.dynamics.loss.astype(np.float64)).mean(1)
+        value = np.exp(-self.power * required(evidence.dynamics).loss.astype(np.float64)).mean(1)
         return SampleValues(np.where((evidence.observed == 0) & self.positives_only, 1.0, value))
 
 
@@ -243,12 +243,12 @@ class ReducibleLoss:
     def fit(self, evidence: Evidence) -> SampleValues:
         """A difference of losses in nats a sample."""
         evidence.require(self)
-        unseen = -np.einsum("nc,nrc->nr", evidence.label, np.log(evidence.oof_score))
-        seen, epoch = _after(self.share, evidence.dynamics.loss)
+        unseen = -np.einsum("nc,nrc->nr", evidence.label, np.log(required(evidence.oof_score)))
+        seen, epoch = _after(self.share, required(evidence.dynamics).loss)
         return replace(SampleValues.over_repeats(seen[:, None] - unseen), notes={"epoch": float(epoch)})
 
 
-def _after(share: float, values: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+def _after(share: float, values: Singles) -> tuple[Floats, int]:
     """The column of (n, e) values after a share of the epochs, and the number of that epoch."""
     epoch = max(int(np.ceil(share * values.shape[1])), 1)
     return values[:, epoch - 1].astype(np.float64), epoch

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.importance.estimator import Estimator, Evidence, SampleValues
 
 
@@ -45,7 +45,7 @@ class RankEnsemble:
         return self.of_values([member.fit(evidence).value for member in self.members])
 
     @staticmethod
-    def of_values(values: Sequence[NDArray[np.float64]]) -> SampleValues:
+    def of_values(values: Sequence[Floats]) -> SampleValues:
         """The same from (n,) values that the members have given already, in any order."""
         from scipy.stats import rankdata
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, required
 from ecom_pipeline.importance.heads import PENALTIES, Weighted, fit_heads, probabilities, row_blocks
 
 if TYPE_CHECKING:
     import torch
 
 Utility = Literal["probability", "accuracy"]
-Worth = Callable[[NDArray[np.bool_]], NDArray[np.float64]]  # (n, m) who is in -> (m,) what each coalition is worth
+Worth = Callable[[Bools], Floats]  # (n, m) who is in -> (m,) what each coalition is worth
 _PILOTS = 4  # heads a penalty is chosen by
 _CHUNK = 250  # heads fitted together
 _NUMBERS = 1 << 24  # in the curvature matrices of a chunk, and in its table of who sees what
@@ -58,7 +59,7 @@ class DataOOB:
         import torch
 
         evidence.require(self)
-        x, y = _tensors(evidence, evidence.features, evidence.label)
+        x, y = _tensors(evidence, required(evidence.features), evidence.label)
         penalty = _penalty(x, y, self.penalties, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         count, total, squares = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
@@ -180,7 +181,7 @@ class DataBanzhaf:
 Game = DataShapley | BetaShapley | DataBanzhaf
 
 
-def beta_sizes(n: int, alpha: float, beta: float) -> NDArray[np.float64]:
+def beta_sizes(n: int, alpha: float, beta: float) -> Floats:
     """(n,) probability that a sample joins a coalition of 0, 1, ..., n - 1 others, under Beta(alpha, beta) Shapley.
 
     >>> beta_sizes(4, 1.0, 1.0).round(3).tolist()
@@ -194,7 +195,7 @@ def beta_sizes(n: int, alpha: float, beta: float) -> NDArray[np.float64]:
     return np.exp(logarithm)
 
 
-def banzhaf_sizes(n: int) -> NDArray[np.float64]:
+def banzhaf_sizes(n: int) -> Floats:
     """(n,) probability that a sample joins a coalition of 0, 1, ..., n - 1 others, all sets being equally likely.
 
     >>> banzhaf_sizes(3).round(3).tolist()
@@ -203,9 +204,7 @@ def banzhaf_sizes(n: int) -> NDArray[np.float64]:
     return np.exp([_log_choose(n - 1, k) - (n - 1) * np.log(2) for k in range(n)])
 
 
-def semivalues(
-    worth: Worth, joins: NDArray[np.float64], n_subsets: int, seed: int, chunk: int = _CHUNK
-) -> SampleValues:
+def semivalues(worth: Worth, joins: Floats, n_subsets: int, seed: int, chunk: int = _CHUNK) -> SampleValues:
     """Mean gain of a coalition when a player joins it, for all players from the same coalitions.
 
     A player's value is a weighted sum of what coalitions with the player are worth, less one without, so a coalition
@@ -243,8 +242,8 @@ def semivalues(
     gain = joins[:-1] * n / size / divisor  # weight of a coalition of 1, ..., n - 1 for those in it
     loss = joins[1:] * n / (n - size) / divisor  # and, taken off, for those not in it
     draws = _Draws(chance, n_subsets, seed, chunk)
-    sizes, worths = zip(*((member.sum(0), worth(member)) for member in draws), strict=True)
-    drawn, worths = np.concatenate(sizes), np.concatenate(worths)
+    sizes, found = zip(*((member.sum(0), worth(member)) for member in draws), strict=True)
+    drawn, worths = np.concatenate(sizes), np.concatenate(found)
     half = np.arange(n_subsets) % 2
     excess, common = np.empty(n_subsets), 0.0
     for own in (0, 1):
@@ -267,12 +266,12 @@ class _Draws:
         chunk: how many at a time.
     """
 
-    chance: NDArray[np.float64]
+    chance: Floats
     n_subsets: int
     seed: int
     chunk: int
 
-    def __iter__(self) -> Iterator[NDArray[np.bool_]]:
+    def __iter__(self) -> Iterator[Bools]:
         """(n, m) who is in, chunk by chunk."""
         generator = np.random.default_rng(self.seed)
         n = len(self.chance) + 1
@@ -282,9 +281,7 @@ class _Draws:
             yield generator.random((n, m)).argsort(0).argsort(0) < size
 
 
-def _weighted_means(
-    draws: _Draws, inside: NDArray[np.float64], outside: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _weighted_means(draws: _Draws, inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
     """(n,) means over coalitions of what each says of those in it and of those not, with standard errors."""
     total, squares = np.zeros((2, len(draws.chance) + 1))
     for i, member in enumerate(draws):
@@ -296,7 +293,7 @@ def _weighted_means(
     return mean, np.sqrt(variance)
 
 
-def _by_enumeration(worth: Worth, joins: NDArray[np.float64], chunk: int) -> NDArray[np.float64]:
+def _by_enumeration(worth: Worth, joins: Floats, chunk: int) -> Floats:
     n = len(joins)
     one = joins / np.exp([_log_choose(n - 1, k) for k in range(n)])  # weight of a single coalition of k others
     value = np.zeros(n)
@@ -310,9 +307,7 @@ def _by_enumeration(worth: Worth, joins: NDArray[np.float64], chunk: int) -> NDA
     return value
 
 
-def _mean_worth(
-    size: NDArray[np.int64], worth: NDArray[np.float64], ends: NDArray[np.float64], n: int
-) -> NDArray[np.float64]:
+def _mean_worth(size: Ints, worth: Floats, ends: Floats, n: int) -> Floats:
     """(n + 1,) mean worth by size: means over levels of the sizes drawn, straight lines between, the ends known."""
     edges = np.unique(np.quantile(size, np.linspace(0, 1, _LEVELS + 1)[1:-1], method="lower"))
     level = np.searchsorted(edges, size, side="right")
@@ -321,20 +316,20 @@ def _mean_worth(
     return np.interp(np.arange(n + 1), [0, *at, n], [ends[0], *mean, ends[1]])
 
 
-def _play(game: Game, evidence: Evidence, joins: NDArray[np.float64]) -> SampleValues:
+def _play(game: Game, evidence: Evidence, joins: Floats) -> SampleValues:
     """Semivalues of the game in which a coalition's head is judged on the holdout."""
     import torch
 
-    if len(evidence.holdout.label) == 0:
+    if len(required(evidence.holdout).label) == 0:
         raise SampleError(
             f"{game.name}: the holdout has 0 samples for {len(evidence)} training samples; first: None. Coalitions are "
             "judged on at least 1: hold some samples out, or take an estimator that needs none."
         )
-    x, y = _tensors(evidence, evidence.features, evidence.label)
-    held_x, held_y = _tensors(evidence, evidence.holdout.features, evidence.holdout.label)
+    x, y = _tensors(evidence, required(evidence.features), evidence.label)
+    held_x, held_y = _tensors(evidence, required(evidence.holdout).features, required(evidence.holdout).label)
     penalty = _penalty(x, y, game.penalties, game.seed)
 
-    def worth(member: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def worth(member: Bools) -> Floats:
         heads = fit_heads(x, y, Weighted(torch.as_tensor(member, dtype=torch.float32, device=x.device)), [penalty])
         total = torch.zeros(member.shape[1], dtype=torch.float64, device=x.device)
         for rows in row_blocks(len(held_x), heads[0].numel()):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.head_gradients import Head, SampleGradients, Samples, known_samples
 from ecom_pipeline.importance.heads import Weighted, row_blocks
 
@@ -85,7 +85,7 @@ class SelfInfluence:
         import torch
 
         evidence.require(self)
-        train = Samples.on(evidence.device, evidence.features, evidence.label)
+        train = Samples.on(evidence.device, required(evidence.features), evidence.label)
         head = Head.fitted(train, self.penalty)[0]
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(head.hessian(train, self.penalty)))
         own = _quadratic(head, train, inverse, torch.zeros_like(head.theta)) / len(train)
@@ -160,7 +160,7 @@ class SelfTracIn:
         import torch
 
         evidence.require(self)
-        train = Samples.on(evidence.device, evidence.features, evidence.label)
+        train = Samples.on(evidence.device, required(evidence.features), evidence.label)
         asked = _descend(train, self, lambda _: lambda gradients: gradients.asked.square().sum(1))
         squares = torch.cat([train.x[rows].square().sum(1) for rows in row_blocks(*train.x.shape)])
         return SampleValues(-(asked * squares).cpu().numpy())

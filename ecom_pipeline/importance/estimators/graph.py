@@ -6,13 +6,10 @@ On the floor of `importance`. A sample's own label is never asked about itself.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.arrays import Floats, Ints, Singles
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, required
 from ecom_pipeline.importance.group_stacks import in_parts, stacks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _BLOCK = 1 << 21  # numbers at a time: bounds the memory of groups that are dealt with together
 _MOST_SHRUNK = 1e4  # edges; where nodes are no more different than chance makes them
@@ -58,7 +55,7 @@ class GraphAgreement:
         """One probability a sample."""
         evidence.require(self)
         label = evidence.label
-        ends = [np.unique(ids, return_inverse=True)[1] for ids in (evidence.user, evidence.item)]
+        ends = [np.unique(ids, return_inverse=True)[1] for ids in (required(evidence.user), required(evidence.item))]
         total = label.sum(0)
         others = len(label) - 1
         mean = (total - label) / others if others else np.full(label.shape, 1 / label.shape[1])
@@ -119,15 +116,15 @@ class GroupAgreement:
         label = evidence.label
         n = len(label)
         prediction = np.full(label.shape, 1 / label.shape[1]) if n == 1 else (label.sum(0) - label) / max(n - 1, 1)
-        for stack in stacks(in_parts(evidence.group, self.largest_group)):
+        for stack in stacks(in_parts(required(evidence.group), self.largest_group)):
             k = stack.shape[1]
             size = max(1, _BLOCK // (k * k))
             for start in range(0, len(stack) if k > 1 else 0, size):
                 rows = stack[start : start + size]
-                prediction[rows] = self._within(evidence.features[rows], label[rows], evidence.device)
+                prediction[rows] = self._within(required(evidence.features)[rows], label[rows], evidence.device)
         return _agreement(label, prediction)
 
-    def _within(self, features: NDArray[np.float32], label: Floats, device: str) -> Floats:
+    def _within(self, features: Singles, label: Floats, device: str) -> Floats:
         """(b, g, c) predictions for the samples of b groups of g samples each."""
         import torch
 

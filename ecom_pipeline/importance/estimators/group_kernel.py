@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.group_stacks import in_parts, rows_of_some, stacks
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class GroupKernelLeaveOneOut:
         import torch
 
         evidence.require(self)
-        x = torch.as_tensor(evidence.features, device=evidence.device)
+        x = torch.as_tensor(required(evidence.features), device=evidence.device)
         y = torch.as_tensor(evidence.label, device=evidence.device)
         spanned = _Spanned.by_landmarks(x, self.n_landmarks, self.seed)
-        parts = in_parts(evidence.group, self.largest_group)
+        parts = in_parts(required(evidence.group), self.largest_group)
         some = rows_of_some(parts, self.n_tried, self.seed)
         few, z = x[some], spanned.features(x[some])
         seen = Kernels(lambda rows: z[rows], lambda groups: _likeness(few[groups], self.sharpness))

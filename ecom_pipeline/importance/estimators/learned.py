@@ -6,12 +6,12 @@ On the floor of `importance`. They are as good as the holdout: if its labels are
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.arrays import Floats
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 from ecom_pipeline.importance.heads import Weighted, fit_heads, probabilities
 from ecom_pipeline.importance.networks import cross_entropy
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     _Layers = tuple[torch.Tensor, ...]
-    _Settings = "LearningToReweight | MetaWeightNet"
+    _Settings: TypeAlias = "LearningToReweight | MetaWeightNet"
 
 _BOUNDS = (0.1, 0.9)  # the mean probability of being picked is kept within, so that there is something to compare
 _BOUND_COST = 10.0  # of leaving them, in units of the spread of rewards
@@ -186,7 +186,7 @@ class LearningToReweight:
         runs = [self._run(evidence, self.seed + restart) for restart in range(self.n_restarts)]
         return SampleValues.over_repeats(np.stack(runs, 1))
 
-    def _run(self, evidence: Evidence, seed: int) -> NDArray[np.float64]:
+    def _run(self, evidence: Evidence, seed: int) -> Floats:
         import torch
 
         x, y, held_x, held_y = _tensors(evidence)
@@ -251,7 +251,7 @@ class MetaWeightNet:
         runs = [self._run(evidence, self.seed + restart) for restart in range(self.n_restarts)]
         return SampleValues.over_repeats(np.stack(runs, 1))
 
-    def _run(self, evidence: Evidence, seed: int) -> NDArray[np.float64]:
+    def _run(self, evidence: Evidence, seed: int) -> Floats:
         import torch
 
         x, y, held_x, held_y = _tensors(evidence)
@@ -316,7 +316,7 @@ class _Learner:
             layers, weight = self._watched(), x.new_ones(len(x)).requires_grad_()
             losses = _losses(layers, x, y)
             gradient = torch.autograd.grad((losses * weight).sum(), layers, create_graph=True)
-            along = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
+            along = sum(((g * d).sum() for g, d in zip(gradient, direction, strict=True)), x.new_zeros(()))
             return torch.autograd.grad(along, weight)[0]
 
     def gradient(self, x: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor | None" = None) -> "_Layers":
@@ -395,6 +395,6 @@ def _mean_loss(heads: "torch.Tensor", x: "torch.Tensor", y: "torch.Tensor") -> "
 def _tensors(evidence: Evidence) -> tuple["torch.Tensor", ...]:
     import torch
 
-    holdout = evidence.holdout
-    values = (evidence.features, evidence.label, holdout.features, holdout.label)
+    holdout = required(evidence.holdout)
+    values = (required(evidence.features), evidence.label, holdout.features, holdout.label)
     return tuple(torch.as_tensor(value, dtype=torch.float32, device=evidence.device) for value in values)

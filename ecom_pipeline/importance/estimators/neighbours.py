@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.estimator import Evidence, Holdout, SampleValues
+from ecom_pipeline.importance.estimator import Evidence, Holdout, SampleValues, required
 from ecom_pipeline.importance.nearest import PAIRS, Distances, Metric, blocks, nearest_first
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class NeighbourAgreement:
         evidence.require(self)
         distances = _distances(evidence, self.metric, "training")
         label, _ = _label_tensors(evidence, "training")
-        group = torch.as_tensor(evidence.group, device=evidence.device) if self.other_groups else None
+        group = torch.as_tensor(required(evidence.group), device=evidence.device) if self.other_groups else None
         value = label.new_full((len(label),), 1 / evidence.n_classes)
         n_alone = 0
         for rows, index, squared in distances.nearest(self.k, group):
@@ -223,9 +223,7 @@ class NeighbourAgreement:
         return SampleValues(value.cpu().numpy(), None, {"n_alone": float(n_alone)})
 
 
-def neighbour_graph(
-    evidence: Evidence, k: int, metric: Metric = "euclidean", judged_on: JudgedOn = "training"
-) -> NDArray[np.int64]:
+def neighbour_graph(evidence: Evidence, k: int, metric: Metric = "euclidean", judged_on: JudgedOn = "training") -> Ints:
     """Which training samples are nearest to each judge?
 
     Args:
@@ -245,9 +243,7 @@ def neighbour_graph(
     return graph
 
 
-def knn_shapley_of_graph(
-    graph: NDArray[np.int64], label: NDArray[np.float64], judge_label: NDArray[np.float64], k: int
-) -> SampleValues:
+def knn_shapley_of_graph(graph: Ints, label: Floats, judge_label: Floats, k: int) -> SampleValues:
     """KNN-Shapley values of samples when only the nearest neighbours of each judge are known.
 
     Args:
@@ -293,12 +289,14 @@ def _check_at_least(field: str, found: float | None, lowest: int) -> None:
 
 
 def _judges(evidence: Evidence, judged_on: JudgedOn) -> Holdout:
-    return evidence.holdout if judged_on == "holdout" else Holdout(evidence.features, evidence.label)
+    return (
+        required(evidence.holdout) if judged_on == "holdout" else Holdout(required(evidence.features), evidence.label)
+    )
 
 
 def _distances(evidence: Evidence, metric: Metric, judged_on: JudgedOn) -> Distances:
-    judges = evidence.holdout.features if judged_on == "holdout" else None
-    return Distances.between(evidence.features, judges, metric, evidence.device)
+    judges = required(evidence.holdout).features if judged_on == "holdout" else None
+    return Distances.between(required(evidence.features), judges, metric, evidence.device)
 
 
 def _label_tensors(evidence: Evidence, judged_on: JudgedOn) -> list["torch.Tensor"]:

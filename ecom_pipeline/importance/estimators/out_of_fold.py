@@ -6,9 +6,9 @@ On the floor of `importance`.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues
+from ecom_pipeline.arrays import Floats
+from ecom_pipeline.importance.estimator import CREDIBLE_FLOOR, Evidence, SampleValues, required
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class NormalisedMargin:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One margin in [-1, 1] a sample, averaged over repeats."""
         evidence.require(self)
-        return SampleValues.over_repeats(_of_label(evidence.label, class_margins(evidence.oof_score)))
+        return SampleValues.over_repeats(_of_label(evidence.label, class_margins(required(evidence.oof_score))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class EntropyAdjustedConfidence:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One score in (0, 1] a sample, averaged over repeats."""
         evidence.require(self)
-        score = evidence.oof_score
+        score = required(evidence.oof_score)
         surprise = np.where(score > 0, score * np.log(np.where(score > 0, score, 1.0)), 0.0)
         entropy = -surprise.sum(2) / np.log(max(evidence.n_classes, 2))
         ratio = np.maximum(entropy, 0.0) / np.maximum(evidence.confidence, CREDIBLE_FLOOR)
@@ -109,7 +109,7 @@ class CrossValidatedLoss:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One value <= 0 a sample, averaged over repeats."""
         evidence.require(self)
-        surprise = np.log(np.maximum(evidence.oof_score, CREDIBLE_FLOOR))
+        surprise = np.log(np.maximum(required(evidence.oof_score), CREDIBLE_FLOOR))
         return SampleValues.over_repeats(_of_label(evidence.label, surprise))
 
 
@@ -139,9 +139,9 @@ class ClassAdjustedConfidence:
     def fit(self, evidence: Evidence) -> SampleValues:
         """One share in [0, 1] a sample, averaged over repeats."""
         evidence.require(self)
-        usual = usual_confidence(evidence.label, evidence.oof_score)  # (r, c)
+        usual = usual_confidence(evidence.label, required(evidence.oof_score))  # (r, c)
         most = np.nanmax(usual, axis=1, keepdims=True)
-        adjusted = evidence.oof_score + np.where(np.isnan(usual), 0.0, most - usual)
+        adjusted = required(evidence.oof_score) + np.where(np.isnan(usual), 0.0, most - usual)
         adjusted /= adjusted.sum(2, keepdims=True)
         return SampleValues.over_repeats(_of_label(evidence.label, adjusted))
 
@@ -198,7 +198,7 @@ class ExpectedGradeDistance:
         return SampleValues.over_repeats(-np.abs(_above_label(evidence)).sum(2))
 
 
-def class_margins(score: NDArray[np.float64]) -> NDArray[np.float64]:
+def class_margins(score: Floats) -> Floats:
     """(..., c): each class's probability minus the largest of the others; for one class alone its probability.
 
     >>> import numpy as np
@@ -212,7 +212,7 @@ def class_margins(score: NDArray[np.float64]) -> NDArray[np.float64]:
     return score - np.where(score == best, np.where(best == second, best, second), best)
 
 
-def usual_confidence(label: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def usual_confidence(label: Floats, score: Floats) -> Floats:
     """(r, c): mean probability of a class over the samples of that class; nan for a class without samples.
 
     Args:
@@ -227,11 +227,11 @@ def usual_confidence(label: NDArray[np.float64], score: NDArray[np.float64]) -> 
     return np.where(known, np.einsum("nc,nrc->rc", label, score) / np.where(known, total, 1.0), np.nan)
 
 
-def _of_label(label: NDArray[np.float64], of_class: NDArray[np.float64]) -> NDArray[np.float64]:
+def _of_label(label: Floats, of_class: Floats) -> Floats:
     """(n, r): what (n, r, c) says of the classes, mixed as the label mixes them."""
     return np.einsum("nc,nrc->nr", label, of_class)
 
 
-def _above_label(evidence: Evidence) -> NDArray[np.float64]:
+def _above_label(evidence: Evidence) -> Floats:
     """(n, r, c - 1): predicted minus labelled probability of lying above each step between grades."""
-    return (evidence.label[:, None, :] - evidence.oof_score).cumsum(2)[..., :-1]
+    return (evidence.label[:, None, :] - required(evidence.oof_score)).cumsum(2)[..., :-1]

@@ -6,9 +6,9 @@ On the floor of `importance`. The literal form is kept to the letter and judged;
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.importance.estimator import Evidence, SampleValues
+from ecom_pipeline.arrays import Floats, Ints
+from ecom_pipeline.importance.estimator import Evidence, SampleValues, required
 
 NEAR_ZERO = 0.01  # a mean gap smaller than this, in probability, makes a weight of over 100
 
@@ -37,7 +37,7 @@ class LiteralPredictionGap:
         """One raw weight a sample, negatives and all."""
         evidence.require(self)
         confidence = evidence.confidence
-        total = (mean_by_fold(confidence, evidence.fold) - confidence).sum(1)
+        total = (mean_by_fold(confidence, required(evidence.fold)) - confidence).sum(1)
         undefined = np.abs(total) < 1e-12
         value = np.where(undefined, 0.0, 1.0 / np.where(undefined, 1.0, total))
         notes = {
@@ -70,12 +70,12 @@ class StabilisedPredictionGap:
         """One value in (0, 1 / smoothing] a sample."""
         evidence.require(self)
         confidence = evidence.confidence
-        same_class = evidence.fold * evidence.n_classes + evidence.observed[:, None]
+        same_class = required(evidence.fold) * evidence.n_classes + evidence.observed[:, None]
         gap = (mean_by_fold(confidence, same_class) - confidence).mean(1)
         return SampleValues(1.0 / (self.smoothing + np.maximum(0.0, gap)), None)
 
 
-def mean_by_fold(values: NDArray[np.float64], fold: NDArray[np.int64]) -> NDArray[np.float64]:
+def mean_by_fold(values: Floats, fold: Ints) -> Floats:
     """(n, r): for each sample, the mean of a repeat's values over the samples of its fold."""
     means = np.empty_like(values)
     for repeat in range(values.shape[1]):

@@ -10,11 +10,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ecom_pipeline import ledger
+from ecom_pipeline.arrays import Floats
 from ecom_pipeline.curves import Track, Watch
 from ecom_pipeline.language.adaptation.corpus import Corpus
 from ecom_pipeline.language.adaptation.retrieval import Retrieval, difference, recall_at_k
@@ -148,7 +147,7 @@ def _adapt(
         (folder / leftover).unlink(missing_ok=True)
 
 
-def _measured(folder: Path, encoder: Encoder, asked: Retrieval, watch: Watch) -> NDArray[np.float64]:
+def _measured(folder: Path, encoder: Encoder, asked: Retrieval, watch: Watch) -> Floats:
     """Recall of the named model; kept in the folder, so that a killed adaptation does not measure it again."""
     file = folder / "before.safetensors"
     if file.is_file():

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
 from ecom_pipeline import identity, schema
+from ecom_pipeline.arrays import Ints
 from ecom_pipeline.language.adaptation.settings import Adaptation
 from ecom_pipeline.samples import TAKEN
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +28,9 @@ class Pairs:
         refused: (m, 2) pairs that were judged not to belong together.
     """
 
-    left: Rows
-    right: Rows
-    refused: Rows
+    left: Ints
+    right: Ints
+    refused: Ints
 
     def __len__(self) -> int:
         return len(self.left)
@@ -51,22 +49,22 @@ class Corpus:
     """
 
     texts: tuple[str, ...]
-    language: Rows
+    language: Ints
     pairs: dict[str, Pairs]
-    catalogue: Rows
-    keys: NDArray[np.int64]
+    catalogue: Ints
+    keys: Ints
 
     @property
     def digest(self) -> str:
         """Changes when any of it does."""
         return hashlib.sha256(self.keys.tobytes()).hexdigest()[:16]
 
-    def new_share(self, earlier: NDArray[np.int64]) -> float:
+    def new_share(self, earlier: Ints) -> float:
         """Share of it that was not there earlier; 0 where there is nothing at all."""
         return float(np.isin(self.keys, earlier, invert=True).mean()) if len(self.keys) else 0.0
 
     def size(self, objective: str) -> int:
-        """Rows that an objective has."""
+        """Ints that an objective has."""
         return len(self.language) if objective == "language" else len(self.pairs[objective])
 
     def shares(self, settings: Adaptation) -> dict[str, float]:
@@ -101,7 +99,7 @@ def gather(language: Sequence[str], told: dict[str, pd.DataFrame], catalogue: Se
     texts = sorted(set(language) | set(catalogue) | {text for column in columns for text in column})
     place = {text: row for row, text in enumerate(texts)}
 
-    def rows(column: Sequence[str]) -> Rows:
+    def rows(column: Sequence[str]) -> Ints:
         return np.array([place[text] for text in column], np.int64)
 
     def pairs(frame: pd.DataFrame) -> Pairs:

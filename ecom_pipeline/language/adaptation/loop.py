@@ -5,15 +5,15 @@ On the floor of `language`; torch is imported with this file, so import it where
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ecom_pipeline.arrays import Ints
 from ecom_pipeline.curves import Watch
 from ecom_pipeline.language import checkpoint
 from ecom_pipeline.language.adaptation.corpus import Corpus, Pairs
@@ -116,7 +116,7 @@ class _Run:
         self.step += 1
         return loss, rate
 
-    def _batch(self, objective: str, nth: int, size: int) -> NDArray[np.int64]:
+    def _batch(self, objective: str, nth: int, size: int) -> Ints:
         """Rows of an objective's nth step: each row once before any comes again."""
         n = self.corpus.size(objective)
         size = min(size, n)
@@ -171,7 +171,7 @@ class _Run:
             log.warning("adaptation: out of memory with %d texts; goes on in parts", len(texts))
         return self._in_parts(texts, loss)
 
-    def _at_once(self, texts: NDArray[np.int64], loss) -> float | None:
+    def _at_once(self, texts: Ints, loss: Callable[[Tensor], Tensor]) -> float | None:
         """Gradients with all of the graph in memory; None where it does not fit."""
         try:
             total = loss(self._vectors(texts))
@@ -182,13 +182,13 @@ class _Run:
             return None
         return total.item()
 
-    def _in_parts(self, texts: NDArray[np.int64], loss) -> float:
+    def _in_parts(self, texts: Ints, loss: Callable[[Tensor], Tensor]) -> float:
         """The same gradients in two passes: vectors without a graph, and then a part at a time.
 
         Source: Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup".
         """
 
-        def read(part: NDArray[np.int64]) -> Tensor:
+        def read(part: Ints) -> Tensor:
             with torch.no_grad():
                 return self._vectors(texts[part])
 
@@ -197,7 +197,7 @@ class _Run:
         total = loss(vectors)
         (wanted,) = torch.autograd.grad(total, vectors)
 
-        def back(part: NDArray[np.int64]) -> None:
+        def back(part: Ints) -> None:
             add_gradients((self._vectors(texts[part]) * wanted[part]).sum(), self.learning.values())
 
         # the whole did not fit, so halves are tried first; later what has been found to fit
@@ -205,7 +205,7 @@ class _Run:
             self.halving.run(part, back)
         return total.item()
 
-    def _vectors(self, rows: NDArray[np.int64]) -> Tensor:
+    def _vectors(self, rows: Ints) -> Tensor:
         """(n, d) unit vectors of texts, texts of like length read together."""
         parts, order = [], []
         for part in batches([len(self.ids[row]) for row in rows], _PART_TOKENS):

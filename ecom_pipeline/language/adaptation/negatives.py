@@ -7,9 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_pipeline.language.adaptation.corpus import Pairs, Rows
+from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
+from ecom_pipeline.language.adaptation.corpus import Pairs
 
 N_MINED = 16  # near items kept of each text, to draw from
 
@@ -26,11 +26,11 @@ class Negatives:
         mined: (m, 1 + N_MINED) a left and its near items, sorted by left; -1 where there are fewer.
     """
 
-    positive: Rows
+    positive: Ints
     n_texts: int
-    rights: Rows
-    refused: dict[int, Rows]
-    mined: Rows
+    rights: Ints
+    refused: dict[int, Ints]
+    mined: Ints
 
     @classmethod
     def of(cls, pairs: Pairs, n_texts: int) -> "Negatives":
@@ -42,11 +42,11 @@ class Negatives:
         positive = np.unique(pairs.left * n_texts + pairs.right)
         return cls(positive, n_texts, np.sort(pairs.right), found, np.zeros((0, 1 + N_MINED), np.int64))
 
-    def mask(self, left: Rows, right: Rows) -> NDArray[np.bool_]:
+    def mask(self, left: Ints, right: Ints) -> Bools:
         """(b, b + h) whether a right is a negative for a left."""
         return ~np.isin(left[:, None] * self.n_texts + right[None, :], self.positive)
 
-    def often(self, right: Rows, n_pairs: int) -> NDArray[np.float64]:
+    def often(self, right: Ints, n_pairs: int) -> Floats:
         """(b + h,) logarithm of how many pairs each right is in; 0 for hard ones, the mean of the others being 0 too."""
         counts = np.searchsorted(self.rights, right, "right") - np.searchsorted(self.rights, right)
         result = np.log(np.maximum(counts, 1))
@@ -54,7 +54,7 @@ class Negatives:
         result[n_pairs:] = 0
         return result
 
-    def note(self, left: Rows, score: NDArray[np.float32], items: Rows, skipped: int) -> None:
+    def note(self, left: Ints, score: Singles, items: Ints, skipped: int) -> None:
         """Keep the near items of some lefts.
 
         Args:
@@ -72,9 +72,9 @@ class Negatives:
         found[:, 1 : 1 + near.shape[1]] = np.where(usable, items[near], -1)
         self.mined = np.vstack([self.mined, found])
 
-    def draw(self, left: Rows, n_each: int, generator: np.random.Generator) -> Rows:
+    def draw(self, left: Ints, n_each: int, generator: np.random.Generator) -> Ints:
         """At most `n_each` hard negatives a left: refused ones and near ones alike; distinct over the batch."""
-        found: list[Rows] = []
+        found: list[Ints] = []
         for one in left.tolist() if n_each else ():
             place = np.searchsorted(self.mined[:, 0], one)
             known = place < len(self.mined) and self.mined[place, 0] == one

@@ -3,11 +3,13 @@
 On the floor of `language`; torch is imported with this file, so import it where a training begins.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder
 
@@ -17,9 +19,9 @@ IGNORED = -100  # labels of tokens that are not guessed, as torch's cross-entrop
 def contrast(
     left: Tensor,
     right: Tensor,
-    negative: NDArray[np.bool_],
+    negative: Bools,
     temperature: float,
-    often: NDArray[np.float64] | None = None,
+    often: Floats | None = None,
     both_ways: bool = True,
 ) -> Tensor:
     """How badly each pair is told from those that do not belong together.
@@ -56,7 +58,7 @@ def contrast(
 
 
 def hide(
-    ids: list[list[int]], tokenizer, share: float, generator: np.random.Generator
+    ids: list[list[int]], tokenizer: Any, share: float, generator: np.random.Generator
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids with some hidden, and the labels of those; of 10 hidden, 8 are masks, 1 is another token, 1 is itself.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.language.encoder import Encoder, encode
 
 N_BOOTSTRAP = 2000
@@ -28,8 +28,8 @@ class Retrieval:
 
     contexts: tuple[str, ...]
     items: tuple[str, ...]
-    context: NDArray[np.int64]
-    item: NDArray[np.int64]
+    context: Ints
+    item: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def read_retrieval(db: DuckDBPyConnection, split: str, n_items: int) -> Retrieva
     )
 
 
-def recall_at_k(encoder: Encoder, asked: Retrieval, k: int, token_budget: int) -> NDArray[np.float64]:
+def recall_at_k(encoder: Encoder, asked: Retrieval, k: int, token_budget: int) -> Floats:
     """(contexts,) share of each context's wanted items among its k nearest.
 
     Cost: every text is read once, and then as `recall_of`.
@@ -85,7 +85,7 @@ def recall_at_k(encoder: Encoder, asked: Retrieval, k: int, token_budget: int) -
     return recall_of(context, item, asked, k)
 
 
-def recall_of(context: NDArray[np.float32], item: NDArray[np.float32], asked: Retrieval, k: int) -> NDArray[np.float64]:
+def recall_of(context: Singles, item: Singles, asked: Retrieval, k: int) -> Floats:
     """(contexts,) share of each context's wanted items among its k nearest; an item as near as the last is found.
 
     Args:
@@ -105,7 +105,7 @@ def recall_of(context: NDArray[np.float32], item: NDArray[np.float32], asked: Re
     return np.bincount(asked.context, rank < k) / np.bincount(asked.context)
 
 
-def difference(before: NDArray[np.float64], after: NDArray[np.float64], seed: int) -> Difference:
+def difference(before: Floats, after: Floats, seed: int) -> Difference:
     """Two figures of the same groups and their difference, with intervals of a bootstrap over groups.
 
     Cost: 2000 draws of the groups.
@@ -113,7 +113,7 @@ def difference(before: NDArray[np.float64], after: NDArray[np.float64], seed: in
     n_groups = len(before)
     draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), N_BOOTSTRAP) / n_groups
 
-    def told(by_group: NDArray[np.float64]) -> tuple[float, float, float]:
+    def told(by_group: Floats) -> tuple[float, float, float]:
         low, high = np.quantile(draws @ by_group, [0.025, 0.975])
         return float(by_group.mean()), float(low), float(high)
 
