@@ -5,6 +5,7 @@ import re
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
+from duckdb.functional import PythonUDFType
 
 from ecom_pipeline.quoting import literal
 
@@ -55,7 +56,7 @@ def make_macros(db: DuckDBPyConnection) -> None:
     """
     known = db.execute("select 1 from duckdb_functions() where function_name = 'unescape_entities'").fetchall()
     if not known:
-        db.create_function("unescape_entities", _unescape_column, ["VARCHAR"], "VARCHAR", type="arrow")
+        db.create_function("unescape_entities", _unescape_column, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
     markup, words = literal(_MARKUP), literal(f"(?i){'|'.join(map(re.escape, NOTHING))}")
     # a pattern, for DuckDB's trim takes twenty times as long with characters of its own
     ends, spaced = literal(f"^[{BLANKS}]+|[{BLANKS}]+$"), f"regexp_replace(t, {literal(f'[{BLANKS}]+')}, ' ', 'g')"
