@@ -5,7 +5,7 @@ import re
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
-from duckdb.functional import PythonUDFType
+from duckdb.func import PythonUDFType
 
 from ecom_pipeline.quoting import literal
 
