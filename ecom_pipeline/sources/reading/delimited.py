@@ -37,7 +37,7 @@ def query(db: DuckDBPyConnection, file: Path) -> str:
     Raises:
         SourceError: as `dialect.find`.
 
-    Cost: two passes over the file; memory of a few blocks of 16 MiB.
+    Cost: two passes over the file; memory of a few blocks.
     """
     found = dialect.find(file)
     names = [own_name(column) for column in found.names]

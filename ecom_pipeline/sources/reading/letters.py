@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from ecom_pipeline.errors import SourceError
 
-BLOCK = 16 << 20  # bytes read at a time
+BLOCK = 4 << 20  # bytes read at a time
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
