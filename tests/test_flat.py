@@ -35,7 +35,7 @@ def test_a_quoted_table_is_what_pythons_csv_reads(tmp_path_factory, rows, mark):
         csv.writer(file, delimiter=mark, quoting=csv.QUOTE_ALL).writerows([["name", "it's"], *rows])
     assert header(path, mark) == ["name", "it's"]
     with duckdb.connect() as db:
-        read = db.execute(quoted_table(db, path)).fetchall()
+        read = db.execute(quoted_table(db, path, mark)).fetchall()
     assert [tuple(field or "" for field in row[:2]) for row in read] == rows
     assert [row[2:] for row in read] == [(place, None) for place in range(1, len(rows) + 1)]
 

@@ -25,7 +25,7 @@ class Rule:
 MALFORMED = Rule(
     "line_malformed",
     "malformed is not null",
-    "a line must have as many fields as the first, and its quotes closed",
+    "a line must have as many fields as the first, and its quotes closed; a document must be an object",
     "malformed",
 )
 

@@ -50,9 +50,12 @@ def _opening(path: Path, read: Callable[[TextIO], str]) -> str:
         return ""
 
 
-def quoted_table(db: DuckDBPyConnection, path: Path) -> str:
-    """An SQL query that yields, once, the records of a CSV file with a header; see `delimited.query`."""
-    return delimited.query(db, path)
+def quoted_table(db: DuckDBPyConnection, path: Path, delimiter: str = ",") -> str:
+    """An SQL query: the rows of a CSV file with a header, all columns as text, `row_number` and `malformed` beside."""
+    table = name(f"{path.name} by {delimiter}")
+    # a query of an adapter may ask for the rows twice, and they can be read once
+    db.execute(f"create or replace temp table {table} as {delimited.query(db, path, delimiter)}")
+    return f"select * from temp.{table}"
 
 
 def plain_table(path: Path, names: Sequence[str], mark: str, *, skip: int = 0) -> str:

@@ -38,14 +38,14 @@ def _products(path: Path, db: DuckDBPyConnection) -> str:
     return f"""
         select row_number, malformed, product_id as item_id, product_name as title, product_description as description,
             coalesce(regexp_replace({hierarchy}, ' */ *', ' > ', 'g'), product_class) as category, product_features
-        from ({quoted_table(db, path)})"""
+        from ({quoted_table(db, path, _TAB)})"""
 
 
 def _labels(path: Path, query: Path, db: DuckDBPyConnection) -> str:
     return f"""
         select l.row_number, l.malformed, l.query_id, q.query, l.product_id as item_id,
             {recoded("l.label", _GRADES)} as relevance, q.query_class
-        from ({quoted_table(db, path)}) as l left join ({quoted_table(db, query)}) as q using (query_id)"""
+        from ({quoted_table(db, path, _TAB)}) as l left join ({quoted_table(db, query, _TAB)}) as q using (query_id)"""
 
 
 ADAPTER = Adapter("wands", _recognises, _parts)

@@ -24,12 +24,13 @@ _AHEAD = 2  # blocks that are parted while DuckDB takes another
 _numbers = count()
 
 
-def query(db: DuckDBPyConnection, file: Path) -> str:
+def query(db: DuckDBPyConnection, file: Path, delimiter: str = "") -> str:
     """An SQL query that yields a file's records, once, as text; empty fields are null.
 
     Args:
         db: a connection.
         file: CSV; its name ends with .gz where it is zipped.
+        delimiter: between fields; empty: that which the first line shows.
 
     Returns:
         A query with the columns of the file, `row_number` (1 for the record below the header) and `malformed`.
@@ -39,7 +40,7 @@ def query(db: DuckDBPyConnection, file: Path) -> str:
 
     Cost: two passes over the file; memory of a few blocks.
     """
-    found = dialect.find(file)
+    found = dialect.find(file, delimiter)
     names = [own_name(column) for column in found.names]
     schema = pa.schema(
         [*((column, pa.string()) for column in names), (ROW_NUMBER, pa.int64()), (MALFORMED, pa.string())]

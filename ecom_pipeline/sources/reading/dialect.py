@@ -45,8 +45,12 @@ class Dialect:
         return Grammar(self.delimiter.encode(), len(self.names), one_line)
 
 
-def find(file: Path) -> Dialect:
+def find(file: Path, delimiter: str = "") -> Dialect:
     """The dialect of a file, found once.
+
+    Args:
+        file: CSV, zipped or not.
+        delimiter: between fields; empty: that which the first line shows.
 
     Raises:
         SourceError: if the file is empty or not of one encoding, its first line does not name every column once, two
@@ -54,7 +58,7 @@ def find(file: Path) -> Dialect:
 
     Cost: one pass over the file, and two more where it has quotes behind backslashes.
     """
-    return _find(file, file.stat().st_size, file.stat().st_mtime_ns)
+    return _find(file, delimiter, file.stat().st_size, file.stat().st_mtime_ns)
 
 
 def names(file: Path) -> tuple[str, ...]:
@@ -73,9 +77,9 @@ def texts(file: Path, dialect: Dialect) -> Iterator[bytes]:
 
 
 @lru_cache(maxsize=64)
-def _find(file: Path, size: int, written: int) -> Dialect:
+def _find(file: Path, asked: str, size: int, written: int) -> Dialect:
     encoding = letters.encoding(file)
-    delimiter, columns, n_above = _opening(file, encoding)
+    delimiter, columns, n_above = _opening(file, encoding, asked)
     quoted = escaped = False
     end = b""
     for text in letters.blocks(file, encoding):
@@ -165,7 +169,7 @@ def _rewritten(found: re.Match[bytes]) -> bytes:
     return {b'"': b'""', b"\\": b"\\", None: b'"' + MARK + b'"' + MARK}[found[1]]
 
 
-def _opening(file: Path, encoding: str) -> tuple[str, tuple[str, ...], int]:
+def _opening(file: Path, encoding: str, asked: str = "") -> tuple[str, tuple[str, ...], int]:
     """The delimiter, the names of the columns, and the lines until the first row."""
     text = b""
     for block in letters.blocks(file, encoding, 1 << 16):
@@ -176,7 +180,7 @@ def _opening(file: Path, encoding: str) -> tuple[str, tuple[str, ...], int]:
     if not line.strip():
         raise SourceError(f"source: 1 file is empty: {file.name!r}. Its first line must name the columns: add it.")
     header = line.decode()
-    readings = {mark: _split(header, mark) for mark in _DELIMITERS}
+    readings = {mark: _split(header, mark) for mark in (asked or _DELIMITERS)}
     n_known = {mark: len(_KNOWN & {name.lower() for name in found}) for mark, found in readings.items()}
     several = [mark for mark, found in readings.items() if len(found) > 1]
     best = [mark for mark in several if n_known[mark] == max(n_known[mark] for mark in several)]
