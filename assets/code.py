@@ -43,8 +43,9 @@ def version(function: Callable) -> str:
             owner = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None) or ""
             if owner.startswith("ecom_pipeline"):
                 reached.add(owner)
-            elif isinstance(found, FunctionType) and owner.startswith("assets"):
-                wanted.append(found)
+            elif owner.startswith("assets"):
+                methods = vars(found).values() if isinstance(found, type) else [found]
+                wanted += [one for one in methods if isinstance(one, FunctionType) and one.__module__ == owner]
     told = [*sorted(functions.items()), *((name, _module(name)) for name in sorted(_closure(reached)))]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 

@@ -76,3 +76,20 @@ def test_the_version_is_part_of_what_an_asset_is_made_from(copied):
     path.write_text(path.read_text().replace("nth > 1", "nth > 2"))
     versions()
     assert made_from(items, "items", None, {}) != before
+
+
+def test_methods_of_a_configuration_count(monkeypatch):
+    from assets import model
+
+    function = code.function_of(model.fine_tuned_model)
+    code.version.cache_clear()
+    before = code.version(function)
+
+    def settings(self):
+        return None
+
+    settings.__module__, settings.__qualname__ = "assets.model", "ModelConfig.settings"
+    monkeypatch.setattr(model.ModelConfig, "settings", settings)
+    code.version.cache_clear()
+    assert code.version(function) != before
+    code.version.cache_clear()

@@ -47,8 +47,8 @@ def test_with_room_for_all_samples_no_second_fit_is_made():
 def test_a_choice_by_some_samples_must_hold_for_all(monkeypatch, helps):
     fit = weighting.fit_linear
 
-    def judged(x, label, weight, *rest):
-        linear = fit(x, label, weight, *rest)
+    def judged(x, label, weight, **rest):
+        linear = fit(x, label, weight, **rest)
         better = np.ptp(weight, axis=0) > 0  # the choice is decided here, not by luck
         sign = 1.0 if helps or len(label) < 300 else -1.0
         linear.ndcg[:] = (0.5 + sign * 0.1 * better)[:, None, None]
