@@ -250,7 +250,7 @@ def test_malformed_lines_are_rejected_under_their_own_rule(db, tmp_path):
     assert counts == [{"kept": 1, "line_malformed": 1}, {"line_malformed": 1}, {"kept": 0, "line_malformed": 1}]
     assert schema.most_rejected(db, "items") == (
         "1 rows were rejected, most often, 1 times, under line_malformed; first: items.csv row 2: a line must have as many "
-        "fields as the first, and its quotes closed; it is line 3 has a quote inside a field or text beside one"
+        "fields as the first, and its quotes closed; a document must be an object; it is line 3 has a quote inside a field or text beside one"
     )
     assert schema.most_rejected(db, "ranker") == "0 rows were rejected"
     found = db.sql("select source, row_number, reason, raw from rejected_rows where source = 'events'").fetchall()

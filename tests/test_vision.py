@@ -200,7 +200,7 @@ def test_pictures_are_like_those_of_what_a_user_took_before_where_the_item_is(pi
     assert rows[rows.label == 1].image_similarity.mean() > rows[rows.label == 0].image_similarity.mean()
 
 
-def test_an_item_without_a_picture_has_the_same_features_but_for_zeros(pictured):
+def test_an_item_without_a_picture_has_the_same_features_but_for_zeros_and_a_neutral_likeness(pictured):
     warehouse, _ = pictured
     with warehouse.connect() as db:
         samples = db.sql("from training_samples order by sample_id").df()
@@ -209,7 +209,10 @@ def test_an_item_without_a_picture_has_the_same_features_but_for_zeros(pictured)
             item for (item,) in db.sql("select item_id from image_embeddings where embedding is not null").fetchall()
         }
     known = pairs.match[:, pairs.names.index("image_known")] == 1
-    of_picture = [name.startswith("image_") for name in pairs.names]
+    of_picture = [name.startswith("image_") and name != "image_similarity" for name in pairs.names]
+    likeness = pairs.match[:, pairs.names.index("image_similarity")]
+    assert len(set(likeness[~known])) == 1  # neutral: what those that are known have on average
+    assert likeness[known].min() < likeness[~known][0] < likeness[known].max()
     assert known.tolist() == samples.item_id.isin(seen).tolist()
     assert (pairs.match[~known][:, of_picture] == 0).all()
     assert np.isfinite(pairs.match).all()

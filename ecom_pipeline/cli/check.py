@@ -13,7 +13,7 @@ import typer
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel
 
-from ecom_pipeline import cleaning, samples, schema, sources
+from ecom_pipeline import cleaning, identity, samples, schema, sources
 from ecom_pipeline.cli.app import app
 from ecom_pipeline.cli.run import _run_config
 from ecom_pipeline.errors import InputError
@@ -219,8 +219,8 @@ def _lists(db: DuckDBPyConnection, settings: Mapping) -> list[str]:
     from ecom_pipeline.recommend.periods import plan_periods
 
     n_users, n_items, n_days = db.execute(
-        "select count(distinct coalesce(user_id, session_id)), count(distinct item_id), count(distinct day) "
-        f"from cleaned_interactions where {samples.TAKEN}"
+        f"select count(distinct {identity.actor('e')}), count(distinct item_id), count(distinct day) "
+        f"from cleaned_interactions as e where {samples.TAKEN}"
     ).fetchall()[0]
     if not n_users:
         return []
