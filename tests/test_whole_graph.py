@@ -116,7 +116,7 @@ def test_a_new_day_is_cleaned_alone_and_lists_are_made_for_the_next_with_nothing
     shutil.copytree(finished.home, home)
     shutil.copytree(shop.folder, folder)
     with (folder / "events.csv").open("a") as file:
-        file.write("new,2024-05-11T10:00:00Z,person-1,z,click,i0-0-0,,,,,,\n")
+        file.write("new,2024-05-11T10:00:00Z,person-1,z,click,i0-0-0,,,,,\n")
     result = ecom("run", "--source", folder, "--config", config, home=home, check=True)
     assert "1 days of 2024-05-11 to 2024-05-11 are stale" in result.stderr
     assert "users, of 120 items, for 2024-05-11" in finished.output
