@@ -7,6 +7,7 @@ or under `_source`, as dumps write it.
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import read_schema
@@ -112,7 +113,7 @@ def records(of: str, *names: str) -> str:
     Some writers of Parquet wrap lists as {"list": [{"element": ...}]}: these are unwrapped. A name with a dot is the name
     of a record in which the rest is.
     """
-    shape: dict[str, object] = {}
+    shape: dict[str, Any] = {}
     for path in names:
         *outer, last = path.split(".")
         inner = shape

@@ -22,9 +22,9 @@ def _recognises(folder: Path) -> bool:
 
 def _parts(folder: Path) -> list[Part]:
     train, descriptions, attributes = (folder / f"{n}.csv" for n in ("train", "product_descriptions", "attributes"))
-    beside = {path: path.is_file() for path in (descriptions, attributes)}
-    also = tuple(path for path, there in beside.items() if there)
-    items = partial(_products, train, *(path if there else None for path, there in beside.items()))
+    described, branded = (path if path.is_file() else None for path in (descriptions, attributes))
+    also = tuple(path for path in (described, branded) if path)
+    items = partial(_products, train, described, branded)
     return [Part("items", train, items, also), Part("judgments", train, partial(_pairs, train))]
 
 

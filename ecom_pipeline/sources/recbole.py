@@ -59,7 +59,7 @@ def _events(path: Path, db: DuckDBPyConnection) -> str:
 def _items(path: Path, db: DuckDBPyConnection) -> str:
     names = _names(path)
     title = next((column for column in names if column.endswith(("title", "name"))), "item_id")
-    kept = {column: column for column in ("brand", "description", "price") if column in names}
+    kept: dict[str, str] = {column: column for column in ("brand", "description", "price") if column in names}
     category = next((column for column in _CATEGORY if column in names), None)
     kept |= {"category": category} if category else {}
     columns = "".join(f", {name(column)} as {known}" for known, column in kept.items())

@@ -32,7 +32,9 @@ def encoding(file: Path) -> str:
         return marked or "utf-8"
     # a header is in ASCII: every second byte of it is zero in UTF-16
     zeros = [byte == 0 for byte in opening[:4]]
-    return {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(tuple(zeros), "utf-8")
+    if zeros == [False, True] * 2:
+        return "utf-16-le"
+    return "utf-16-be" if zeros == [True, False] * 2 else "utf-8"
 
 
 def blocks(file: Path, named: str, size: int = BLOCK) -> Iterator[bytes]:

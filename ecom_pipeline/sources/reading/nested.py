@@ -58,16 +58,21 @@ def _flat(value: str, kind: DuckDBPyType, column: str) -> str:
 
 def _text(value: str, kind: DuckDBPyType, between: str, depth: int = 0) -> str:
     if kind.id in ("list", "array"):
-        inner = _text(f"e{depth}", kind.children[0][1], between, depth + 1)
+        inner = _text(f"e{depth}", _kinds(kind)["child"], between, depth + 1)
         return f"array_to_string(list_transform({value}::{_list_of(kind)}, lambda e{depth}: {inner}), '{between}')"
     if kind.id == "map":
-        inner = _text(f"e{depth}", kind.children[1][1], between, depth + 1)
+        inner = _text(f"e{depth}", _kinds(kind)["value"], between, depth + 1)
         return f"array_to_string(list_transform(map_values({value}), lambda e{depth}: {inner}), '{between}')"
     if kind.id == "struct":
-        parts = [_text(f"{value}.{name(key)}", child, between, depth) for key, child in kind.children]
+        parts = [_text(f"{value}.{name(key)}", child, between, depth) for key, child in _kinds(kind).items()]
         return f"concat_ws('{between}', {', '.join(f'nullif({part}, {chr(39) * 2})' for part in parts)})"
     return f"{value}::varchar"
 
 
 def _list_of(kind: DuckDBPyType) -> str:
-    return f"{kind.children[0][1]}[]"
+    return f"{_kinds(kind)['child']}[]"
+
+
+def _kinds(kind: DuckDBPyType) -> dict[str, DuckDBPyType]:
+    """The types inside a nested one; an array also tells its size there."""
+    return {key: child for key, child in kind.children if isinstance(child, DuckDBPyType)}
