@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shop import write_csv
 
@@ -219,7 +219,8 @@ def test_what_is_not_of_the_form_of_its_file_is_rejected(db, tmp_path):
 
 
 @settings(deadline=None, max_examples=30)
-@given(at=st.datetimes(datetime(1990, 1, 2), datetime(2099, 1, 1)), unit=st.sampled_from([1, 10**3, 10**6]))
+@given(at=st.datetimes(datetime(1990, 1, 2), datetime(2099, 1, 1)), unit=st.sampled_from([1, 10**3, 10**6, 10**9]))
+@example(at=datetime(2045, 1, 1, 5, 1, 22), unit=10**6)
 def test_time_since_1970_is_read_in_its_unit(epochs, at, unit):
     whole = at.replace(microsecond=0)
     assert epochs(str(int(whole.replace(tzinfo=UTC).timestamp()) * unit)) == whole

@@ -19,9 +19,11 @@ def _strptime(value: str, formats: list[str], zoned: bool = False) -> str:
 
 def _epoch(digits: str, per_second: int) -> str:
     """Whole or broken units since 1970, in the years from 1990 to 2099."""
+    # whole numbers alone: a division would be of floating point, and wrong in its last digits
+    nanoseconds = f"(try_cast(trimmed(t) as decimal(28, 6)) * {1_000_000_000 // per_second})::hugeint"
     return (
         f"case when regexp_full_match(trimmed(t), '[0-9]{{{digits}}}(\\.[0-9]+)?') "
-        f"then make_timestamp(round(try_cast(trimmed(t) as decimal(28, 6)) * 1000000 / {per_second})::bigint) end"
+        f"then make_timestamp((({nanoseconds} + 500) // 1000)::bigint) end"
     )
 
 
