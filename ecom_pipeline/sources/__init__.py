@@ -13,7 +13,8 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
-from ecom_pipeline.sources.landing import Landed, Origin, land, stamp
+from ecom_pipeline.files import stamp
+from ecom_pipeline.sources.landing import Landed, Origin, land
 from ecom_pipeline.sources.source import Adapter
 
 DEFAULT = "complete-journey"

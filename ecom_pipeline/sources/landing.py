@@ -13,12 +13,14 @@ from duckdb import DuckDBPyConnection, Error
 
 from ecom_pipeline import days, forms
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.files import stamp
 from ecom_pipeline.forms import columns as file_forms
 from ecom_pipeline.forms import times
+from ecom_pipeline.quoting import literal, name
 from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL, REQUIRED
 from ecom_pipeline.schema.relation import shape
 from ecom_pipeline.sources import attributes, people
-from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER, Part, literal, name
+from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,6 @@ class _Known:
     content: str
     reader: str
     key: str
-
-
-def stamp(file: Path) -> str:
-    """Changes whenever a file is written, also where its size and its time of writing are set back."""
-    found = file.stat()
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Origin, now: datetime) -> Landed:

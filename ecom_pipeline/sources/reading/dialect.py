@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.files import stamp
 from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL
 from ecom_pipeline.sources.reading import letters
 from ecom_pipeline.sources.reading.records import MARK, Grammar, QuoteError, split
@@ -58,7 +59,7 @@ def find(file: Path, delimiter: str = "") -> Dialect:
 
     Cost: one pass over the file, and two more where it has quotes behind backslashes.
     """
-    return _find(file, delimiter, file.stat().st_size, file.stat().st_mtime_ns)
+    return _find(file, delimiter, stamp(file))
 
 
 def names(file: Path) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ def texts(file: Path, dialect: Dialect) -> Iterator[bytes]:
 
 
 @lru_cache(maxsize=64)
-def _find(file: Path, asked: str, size: int, written: int) -> Dialect:
+def _find(file: Path, asked: str, state: str) -> Dialect:
     encoding = letters.encoding(file)
     delimiter, columns, n_above = _opening(file, encoding, asked)
     quoted = escaped = False
