@@ -43,7 +43,7 @@ class Limits:
 
 
 def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
-    """Give every raw event its UTC day; an event that cannot have one is rejected here, at the door.
+    """Reject the raw events that have no UTC day; one that lay in the future gets its day when it has come.
 
     Days that have gone from the source also go from what was cleaned before.
 
@@ -52,7 +52,7 @@ def settle_days(db: DuckDBPyConnection, now: datetime) -> dict[str, int]:
         now: UTC, without zone; what happens later is a broken clock.
 
     Returns:
-        Rows with a day under "kept", and rows rejected by the name of the rule.
+        Rows rejected, by the name of the rule.
     """
     for relation in (schema.REJECTED_ROWS, schema.CLEANED_INTERACTIONS):
         relation.create(db)

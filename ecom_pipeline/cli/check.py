@@ -15,11 +15,12 @@ from pydantic import BaseModel
 
 from ecom_pipeline import cleaning, identity, samples, schema, sources
 from ecom_pipeline.cli.app import app
-from ecom_pipeline.cli.run import _run_config
+from ecom_pipeline.cli.run import read_config
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.quoting import literal
 from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL
 from ecom_pipeline.sources import Source
-from ecom_pipeline.sources.source import Part, literal
+from ecom_pipeline.sources.source import Part
 
 _CLEANED = {"items": schema.ITEMS, "events": schema.CLEANED_INTERACTIONS, "judgments": schema.JUDGMENTS}
 _KINDS = {"VARCHAR": "text", "TIMESTAMP": "time, UTC", "DOUBLE": "number", "INTEGER": "number"}
@@ -34,7 +35,7 @@ def check(
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Say what a run would make of a source: its format, columns, rejected rows and samples. Nothing is written."""
-    found, settings = sources.find(source), _run_config(config, {})
+    found, settings = sources.find(source), read_config(config, {})
     _say(_recognised(found))
     with _nowhere() as db:
         _land(db, found, rows)

@@ -41,7 +41,7 @@ def run(
     from ecom_pipeline import definitions
 
     seeded = ("weighting_trials", "interaction_trials", "ranker", "fine_tuned_model", "evaluation")
-    run_config = _run_config(config, {name: {"seed": seed} for name in seeded})
+    run_config = read_config(config, {name: {"seed": seed} for name in seeded})
     home_, warehouse = definitions.HOME, definitions.WAREHOUSE
     with one_writer(home_.folder, "`ecom run`"), _instance(home_) as instance:
         for run_id in free_dead_runs(instance):
@@ -67,7 +67,7 @@ def benchmark(
     enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
     from ecom_pipeline import definitions
 
-    run_config = _run_config(config, {"importance_benchmark": {"n_seeds": seeds}})
+    run_config = read_config(config, {"importance_benchmark": {"n_seeds": seeds}})
     home_, warehouse = definitions.HOME, definitions.WAREHOUSE
     with one_writer(home_.folder, "`ecom benchmark`"), _instance(home_) as instance:
         plans = definitions.up_to_embeddings(warehouse, home_, run_config, lambda: definitions.made_assets(instance))
@@ -154,7 +154,7 @@ def _device(device: str) -> str:
     return device
 
 
-def _run_config(path: Path | None, options: Mapping[str, Mapping[str, object]]) -> dict:
+def read_config(path: Path | None, options: Mapping[str, Mapping[str, object]]) -> dict:
     """The file's configuration, with what options of the command line say of assets; those that are None say nothing."""
     import yaml
 

@@ -37,7 +37,7 @@ class Lists:
     @classmethod
     def joined(cls, parts: Sequence["Lists"]) -> "Lists":
         """Visits one after the other."""
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("top", "repeat", "explore")))
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in ("top", "repeat", "explore")})
 
 
 @dataclass(frozen=True, slots=True)

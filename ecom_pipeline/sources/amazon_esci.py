@@ -8,8 +8,9 @@ these rows of the two files into a folder of their own.
 
 from pathlib import Path
 
+from ecom_pipeline.quoting import name
 from ecom_pipeline.sources.documents import first_fields
-from ecom_pipeline.sources.source import Adapter, Part, matching, name, quoted
+from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
 from ecom_pipeline.sources.words import recoded
 
 _GRADES = {"e": 3, "exact": 3, "s": 2, "substitute": 2, "c": 1, "complement": 1, "i": 0, "irrelevant": 0}

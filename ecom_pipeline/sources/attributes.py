@@ -5,9 +5,10 @@ import logging
 from duckdb import DuckDBPyRelation
 from duckdb.sqltypes import DuckDBPyType
 
+from ecom_pipeline.quoting import literal, name
 from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources import people
-from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER, literal, name
+from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER
 
 log = logging.getLogger(__name__)
 

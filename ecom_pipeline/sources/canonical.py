@@ -7,9 +7,10 @@ from urllib.parse import unquote
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.quoting import literal, name
 from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources.reading import delimited, dialect, nested
-from ecom_pipeline.sources.source import Adapter, Part, literal, matching, name
+from ecom_pipeline.sources.source import Adapter, Part, matching
 
 _ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
 

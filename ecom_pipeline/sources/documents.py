@@ -12,8 +12,9 @@ from typing import Any
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import read_schema
 
+from ecom_pipeline.quoting import literal, name
 from ecom_pipeline.sources.flat import head
-from ecom_pipeline.sources.source import literal, matching, name, quoted
+from ecom_pipeline.sources.source import matching, quoted
 
 _ENDINGS = (".ndjson", ".jsonl", ".json", ".ndjson.gz", ".jsonl.gz", ".json.gz", ".parquet")
 _HEADS = (2**14, 2**20)  # characters: first documents are short, as a rule

@@ -12,8 +12,9 @@ from typing import TextIO
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.quoting import literal, name
 from ecom_pipeline.sources.reading import delimited
-from ecom_pipeline.sources.source import literal, matching, name, quoted
+from ecom_pipeline.sources.source import matching, quoted
 
 _ENDINGS = (".csv", ".csv.gz")
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.quoting import literal
 from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.documents import document_files, documents, field, first_fields, records
-from ecom_pipeline.sources.source import Adapter, Part, literal
+from ecom_pipeline.sources.source import Adapter, Part
 from ecom_pipeline.sources.words import recoded
 
 _ACTIONS = {
@@ -52,8 +53,9 @@ def _recognises(folder: Path) -> bool:
 
 
 def _parts(folder: Path) -> list[Part]:
-    events = [Part("events", path, partial(_events, path)) for path in _exports(folder)]
-    items = [Part("items", path, partial(_items, path)) for path in _exports(folder)]
+    exports = _exports(folder)
+    events = [Part("events", path, partial(_events, path)) for path in exports]
+    items = [Part("items", path, partial(_items, path)) for path in exports]
     return [*(canonical.table_parts(folder, "items") or items), *events]
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.quoting import name
 from ecom_pipeline.sources import canonical
-from ecom_pipeline.sources.source import Adapter, Part, matching, name
+from ecom_pipeline.sources.source import Adapter, Part, matching
 
 
 def _files(folder: Path) -> list[Path]:

@@ -4,6 +4,13 @@ An export of orders names a product by its id, by the code of a variant or by wh
 products. Only what is certain is matched: a code or a title that two products share names neither.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from ecom_pipeline.sources.ids_alone import named_items
+from ecom_pipeline.sources.source import Part
+
 NO_CATALOGUE = "select null::varchar as item_id, null::varchar as code, null::varchar as title limit 0"
 
 
@@ -36,3 +43,20 @@ def matched(lines: str, catalogue: str) -> str:
         select lines.*, coalesce(by_code.item_id, by_other.item_id, names.item_id, lines.name) as item_id
         from lines left join codes as by_code on by_code.code = lines.code
             left join codes as by_other on by_other.code = lines.other_code left join names on names.name = lines.name"""
+
+
+def parts(
+    orders: Sequence[Path], products: Sequence[Path], *, events: Callable[..., str], items: Callable[..., str]
+) -> list[Part]:
+    """What exports of orders and of products hold; without products the lines of the orders name the items.
+
+    Args:
+        orders: exports of orders; each is read again when an export of products changes.
+        products: exports of products.
+        events: the SQL query of (export of orders, exports of products, connection).
+        items: the SQL query of (export of products, connection).
+    """
+    beside = tuple(products)
+    acts = [Part("events", path, partial(events, path, beside), beside) for path in orders]
+    catalogue = [Part("items", path, partial(items, path)) for path in products]
+    return [*(catalogue or [named_items(part) for part in acts]), *acts]

@@ -11,10 +11,11 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.quoting import name
 from ecom_pipeline.sources import canonical
 from ecom_pipeline.sources.flat import first_line, plain_table
 from ecom_pipeline.sources.ids_alone import named_items
-from ecom_pipeline.sources.source import Adapter, Part, matching, name
+from ecom_pipeline.sources.source import Adapter, Part, matching
 
 _TAB = "\t"
 _CATEGORY = ("categories", "category", "genre", "genres", "class")

@@ -8,14 +8,12 @@ An item is a product, its id the handle: a line is of the product that has its `
 begins. A draft or archived product is `withdrawn`. Without an export of products the names of the lines are the items.
 """
 
-from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.sources import order_lines
 from ecom_pipeline.sources.flat import first_of, header, quoted_table, with_header
-from ecom_pipeline.sources.ids_alone import named_items
 from ecom_pipeline.sources.source import Adapter, Part
 
 _OF_ORDER = {
@@ -40,10 +38,7 @@ def _recognises(folder: Path) -> bool:
 
 
 def _parts(folder: Path) -> list[Part]:
-    products = tuple(_products(folder))
-    events = [Part("events", path, partial(_events, path, products), products) for path in _orders(folder)]
-    items = [Part("items", path, partial(_items, path)) for path in products]
-    return [*(items or [named_items(part) for part in events]), *events]
+    return order_lines.parts(_orders(folder), _products(folder), events=_events, items=_items)
 
 
 def _variants(db: DuckDBPyConnection, path: Path) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline.quoting import literal as literal
-from ecom_pipeline.quoting import name as name
+from ecom_pipeline.quoting import literal
 
 ROW_NUMBER, MALFORMED = "row_number", "malformed"  # columns of a part's query that are not the source's
 

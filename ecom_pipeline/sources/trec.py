@@ -12,9 +12,10 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.quoting import literal
 from ecom_pipeline.sources.documents import documents, field
 from ecom_pipeline.sources.flat import first_line, plain_table
-from ecom_pipeline.sources.source import Adapter, Part, literal, matching
+from ecom_pipeline.sources.source import Adapter, Part, matching
 
 _JSON = (".jsonl", ".jsonl.gz")
 _TABS = (".tsv", ".tsv.gz", ".txt")

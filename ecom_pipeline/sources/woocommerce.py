@@ -12,15 +12,14 @@ Without an export of products the names of the lines are the items.
 """
 
 import re
-from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.quoting import name
 from ecom_pipeline.sources import order_lines
 from ecom_pipeline.sources.flat import first_of, header, quoted_table, with_header
-from ecom_pipeline.sources.ids_alone import named_items
-from ecom_pipeline.sources.source import Adapter, Part, matching, name
+from ecom_pipeline.sources.source import Adapter, Part, matching
 
 _NOT_BOUGHT = (
     *("pending", "pending payment", "failed", "cancelled", "canceled"),
@@ -66,10 +65,7 @@ def _recognises(folder: Path) -> bool:
 
 
 def _parts(folder: Path) -> list[Part]:
-    products = tuple(_products(folder))
-    events = [Part("events", path, partial(_events, path, products), products) for path in _orders(folder)]
-    items = [Part("items", path, partial(_items, path)) for path in products]
-    return [*(items or [named_items(part) for part in events]), *events]
+    return order_lines.parts(_orders(folder), _products(folder), events=_events, items=_items)
 
 
 def _catalogue(db: DuckDBPyConnection, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ecom_pipeline.sources.source import literal
+from ecom_pipeline.quoting import literal
 
 
 def recoded(expression: str, words: Mapping[str, object]) -> str:

@@ -8,9 +8,10 @@ from duckdb.sqltypes import DuckDBPyType
 from pyarrow import ArrowException
 
 from ecom_pipeline.errors import SourceError
+from ecom_pipeline.quoting import name
 from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources.reading.dialect import unique
-from ecom_pipeline.sources.source import name, own_name, quoted
+from ecom_pipeline.sources.source import own_name, quoted
 
 _KNOWN = {column for columns in COLUMNS.values() for column in columns}
 
