@@ -79,11 +79,12 @@ def expected_days(first: date, last: date, settings: str) -> str:
     return f"select day, md5(content || '{settings}') as made_from, md5(content || '{settings}') as content, n_rows from ({inputs})"
 
 
-def stale_days(db: DuckDBPyConnection, expected: str) -> list[date]:
-    """Those of some expected days that were made from something else, or never, in order."""
+def stale_days(db: DuckDBPyConnection, expected: str) -> tuple[list[date], list[date]]:
+    """Those of some expected days that were made from something else, or never; and all of them; in order."""
     recorded = "select day, made_from from ledger where asset = 'cleaned_interactions'"
-    query = f"select day from ({expected}) as e where (day, made_from) not in ({recorded}) order by day"
-    return [day for (day,) in db.execute(query).fetchall()]
+    query = f"select day, (day, made_from) not in ({recorded}) from ({expected}) as e order by day"
+    rows = db.execute(query).fetchall()
+    return [day for day, stale in rows if stale], [day for day, _ in rows]
 
 
 # `--select '+cleaned_interactions'` reaches one step up: with raw_items it holds all that a new home needs
@@ -126,9 +127,7 @@ def cleaned_interactions(
     settings, limits = day_settings(context.assets_def, config), cleaning.Limits(**settings_of(config))
     counts: Counter[str] = Counter(kept=0)
     with warehouse.transaction() as db:
-        expected = expected_days(first, last, settings)
-        stale = stale_days(db, expected)
-        every = [day for (day,) in db.execute(f"select day from ({expected}) order by day").fetchall()]
+        stale, every = stale_days(db, expected_days(first, last, settings))
         spans = days.stretches(stale, every)
         context.log.info("%d days of %s to %s are stale: cleaning %s", len(stale), first, last, spans or "nothing")
         for start, stop in spans:

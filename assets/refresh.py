@@ -192,8 +192,7 @@ def _stale_days(db: DuckDBPyConnection, run_config: Mapping, made: Sequence[str]
     config = config_of(cleaned_interactions, run_config)
     assert isinstance(config, CleaningConfig)
     expected = expected_days(days.FIRST_DAY, date.max, day_settings(cleaned_interactions, config))
-    if "cleaned_interactions" in made:
-        stale = stale_days(db, expected)
-    else:
-        stale = [day for (day,) in db.execute(f"select day from ({expected}) order by day").fetchall()]
+    stale, every = stale_days(db, expected)
+    if "cleaned_interactions" not in made:
+        stale = every
     return (stale[0], stale[-1]) if stale else None
