@@ -120,6 +120,25 @@ def test_a_renamed_file_does_not_land_twice(db, folder):
     assert db.sql("select count(*) from raw_events where file = 'events-old.csv'").fetchone() == (2,)
 
 
+def test_two_copies_of_a_file_that_is_gone_are_two_files(db, folder):
+    land(db, folder)
+    content = (folder / "events-2024-05-01.csv").read_bytes()
+    (folder / "events-2024-05-01.csv").unlink()
+    for name in ("events-x.csv", "events-y.csv"):
+        (folder / name).write_bytes(content)
+    assert land(db, folder).n_rows == 8
+    counts = dict(db.execute("select file, count(*) from raw_events group by file").fetchall())
+    assert counts == {"events-2024-05-02.csv": 2, "events-2024-05-03.csv": 2, "events-x.csv": 2, "events-y.csv": 2}
+
+
+def test_another_key_is_refused_where_a_file_has_gone_since(db, folder):
+    land(db, folder)
+    (folder / "events-2024-05-01.csv").unlink()
+    with pytest.raises(SourceError, match=r"rows of 1 files that are gone.*first: 'events-2024-05-01.csv'"):
+        land(db, folder, hash_key=b"another")
+    assert db.sql("select count(*) from raw_events").fetchone() == (6,)
+
+
 def test_rows_put_before_others_make_only_their_day_stale(db, folder):
     write_csv(folder / "events.csv", [event(day, "c", f"w{day}") for day in range(5, 20)])
     warehouse(db, folder)

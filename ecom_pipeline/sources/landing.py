@@ -108,8 +108,9 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     if table == "events":
         db.execute(f"create or replace temp table changed as select {_CHANGED}, 0 as side from raw_events limit 0")
     n_before = _count(db, table)
+    absent = known.keys() - files.keys()
     for file, part in files.items():
-        _bring(db, file, part, known, origin=origin, now=now, absent=known.keys() - files.keys())
+        _bring(db, file, part, known, origin=origin, now=now, absent=absent)
     if table == "events":
         days.record(db, "select file from read_files")
         if n_before:
@@ -180,8 +181,9 @@ def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], orig
     columns |= {"attributes": "varchar", "malformed": "varchar"}
     columns |= {"instant": "timestamp", "day": "date"} if table == "events" else {}
     foreign = [row for row in _landed(db, table, "file, source, read_key") if row[1:] != (origin.source, origin.key)]
-    lost = [file for file, source, _ in foreign if source != origin.source or file not in files]
-    gone = {file for (file,) in _landed(db, table, "file", "gone")} & set(lost)
+    # whether the files of another source are still there was seen when it was landed last
+    away = {file for (file,) in _landed(db, table, "file", "gone")}
+    gone = {file for file, source, _ in foreign if (file in away if source != origin.source else file not in files)}
     if gone:
         raise SourceError(
             f"{table}: rows of {len(gone)} files that are gone from the source were landed from another source or with "
@@ -226,6 +228,7 @@ def _bring(
     former = next((one for one in sorted(absent) if known[one].content == digest), None)
     if was is None and former:
         _rename(db, table, former, file)
+        absent.remove(former)  # another copy of it is a file of its own
         was = known[former]
     if was and was.content == digest and (was.reader, was.key) == (origin.reader, origin.key):
         db.execute("update landed_files set stamp = ? where relation = ? and file = ?", [stamps, table, file])
