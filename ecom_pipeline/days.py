@@ -46,12 +46,33 @@ def touch(db: DuckDBPyConnection, days: str) -> None:
 
     Args:
         db: a connection inside a transaction.
-        days: a query that yields days; those without events do not count.
+        days: a query that yields days; one without events counts too, for they may come back.
     """
     create(db)
     db.execute(
-        f"insert into touched_days select distinct day, 1 from ({days}) as t(day) "
-        "where day in (select day from event_days) on conflict do update set n_times = n_times + 1"
+        f"insert into touched_days select distinct day::date, 1 from ({days}) as t(day) where day is not null "
+        "on conflict do update set n_times = n_times + 1"
+    )
+
+
+def touch_readers(db: DuckDBPyConnection, events: str) -> None:
+    """Touch the days that read some events by themselves or by their ids, also from over midnight.
+
+    An event may take its id from one of another day, or give it back, and both may stand before a near duplicate.
+
+    Args:
+        db: a connection inside a transaction.
+        events: a query that yields, among others, day, instant and event_id.
+
+    Cost: one scan of the ids in `raw_events`.
+    """
+    late = f"instant >= day + interval 1 day - interval {NEAR_SECONDS} second"
+    touch(
+        db,
+        f"""with events as ({events}), reached as (
+            select day, instant from events
+            union all select day, instant from raw_events where event_id in (select event_id from events))
+        select day from reached union all select day + 1 from reached where {late}""",
     )
 
 

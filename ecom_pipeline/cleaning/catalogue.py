@@ -52,13 +52,6 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
         select coalesce(f.item_id, i.item_id) as item_id from former_items as f full join items as i using (item_id)
         where f.item_id is null or i.item_id is null""")
     if db.execute("select 1 from event_days limit 1").fetchall():
-        # an event that becomes sound may take its id from one of another day, and the other way round
-        days.touch(
-            db,
-            """with moved as (select * from raw_events where item_id in (from moved_items))
-            select day from moved
-            union all select day from raw_events where event_id in (
-                select event_id from moved)""",
-        )
+        days.touch_readers(db, "select day, instant, event_id from raw_events where item_id in (from moved_items)")
     db.execute("drop table former_items; drop table moved_items")
     return counts

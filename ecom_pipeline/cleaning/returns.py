@@ -99,7 +99,7 @@ def match_returns(trades: Sequence[Trade]) -> list[Fate]:
     Returns:
         The fates of the returns that had no purchase before, and of purchases undone on their day.
 
-    Cost: O(p r) for p purchases and r returns, as a rule O(p + r).
+    Cost: O((p + r) p r) for p purchases and r returns of one pair, which are few.
 
     >>> from datetime import datetime
     >>> bought = Trade("b", datetime(2024, 5, 1), False, Decimal(3))
@@ -110,17 +110,18 @@ def match_returns(trades: Sequence[Trade]) -> list[Fate]:
     bought: list[_Purchase] = []
     fates: dict[str, Fate] = {}
     for trade in sorted(trades, key=lambda one: (one.instant, one.is_return, one.event_id)):
+        kept = [one for one in bought if one.day == trade.instant.date() or not one.cancelled]  # over before this day
         if not trade.is_return:
             bought.append(_Purchase(trade.event_id, trade.instant.date(), trade.pieces))
         elif trade.return_of:
             for purchase in bought:
                 if purchase.event_id == trade.return_of:
                     purchase.give_back(trade)
-        elif latest := next((one for one in reversed(bought) if one.left >= trade.pieces), None):
+        elif latest := next((one for one in reversed(kept) if one.left >= trade.pieces), None):
             latest.give_back(trade)
             fates[trade.event_id] = Fate(trade.event_id, latest.event_id)
         else:
-            fates[trade.event_id] = Fate(trade.event_id, most_left=max((one.left for one in bought), default=None))
+            fates[trade.event_id] = Fate(trade.event_id, most_left=max((one.left for one in kept), default=None))
     for purchase in bought:
         if purchase.cancelled:
             fates[purchase.event_id] = Fate(purchase.event_id, cancelled=True)

@@ -1,13 +1,14 @@
 """What the whole column of a file tells of its form: found once, when the file has landed, and kept beside its rows."""
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.days import FIRST_DAY
 from ecom_pipeline.forms import prices, times
-from ecom_pipeline.quoting import literal
+from ecom_pipeline.quoting import literal, mapping
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,13 @@ def forms(db: DuckDBPyConnection, table: str, column: str) -> dict[str, str]:
         "select file, form from file_forms where relation = ? and column_name = ? and form is not null order by file"
     )
     return dict(db.execute(query, [table, column]).fetchall())
+
+
+def of_file(db: DuckDBPyConnection, table: str, file: str) -> dict[str, str]:
+    """The forms of one file's columns, by column, where they are not the usual ones."""
+    create(db)
+    query = "select column_name, form from file_forms where relation = ? and file = ? and form is not null"
+    return dict(db.execute(query, [table, file]).fetchall())
 
 
 def unread(db: DuckDBPyConnection, table: str) -> dict[str, str]:
@@ -84,10 +92,14 @@ def forget(db: DuckDBPyConnection, table: str, file: str) -> None:
     db.execute("delete from file_forms where relation = ? and file = ?", [table, file])
 
 
-def rename(db: DuckDBPyConnection, table: str, former: str, file: str) -> None:
-    """A file has another name now."""
+def rename(db: DuckDBPyConnection, table: str, moves: Mapping[str, str]) -> None:
+    """Files have other names now: the new one of each, by the former."""
     create(db)
-    db.execute("update file_forms set file = ? where relation = ? and file = ?", [file, table, former])
+    names = mapping(moves)
+    db.execute(
+        f"update file_forms set file = map_extract_value({names}, file) where relation = ? and map_contains({names}, file)",
+        [table],
+    )
 
 
 def _settle_times(db: DuckDBPyConnection, file: str, now: datetime) -> None:

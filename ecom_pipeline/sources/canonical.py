@@ -10,7 +10,7 @@ from ecom_pipeline.errors import SourceError
 from ecom_pipeline.quoting import literal, name
 from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources.reading import delimited, dialect, nested
-from ecom_pipeline.sources.source import Adapter, Part, matching
+from ecom_pipeline.sources.source import Adapter, Part, matching, own_name
 
 _ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
 
@@ -66,7 +66,9 @@ def _query(folder: Path, path: Path, db: DuckDBPyConnection) -> str:
     parts = dict(part.split("=", 1) for part in path.relative_to(folder).parts[:-1] if "=" in part)
     own = {column.lower() for column in names(path)}
     added = [
-        f"{literal(unquote(value))} as {name(column)}" for column, value in parts.items() if column.lower() not in own
+        f"{literal(unquote(value))} as {name(own_name(column))}"
+        for column, value in parts.items()
+        if column.lower() not in own
     ]
     return f"select {', '.join(['*', *added])} from ({rows(db, path)})"
 

@@ -16,10 +16,10 @@ from ecom_pipeline.errors import SourceError
 from ecom_pipeline.files import stamp
 from ecom_pipeline.forms import columns as file_forms
 from ecom_pipeline.forms import times
-from ecom_pipeline.quoting import literal, name
+from ecom_pipeline.quoting import literal, mapping, name
 from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL, REQUIRED
 from ecom_pipeline.schema.relation import shape
-from ecom_pipeline.sources import attributes, people
+from ecom_pipeline.sources import attributes, changes, people
 from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER, Part
 
 
@@ -68,10 +68,15 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    source: str
     stamp: str
     content: str
     reader: str
     key: str
+
+    def is_read(self, origin: Origin, stamps: str | None = None) -> bool:
+        """Whether the rows are as this origin reads them, and of the very file of a stamp."""
+        return (self.reader, self.key) == (origin.reader, origin.key) and stamps in (None, self.stamp)
 
 
 def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Origin, now: datetime) -> Landed:
@@ -101,20 +106,28 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     parts = [part for part in parts if part.table == table]
     files = {part.file.relative_to(origin.folder).as_posix(): part for part in parts}
     _prepare(db, table, files, origin)
-    known = {file: _Known(*rest) for file, *rest in _landed(db, table, "file, stamp, content, reader, read_key")}
+    known = {
+        file: _Known(*rest) for file, *rest in _landed(db, table, "file, source, stamp, content, reader, read_key")
+    }
     forms.make_macros(db, table)
     people.make_macro(db, origin.hash_key)
     db.execute("create or replace temp table read_files (file varchar)")
     if table == "events":
-        db.execute(f"create or replace temp table changed as select {_CHANGED}, 0 as side from raw_events limit 0")
+        changes.begin(db)
     n_before = _count(db, table)
-    absent = known.keys() - files.keys()
-    for file, part in files.items():
-        _bring(db, file, part, known, origin=origin, now=now, absent=absent)
+    stamps = {file: " ".join(stamp(one) for one in (part.file, *part.also)) for file, part in files.items()}
+    doubtful = [file for file in files if file not in known or not known[file].is_read(origin, stamps[file])]
+    digests = {file: _digest(files[file]) for file in doubtful}
+    _rename(db, table, known, _moved(known, digests, set(files)))
+    for file in [file for file in known if file not in files and known[file].source != origin.source]:
+        _take_out(db, table, file)
+    for file, digest in digests.items():
+        _bring(db, file, files[file], known.get(file), origin=origin, now=now, stamps=stamps[file], digest=digest)
+    db.execute("update landed_files set source = ? where relation = ?", [origin.source, table])
     if table == "events":
         days.record(db, "select file from read_files")
         if n_before:
-            _touch(db)
+            changes.touch(db)
     db.execute("update landed_files set gone = not list_contains(?, file) where relation = ?", [list(files), table])
     (n_read, n_rows_read), (n_files, n_gone) = (
         db.execute(query, [table]).fetchall()[0]
@@ -156,22 +169,18 @@ def forget(db: DuckDBPyConnection, file: str) -> dict[str, int]:
             "them, or take the file out of the folder first."
         )
     for table, _, _ in found:
+        db.execute("create or replace temp table read_files (file varchar)")
         if table == "events":
-            db.execute(
-                f"create or replace temp table changed as select {_CHANGED}, -1 as side from raw_events where file = ?",
-                [file],
-            )
-        db.execute(f"delete from raw_{table} where file = ?", [file])
-        file_forms.forget(db, table, file)
+            changes.begin(db)
+        _take_out(db, table, file)
         if table == "events":
-            days.record(db, f"select {literal(file)}")
-            _touch(db)
-    db.execute("delete from landed_files where file = ?", [file])
+            days.record(db, "select file from read_files")
+            changes.touch(db)
     return {table: n_rows for table, n_rows, _ in found}
 
 
 def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], origin: Origin) -> None:
-    """Tables to land in: those that are there, unless they are of another source, key or version."""
+    """Tables to land in, in the shape of this version. Rows that would have to be read again and cannot be are refused."""
     db.execute(
         "create table if not exists landed_files (relation varchar, source varchar, file varchar, stamp varchar, "
         "content varchar, reader varchar, read_key varchar, n_rows bigint, gone boolean)"
@@ -190,14 +199,8 @@ def _prepare(db: DuckDBPyConnection, table: str, files: Mapping[str, Part], orig
             f"another hash key; first: {min(gone)!r}. They cannot be read again as {origin.source!r} with this key: choose "
             "another --home, restore the key, or give them up by `ecom forget-file`."
         )
-    table_there = db.execute(_HAS_FILES, [f"raw_{table}"]).fetchall()
-    if foreign or table_there == [(False,)]:  # rows that do not say of which file they are can only be read again
-        db.execute(f"drop table if exists raw_{table}")
-        db.execute("delete from landed_files where relation = ?", [table])
-        file_forms.create(db)
-        db.execute("delete from file_forms where relation = ?", [table])
-        if table == "events":
-            db.execute("delete from event_days")
+    if db.execute(_HAS_FILES, [f"raw_{table}"]).fetchall() == [(False,)]:
+        db.execute(f"drop table raw_{table}")  # rows that do not say of which file they are can only be read again
     shape(db, f"raw_{table}", columns)
 
 
@@ -209,35 +212,68 @@ def _landed(db: DuckDBPyConnection, table: str, columns: str, where: str = "true
     return db.execute(f"select {columns} from landed_files where relation = ? and {where}", [table]).fetchall()
 
 
+def _moved(known: Mapping[str, _Known], digests: Mapping[str, str], files: set[str]) -> dict[str, str]:
+    """The name that each file has now which had another, by the former: also where names are handed on or exchanged."""
+    left: dict[str, list[str]] = {}
+    for name_, was in sorted(known.items()):
+        if name_ not in files or digests.get(name_, was.content) != was.content:
+            left.setdefault(was.content, []).append(name_)
+    moved = {}
+    for file, digest in sorted(digests.items()):
+        if (file not in known or known[file].content != digest) and left.get(digest):
+            moved[left[digest].pop(0)] = file
+    return moved
+
+
+def _rename(db: DuckDBPyConnection, table: str, known: dict[str, _Known], moves: dict[str, str]) -> None:
+    """Give files their present names, all at once; what stood under a name that is taken now, and has none, goes."""
+    for file in {*moves.values()} & (known.keys() - moves.keys()):
+        _take_out(db, table, file)
+    if not moves:
+        return
+    names = mapping(moves)
+    renamed = f"set file = map_extract_value({names}, file) where map_contains({names}, file)"
+    for one in (f"raw_{table}", *(("event_days",) if table == "events" else ())):
+        db.execute(f"update {one} {renamed}")
+    db.execute(f"update landed_files {renamed} and relation = ?", [table])
+    file_forms.rename(db, table, moves)
+    if table == "events":  # what was rejected names its file
+        days.touch(db, f"select day from event_days where list_contains({sorted(moves.values())}, file)")
+    found = {file: known[former] for former, file in moves.items()}
+    for file in {*moves, *moves.values()}:
+        known.pop(file, None)
+    known.update(found)
+
+
+def _take_out(db: DuckDBPyConnection, table: str, file: str) -> None:
+    """Take a file's rows out of its raw table, and note that they went."""
+    if table == "events":
+        changes.note(db, file, came=False)
+    db.execute(f"delete from raw_{table} where file = ?", [file])
+    db.execute("delete from landed_files where relation = ? and file = ?", [table, file])
+    db.execute("insert into read_files values (?)", [file])
+    file_forms.forget(db, table, file)
+
+
 def _bring(
     db: DuckDBPyConnection,
     file: str,
     part: Part,
-    known: Mapping[str, _Known],
+    was: _Known | None,
     *,
     origin: Origin,
     now: datetime,
-    absent: set[str],
+    stamps: str,
+    digest: str,
 ) -> None:
-    """One file: known and as it was, renamed, or to be read."""
-    table, stamps = part.table, " ".join(stamp(one) for one in (part.file, *part.also))
-    was = known.get(file)
-    if was and was.stamp == stamps and (was.reader, was.key) == (origin.reader, origin.key):
-        return
-    digest = _digest(part)
-    former = next((one for one in sorted(absent) if known[one].content == digest), None)
-    if was is None and former:
-        _rename(db, table, former, file)
-        absent.remove(former)  # another copy of it is a file of its own
-        was = known[former]
-    if was and was.content == digest and (was.reader, was.key) == (origin.reader, origin.key):
+    """One file: written again as it was, or to be read."""
+    table = part.table
+    if was and was.content == digest and was.is_read(origin):
         db.execute("update landed_files set stamp = ? where relation = ? and file = ?", [stamps, table, file])
         return
-    if table == "events" and was:
-        db.execute(f"create or replace temp table former as select {_CHANGED} from raw_events where file = ?", [file])
+    former = file_forms.of_file(db, table, file)
     if was:
-        db.execute(f"delete from raw_{table} where file = ?", [file])
-        db.execute("delete from landed_files where relation = ? and file = ?", [table, file])
+        _take_out(db, table, file)
     n_rows = _read(db, file, part, now)
     db.execute("insert into read_files values (?)", [file])
     db.execute(
@@ -245,16 +281,9 @@ def _bring(
         [table, origin.source, file, stamps, digest, origin.reader, origin.key, n_rows],
     )
     if table == "events":
-        _note_changes(db, file, replaced=was is not None)
-
-
-def _rename(db: DuckDBPyConnection, table: str, former: str, file: str) -> None:
-    for one in (f"raw_{table}", "landed_files", *(("event_days",) if table == "events" else ())):
-        only = " and relation = ?" if one == "landed_files" else ""
-        db.execute(f"update {one} set file = ? where file = ?{only}", [file, former, *([table] if only else [])])
-    file_forms.rename(db, table, former, file)
-    if table == "events":
-        days.touch(db, f"select day from event_days where file = {literal(file)}")  # what was rejected names its file
+        changes.note(db, file, came=True)
+        if was and file_forms.of_file(db, table, file) != former:  # rows that stayed are read otherwise now
+            days.touch(db, f"select day from event_days where file = {literal(file)}")
 
 
 def _digest(part: Part) -> str:
@@ -314,60 +343,3 @@ def _known(column: str, given: str | None) -> str:
 
 def _count(db: DuckDBPyConnection, table: str) -> int:
     return db.execute(f"select count(*) from raw_{table}").fetchall()[0][0]
-
-
-# of an event, what other days may read of it
-_READ_ELSEWHERE = {
-    "row_number": "row_number",
-    "day": "day",
-    "instant": "instant",
-    "event_id": "event_id",
-    "user_id": "user_id",
-    "item_id": "item_id",
-    "action": "lower(trim(action))",
-}
-_CHANGED = ", ".join(f"{value} as {column}" for column, value in {**_READ_ELSEWHERE, "content": days.CONTENT}.items())
-
-
-def _note_changes(db: DuckDBPyConnection, file: str, *, replaced: bool) -> None:
-    """Add to `changed` the rows that a file has and had not, or had and has not; what only moved touches its day."""
-    came = f"select {_CHANGED} from raw_events where file = {literal(file)}"
-    if not replaced:
-        db.execute(f"insert into changed select *, 1 from ({came})")
-        return
-    db.execute(
-        f"""insert into changed
-        select {", ".join(f"any_value({column})" for column in _READ_ELSEWHERE)}, content, sum(side) from (
-            select *, -1 as side from former union all select *, 1 from ({came}))
-        group by content having sum(side) <> 0"""
-    )
-    # what was rejected names its place
-    if db.execute(
-        "from duckdb_tables() where table_name = 'rejected_rows' and database_name = current_database()"
-    ).fetchall():
-        days.touch(
-            db,
-            f"""select day from rejected_rows where source = 'events' and file = {literal(file)} and row_number in (
-                select row_number from former anti join ({came}) as came using (row_number, content))""",
-        )
-
-
-def _touch(db: DuckDBPyConnection) -> None:
-    """Days that read a changed event which is not theirs: by its id, as the purchase of a return, over midnight."""
-    days.touch(
-        db,
-        "select day from raw_events where event_id in (select event_id from changed)",
-    )
-    days.touch(
-        db,
-        """select r.day from raw_events as r join (
-            select user_id, item_id, min(instant) as since from changed where action in ('purchase', 'return')
-            group by user_id, item_id) as c
-        on r.user_id = c.user_id and r.item_id = c.item_id and r.instant >= since
-        where lower(trim(r.action)) = 'return'""",
-    )
-    days.touch(
-        db,
-        f"""select day + 1 from changed
-        where instant >= day + interval 1 day - interval {days.NEAR_SECONDS} second""",
-    )
