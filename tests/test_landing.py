@@ -298,3 +298,13 @@ def test_blanks_around_an_id_are_no_part_of_it(db, tmp_path, blank):
     assert db.sql("select count(distinct user_id) from raw_events").fetchone() == (1,)
     assert db.sql("select event_id, item_id from cleaned_interactions").fetchall() == [("e1", "a")]
     assert db.sql("select rule from rejected_rows").fetchall() == [("event_id_repeated",)]
+
+
+def test_a_folder_may_be_called_as_a_column_of_ours(db, folder):
+    (folder / "events" / "row_number=7").mkdir(parents=True)
+    write_csv(folder / "events" / "row_number=7" / "x.csv", [event(1), event(1, "q"), event(1, "r")])
+    before = warehouse(db, folder)
+    rows = db.execute("select row_number, attributes from raw_events where file like 'events/%' order by 1").fetchall()
+    assert rows == [(n, '{"own_row_number":"7"}') for n in (1, 2, 3)]
+    assert [row for row in before["rejected_rows"] if "item_unknown" in row] != []
+    assert db.sql("select count(*) from rejected_rows where file like 'events/%'").fetchone() == (3,)

@@ -98,3 +98,43 @@ def test_what_tells_nobody_stays(hashed, text):
 )
 def test_a_column_of_things_is_not_of_persons(name):
     assert not people.are_of_persons(name)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"user":{"id":"alice77"}}',
+        '{"user_ids":["alice77"],"page":3}',
+        '{"users":["alice77","b"]}',
+        '{"x":"{\\"user_id\\":\\"alice77\\"}"}',
+        'seen {"user_id": "alice77"}',
+        '[{"buyer":{"name":["alice77"]}}]',
+    ],
+)
+def test_what_json_says_of_persons_is_masked_however_deep(tmp_path, told):
+    write_csv(tmp_path / "items.csv", [{"item_id": "a", "title": "A"}])
+    row = {"occurred_at": "2024-05-01T10:00:00Z", "user_id": "u", "action": "click", "item_id": "a", "payload": told}
+    write_csv(tmp_path / "events.csv", [row])
+    with duckdb.connect() as db:
+        for table in ("items", "events"):
+            sources.find(str(tmp_path)).land(db, table, hash_key=b"key")
+        (kept,) = db.execute("select attributes from raw_events").fetchone()
+    assert "alice77" not in kept
+    assert people.MASK in kept
+
+
+def test_folders_and_judgments_do_not_tell_who_somebody_is(tmp_path):
+    write_csv(tmp_path / "items.csv", [{"item_id": "a", "title": "A"}])
+    folder = tmp_path / "events" / "user_id=alice77"
+    folder.mkdir(parents=True)
+    write_csv(folder / "x.csv", [{"occurred_at": "2024-05-01T10:00:00Z", "action": "click", "item_id": "a"}])
+    write_csv(tmp_path / "judgments.csv", [{"query": "q", "item_id": "a", "relevance": 1, "rater_id": "alice77"}])
+    with duckdb.connect() as db:
+        for table in ("items", "events", "judgments"):
+            assert sources.find(str(tmp_path)).land(db, table, hash_key=b"key").n_rows == 1
+        hashed = people.keyed_hash("alice77", b"key")
+        assert db.execute("select user_id, file from raw_events").fetchall() == [
+            (hashed, f"events/user_id={hashed}/x.csv")
+        ]
+        for (table,) in db.execute("select table_name from duckdb_tables() where not temporary").fetchall():
+            assert "alice77" not in str(db.execute(f'from "{table}"').fetchall())

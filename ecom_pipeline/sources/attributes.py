@@ -1,4 +1,4 @@
-"""Columns that we do not know, kept as JSON; of events, those that tell who somebody is only hashed or masked."""
+"""Columns that we do not know, kept as JSON; of events and judgments, those that tell who somebody is only hashed or masked."""
 
 import logging
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def expression(table: str, file: str, rows: DuckDBPyRelation) -> str:
     """An SQL expression for all unknown columns of some rows, as JSON text; null where there are none.
 
-    A column of events with a person's name is hashed with the key; other texts lose addresses of mail and network, and
+    A column of events or judgments with a person's name is hashed with the key; other texts lose addresses of mail and network, and
     numbers of telephones and cards, wherever they stand in them.
 
     Args:
@@ -28,7 +28,7 @@ def expression(table: str, file: str, rows: DuckDBPyRelation) -> str:
     unknown = [column for column in rows.columns if column.lower() not in known]
     if not unknown:
         return "null"
-    of_persons = [column for column in unknown if table == "events" and people.are_of_persons(column)]
+    of_persons = [column for column in unknown if table != "items" and people.are_of_persons(column)]
     if of_persons:
         log.info("%s: %d columns tell who somebody is and are hashed; first: %s", file, len(of_persons), of_persons[0])
     kinds = dict(zip(rows.columns, rows.types, strict=True))
@@ -46,7 +46,7 @@ def _hashed(column: str) -> str:
 def _kept(table: str, column: str, kind: DuckDBPyType) -> str:
     text = kind.id == "varchar"
     value = f"{name(column)}" if text else f"to_json({name(column)})::varchar"
-    if table == "events" and (text or kind.id in ("list", "array", "struct", "map")):
+    if table != "items" and (text or kind.id in ("list", "array", "struct", "map")):
         value = f"masked({value})"
     # a source's own attributes are JSON, and stay it
     if column.lower() == "attributes" and text:

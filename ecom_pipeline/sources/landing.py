@@ -104,7 +104,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     Cost: one scan of new and changed files, and one of their ids through the events that are there.
     """
     parts = [part for part in parts if part.table == table]
-    files = {part.file.relative_to(origin.folder).as_posix(): part for part in parts}
+    files = {people.masked_path(part.file.relative_to(origin.folder), origin.hash_key): part for part in parts}
     _prepare(db, table, files, origin)
     known = {
         file: _Known(*rest) for file, *rest in _landed(db, table, "file, source, stamp, content, reader, read_key")

@@ -5,9 +5,14 @@ A source may have more columns of persons than we know. What their names or thei
 
 import hashlib
 import hmac
+import json
 import re
+from pathlib import PurePath
+from urllib.parse import unquote
 
+import pyarrow as pa
 from duckdb import DuckDBPyConnection
+from duckdb.func import PythonUDFType
 
 from ecom_pipeline.quoting import literal
 
@@ -21,7 +26,7 @@ _PERSON = (
     "account|address|birth|cardholder|cellphone|city|client|contact|cookie|customer|device|email|e_mail|fingerprint|guest|"
     "household|iban|idfa|imei|ip|ipv4|ipv6|kunde|login|mail|member|mobile|msisdn|passport|patient|person|phone|postal|"
     "postcode|profile|ssn|street|subscriber|surname|telephone|tel|uid|user|username|useragent|visitor|zip|zipcode|gaid|aaid|"
-    "gclid|fbclid|latitude|longitude|lat|lon|lng|geo"
+    "gclid|fbclid|latitude|longitude|lat|lon|lng|geo|buyer|shopper|reviewer|rater|cust|owner|recipient|employee|voter|loyalty"
 )
 _OF_PERSONS = re.compile(
     rf"(^|_)({_PERSON})s?\d*(_|$)|^(full|first|last|family|given|middle|maiden|nick|real|display)_?names?$|^names?$|^(client|customer|user|account|visitor|member)(id|key|no|nr)$"
@@ -33,7 +38,8 @@ _PHONE = r"(?:\+|\b00)[1-9]\d{0,2}[ ().\d/-]{6,16}\d|\(\d{2,5}\) ?\d[\d -]{4,10}
 _CARD = r"\b\d{4}([ -])\d{4}[ -]\d{4}[ -]\d{1,7}\b"
 _TELLING = "|".join((_EMAIL, _IPV6, _IPV4, _PHONE, _CARD))
 MASK = "(masked)"
-# a key of JSON that names a person, with its value
+# a key of JSON that names a person; and with its value, where the text around is no JSON
+_KEY = re.compile(rf"(?i)^(?:.*[_.-])?(?:{_PERSON})s?(?:[_.-].*|id|key|name)?$")
 _KEYED = rf"""(?i)("(?:[^"]*[_.-])?(?:{_PERSON})s?(?:[_.-][^"]*|id|key|name)?"\s*:\s*)("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)"""
 _VALUE = '\\1"' + MASK + '"'
 
@@ -48,6 +54,48 @@ def are_of_persons(column: str) -> bool:
     return bool(_OF_PERSONS.search(re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")))
 
 
+def masked_json(text: str) -> str:
+    """A text without what JSON in it says under keys that name persons, whatever it is, and however deep.
+
+    >>> masked_json('{"user": {"id": 7}, "page": 3}')
+    '{"user":"(masked)","page":3}'
+    >>> masked_json('seen {"user": "ann"}')
+    'seen {"user": "(masked)"}'
+    """
+    try:
+        return json.dumps(_without_persons(json.loads(text)), separators=(",", ":"), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return re.sub(_KEYED, _VALUE, text)
+
+
+def _without_persons(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: MASK if _KEY.match(key) else _without_persons(inside) for key, inside in value.items()}
+    if isinstance(value, list):
+        return [_without_persons(inside) for inside in value]
+    return masked_json(value) if isinstance(value, str) and "{" in value else value
+
+
+def _masked_column(column: pa.Array) -> pa.Array:
+    return pa.array([None if text is None else masked_json(text) for text in column.to_pylist()], pa.string())
+
+
+def masked_path(path: PurePath, hash_key: bytes) -> str:
+    """A path whose folders `name=value` do not tell who somebody is.
+
+    >>> masked_path(PurePath("events/shelf=7/day.csv"), b"key")
+    'events/shelf=7/day.csv'
+    >>> masked_path(PurePath("events/user_id=ann/day.csv"), b"key")
+    'events/user_id=9d77c3180ff81edfbc099a7e91843e41/day.csv'
+    """
+    parts = [part.partition("=") for part in path.parts]
+    kept = [
+        f"{name}={keyed_hash(unquote(value), hash_key)}" if mark and are_of_persons(name) else name + mark + value
+        for name, mark, value in parts
+    ]
+    return "/".join(kept)
+
+
 def make_macro(db: DuckDBPyConnection, hash_key: bytes) -> None:
     """Give a connection the SQL macros `keyed_hash(id)`, as the function, and `masked(t)`: for whole columns.
 
@@ -59,9 +107,11 @@ def make_macro(db: DuckDBPyConnection, hash_key: bytes) -> None:
     db.execute("set variable inner_key = ?", [inner])
     db.execute("set variable outer_key = ?", [outer])
     db.execute(_MACRO)
+    if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_json'").fetchall():
+        db.create_function("masked_json", _masked_column, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
     db.execute(
-        f"create or replace temp macro masked(t) as regexp_replace(case when contains(t, '{{') then regexp_replace(t, "
-        f"{literal(_KEYED)}, {literal(_VALUE)}, 'g') else t end, {literal(_TELLING)}, {literal(MASK)}, 'g')"
+        "create or replace temp macro masked(t) as regexp_replace(case when contains(t, '{') then masked_json(t) else t end, "
+        f"{literal(_TELLING)}, {literal(MASK)}, 'g')"
     )
 
 
