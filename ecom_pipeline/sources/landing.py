@@ -122,7 +122,13 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     for file in [file for file in known if file not in files and known[file].source != origin.source]:
         _take_out(db, table, file)
     for file, digest in digests.items():
-        _bring(db, file, files[file], known.get(file), origin=origin, now=now, stamps=stamps[file], digest=digest)
+        read = _bring(
+            db, file, files[file], known.get(file), origin=origin, now=now, stamps=stamps[file], digest=digest
+        )
+        if (
+            read and n_before and table == "events"
+        ):  # into an empty table all comes, and no day is cleaned that reads it
+            changes.note(db, file, came=True)
     db.execute("update landed_files set source = ? where relation = ?", [origin.source, table])
     if table == "events":
         days.record(db, "select file from read_files")
@@ -265,12 +271,12 @@ def _bring(
     now: datetime,
     stamps: str,
     digest: str,
-) -> None:
-    """One file: written again as it was, or to be read."""
+) -> bool:
+    """One file: written again as it was, or to be read. Whether it was read."""
     table = part.table
     if was and was.content == digest and was.is_read(origin):
         db.execute("update landed_files set stamp = ? where relation = ? and file = ?", [stamps, table, file])
-        return
+        return False
     former = file_forms.of_file(db, table, file)
     if was:
         _take_out(db, table, file)
@@ -280,10 +286,10 @@ def _bring(
         "insert into landed_files values (?, ?, ?, ?, ?, ?, ?, ?, false)",
         [table, origin.source, file, stamps, digest, origin.reader, origin.key, n_rows],
     )
-    if table == "events":
-        changes.note(db, file, came=True)
-        if was and file_forms.of_file(db, table, file) != former:  # rows that stayed are read otherwise now
-            days.touch(db, f"select day from event_days where file = {literal(file)}")
+    if table == "events" and was and file_forms.of_file(db, table, file) != former:
+        # rows that stayed are read otherwise now
+        days.touch(db, f"select day from event_days where file = {literal(file)}")
+    return True
 
 
 def _digest(part: Part) -> str:
