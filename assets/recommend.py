@@ -18,7 +18,8 @@ from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.catalogue import Shop, read_availability, read_shop, read_titles, read_withdrawn
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
-from ecom_pipeline.recommend.lists import ListRules, describe_items
+from ecom_pipeline.recommend.list_maker import ListRules
+from ecom_pipeline.recommend.lists import describe_items
 from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
 from ecom_pipeline.recommend.ranker import TreeSearch

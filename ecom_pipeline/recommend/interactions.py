@@ -104,10 +104,6 @@ class Interactions:
         """How many items."""
         return len(self.item_ids)
 
-    def first_rows(self) -> Ints:
-        """(users + 1,) where each user's slice begins."""
-        return np.searchsorted(self.user, np.arange(self.n_users + 1))
-
     def only(self, rows: Bools | Ints) -> "Interactions":
         """Some rows; users and items keep their codes."""
         return replace(
@@ -169,11 +165,11 @@ class Interactions:
 
         Rows come by visit, item and day. Cost: the histories' total length.
         """
-        first = self.first_rows()
-        length = first[visits.user + 1] - first[visits.user]
+        first = np.searchsorted(self.user, visits.user)
+        length = np.searchsorted(self.user, visits.user, side="right") - first
         visit = np.repeat(np.arange(len(visits)), length)
         start = np.cumsum(length) - length
-        row = np.arange(len(visit)) - np.repeat(start - first[visits.user], length)
+        row = np.arange(len(visit)) - np.repeat(start - first, length)
         known = self.day[row] < visits.day[visit]
         return visit[known], row[known]
 
