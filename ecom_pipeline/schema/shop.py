@@ -2,7 +2,7 @@
 
 from ecom_pipeline.schema.relation import Column, Relation, text
 
-ACTIONS = ("impression", "click", "cart", "purchase", "review", "return")
+ACTIONS = ("impression", "click", "cart", "purchase", "review", "return", "dismiss", "restore")
 SPLITS = ("train", "validation", "test")  # the further from training the later
 
 
