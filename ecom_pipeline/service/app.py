@@ -31,12 +31,14 @@ from ecom_pipeline.service.messages import (
     Ready,
     Results,
     SearchRequest,
+    SuspectOrder,
     Suspects,
     System,
     TextRequest,
     Top,
     UserWeights,
 )
+from ecom_pipeline.service.page import add_page
 from ecom_pipeline.service.problems import Problem, ProblemBody
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.sources.people import keyed_hash
@@ -111,6 +113,7 @@ def make_app(house: House) -> FastAPI:
     _add_events(app, house)
     _add_labels(app, house)
     _add_watching(app, house)
+    add_page(app, house)
     return app
 
 
@@ -200,10 +203,9 @@ def _add_labels(app: FastAPI, house: House) -> None:
     label = [require("label", house.keys)]
 
     @app.get("/suspects", dependencies=label, tags=["label"])
-    def suspects(top: Top = 20, order: Annotated[str, Query(pattern="^(wrong|worth)$")] = "wrong") -> Suspects:
+    def suspects(top: Top = 20, order: SuspectOrder = "wrong") -> Suspects:
         """Samples that are probably mislabelled and that nobody has rated yet."""
-        rated = {one.sample_id: one.relevance for one in house.serving.journal.ratings()}
-        return answers.suspects(house.serving.live.model, top=top, order=order, rated=rated)
+        return answers.suspects(house.serving.live.model, top=top, order=order, rated=house.serving.rated)
 
     @app.post("/ratings", dependencies=label, tags=["label"])
     def rate(sent: RatingRequest) -> RatingKept:

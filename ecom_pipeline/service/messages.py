@@ -14,6 +14,7 @@ Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
 Top = Annotated[int, Field(ge=1, le=100)]
 System = Literal["weighted", "unweighted"]
+SuspectOrder = Literal["wrong", "worth"]
 Action = Literal[ACTIONS]  # type: ignore[valid-type]  # the same words as in the relation
 MOST_EVENTS = 1000  # of a request
 

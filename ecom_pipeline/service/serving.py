@@ -51,6 +51,11 @@ class Serving:
         """The shop's time."""
         return self._live.clock
 
+    @property
+    def rated(self) -> dict[str, float]:
+        """The grade of each sample that a rater answered; of several answers the last."""
+        return {one.sample_id: one.relevance for one in self.journal.ratings()}
+
     def take_back(self, rating_id: str) -> bool:
         """Undo a rating that no file was sealed with; whether there was one."""
         return self.journal.take_back(rating_id, sealed_until(self.journal.folder, "ratings"))
