@@ -54,6 +54,7 @@ def serve(
         keys=None if open_to_all else settled.key_file,
         limits=Limits(per_second=rate),
         origins=tuple(cors or ()),
+        hosts=_LOOPBACK if open_to_all else (),
     )
     try:
         uvicorn.run(make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False)

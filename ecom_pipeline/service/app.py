@@ -57,6 +57,7 @@ class House:
         keys: file of the API keys; None: no key is asked for, as on loopback.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
+        hosts: names under which it may be asked; none: any.
     """
 
     serving: Serving
@@ -64,6 +65,7 @@ class House:
     keys: Path | None
     limits: Limits = field(default_factory=Limits)
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
     def person(self, raw: str) -> str | None:
         """The keyed hash of an id, None where it is a word for nothing; the hash of a known user is itself."""
@@ -108,7 +110,7 @@ def make_app(house: House) -> FastAPI:
         responses=_PROBLEMS,
     )
     app.state.house = house
-    add_guards(app, house.limits, house.origins)
+    add_guards(app, house.limits, origins=house.origins, hosts=house.hosts)
     _add_reading(app, house)
     _add_events(app, house)
     _add_labels(app, house)

@@ -79,17 +79,20 @@ def require(scope: str, keys: Path | None) -> Any:
     return Depends(check)
 
 
-def add_guards(app: FastAPI, limits: Limits, origins: Sequence[str]) -> None:
+def add_guards(app: FastAPI, limits: Limits, *, origins: Sequence[str], hosts: Sequence[str]) -> None:
     """Put limits, measures and headers around an app, and give its errors their form.
 
     Args:
         app: to be guarded.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
+        hosts: names under which it may be asked; none: any. A service that asks for no key needs them: the owner of a page
+            elsewhere can let his own name lead to this machine, and his page is then of one origin with the service.
     """
     limiter, rate = MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerSecond(limits.per_second)
 
     async def within_limits(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        _refuse_host(request, hosts)
         _refuse_size(request, limits.body_bytes)
         who = request.headers.get("authorization") or (request.client.host if request.client else "")
         if not limiter.hit(rate, str(hash(who))):
@@ -139,6 +142,18 @@ def _add_error_forms(app: FastAPI) -> None:
     async def not_kept(_: Request, error: JournalError) -> Response:
         log.error("%s", error)
         return _NOT_KEPT.response()
+
+
+def _refuse_host(request: Request, hosts: Sequence[str]) -> None:
+    if hosts and request.url.hostname not in hosts:
+        raise Problem(
+            status=421,
+            type="host-unknown",
+            title="the service does not go by this name",
+            detail=f"1 request for {(request.url.hostname or '')[:200]!r}",
+            must=f"without keys it must be asked as {' or '.join(hosts)}",
+            action="ask it so, or have keys made by `ecom keys add`",
+        )
 
 
 def _refuse_size(request: Request, most: int) -> None:
