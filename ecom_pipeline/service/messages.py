@@ -6,7 +6,7 @@ On the floor of `service`.
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ecom_pipeline.schema import ACTIONS
 
@@ -95,6 +95,15 @@ class EventsRequest(_Message):
     )
 
     events: list[EventRequest] = Field(min_length=1, max_length=MOST_EVENTS)
+
+
+def _batch_or_one(sent: object) -> str:
+    return "batch" if isinstance(sent, EventsRequest) or (isinstance(sent, dict) and "events" in sent) else "one"
+
+
+Sent = Annotated[
+    Annotated[EventsRequest, Tag("batch")] | Annotated[EventRequest, Tag("one")], Discriminator(_batch_or_one)
+]
 
 
 class RatingRequest(_Message):

@@ -25,7 +25,7 @@ class ProblemBody(BaseModel):
     action: str = Field(description="What to do.", examples=["publish again if the item is new, or mend the id"])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # a fresh one is raised each time: Python notes in it where that was
 class Problem(Exception):
     """An answer that is an error."""
 
