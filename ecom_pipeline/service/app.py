@@ -39,7 +39,7 @@ from ecom_pipeline.service.messages import (
     Top,
     UserWeights,
 )
-from ecom_pipeline.service.problems import Problem, ProblemBody
+from ecom_pipeline.service.problems import MEDIA_TYPE, Problem, ProblemBody
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.sources.people import keyed_hash
 
@@ -84,8 +84,9 @@ class House:
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemBody, "description": told}
+    status: {"description": told, "content": {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}}
     for status, told in {
+        400: "The body is no JSON.",
         401: "No key, or one that is not valid.",
         403: "The key does not reach so far.",
         404: "Something that was asked for is unknown.",

@@ -55,8 +55,13 @@ class TextRequest(_Message):
     top: Top = Field(default=10, description="How many results, at most.")
 
 
+_SOMEBODY = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")]
+
+
 class EventRequest(_Message):
     """What a user did."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"anyOf": _SOMEBODY})
 
     event_id: Id | None = Field(
         default=None, description="Sent again under its id, an event is kept once. Made where it is missing."

@@ -65,6 +65,7 @@ def of_validation(error: RequestValidationError) -> Problem:
 
 
 _OF_STATUS = {
+    400: ("body-unreadable", "the body cannot be read", "a body must be JSON in UTF-8"),
     404: ("path-unknown", "nothing lies under this path", "the path must be one that /openapi.json names"),
     405: ("method-unknown", "the path does not take this method", "the method must be one that /openapi.json names"),
 }
