@@ -59,7 +59,10 @@ def planted(source: Path, part: Path) -> dict:
     suspects = pd.read_parquet(part / "suspects.parquet")
     suspects.loc[0, "context_text"] = MARKUP
     suspects.assign(worth=range(len(suspects))).to_parquet(part / "suspects.parquet", index=False)
-    return {name: value for name, value in told.items() if name not in ("name", "files")} | {"rating_effect": EFFECT}
+    return {name: value for name, value in told.items() if name not in ("name", "files")} | {
+        "journal": 0,  # the one beside it is another, and empty
+        "rating_effect": EFFECT,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ On the lowest floor of `recommend`. An act is something taken: a click, a cart, 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -124,7 +125,7 @@ class Interactions:
         """What was known when a day began."""
         return self.only(self.day < day)
 
-    def place_in_time(self, user: Ints, item: Ints, day: NDArray | int) -> Ints:
+    def place_in_time(self, user: Ints | int, item: Ints | int, day: NDArray | int) -> Any:
         """(k,) numbers by which a pair's days are together and in order."""
         return (user * self.n_items + item) * _DAYS + day
 

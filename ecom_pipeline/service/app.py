@@ -16,6 +16,7 @@ import anyio.to_thread
 from fastapi import FastAPI, Query, Response
 from fastapi import Path as InPath
 
+from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.service import answers, journal, measures
 from ecom_pipeline.service.guards import Limits, add_guards, require
@@ -31,6 +32,7 @@ from ecom_pipeline.service.messages import (
     Ready,
     Results,
     SearchRequest,
+    Sent,
     SuspectOrder,
     Suspects,
     System,
@@ -39,7 +41,7 @@ from ecom_pipeline.service.messages import (
     UserWeights,
 )
 from ecom_pipeline.service.page import add_page
-from ecom_pipeline.service.problems import Problem, ProblemBody
+from ecom_pipeline.service.problems import MEDIA_TYPE, Problem, ProblemBody
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.sources.people import keyed_hash
 
@@ -69,7 +71,7 @@ class House:
 
     def person(self, raw: str) -> str | None:
         """The keyed hash of an id, None where it is a word for nothing; the hash of a known user is itself."""
-        return raw if raw in self.serving.model.user else keyed_hash(raw, self.hash_key)
+        return raw if raw in self.serving.model.user else self.hashed(raw)
 
     def user(self, raw: str) -> str:
         """Who a user is in histories."""
@@ -77,12 +79,18 @@ class House:
 
     def session(self, raw: str) -> str:
         """Who a session is there."""
-        return f"session:{keyed_hash(raw, self.hash_key)}"
+        return f"session:{self.hashed(raw)}"
+
+    def hashed(self, raw: str) -> str | None:
+        """The keyed hash of an id, None where it is a word for nothing."""
+        found = filled(raw)
+        return None if found is None else keyed_hash(found, self.hash_key)
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemBody, "description": told}
+    status: {"description": told, "content": {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}}
     for status, told in {
+        400: "The body is no JSON.",
         401: "No key, or one that is not valid.",
         403: "The key does not reach so far.",
         404: "Something that was asked for is unknown.",
@@ -158,7 +166,7 @@ def _add_reading(app: FastAPI, house: House) -> None:
 
 def _add_events(app: FastAPI, house: House) -> None:
     @app.post("/events", dependencies=[require("events", house.keys)], tags=["events"])
-    def events(sent: EventsRequest | EventRequest) -> EventsKept:
+    def events(sent: Sent) -> EventsKept:
         """Keep what users did. Answered when it is on the disk; the next request of any kind knows it."""
         each = sent.events if isinstance(sent, EventsRequest) else [sent]
         now = house.serving.clock.now()
@@ -181,7 +189,7 @@ def _event(house: House, sent: EventRequest, number: int, now: datetime) -> jour
             action="mend the clock that wrote it; nothing of the batch was kept",
         )
     user_id = None if sent.user_id is None else house.person(sent.user_id)
-    session_id = None if sent.session_id is None else keyed_hash(sent.session_id, house.hash_key)
+    session_id = None if sent.session_id is None else house.hashed(sent.session_id)
     if user_id is None and session_id is None:
         raise Problem(
             status=422,

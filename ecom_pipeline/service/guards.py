@@ -65,7 +65,7 @@ def require(scope: str, keys: Path | None) -> Any:
         secret = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
         key = find_key(read_keys(keys), secret)
         if key is None:
-            raise _NO_KEY
+            raise _no_key()
         if scope not in key.scopes:
             raise Problem(
                 status=403,
@@ -141,7 +141,7 @@ def _add_error_forms(app: FastAPI) -> None:
     @app.exception_handler(JournalError)
     async def not_kept(_: Request, error: JournalError) -> Response:
         log.error("%s", error)
-        return _NOT_KEPT.response()
+        return _not_kept().response()
 
 
 def _refuse_host(request: Request, hosts: Sequence[str]) -> None:
@@ -169,23 +169,27 @@ def _refuse_size(request: Request, most: int) -> None:
         )
 
 
-_NO_KEY = Problem(
-    status=401,
-    type="key-missing",
-    title="no valid key",
-    detail="0 valid keys were sent",
-    must="the header Authorization must be 'Bearer ' and a key of this service",
-    action="ask whoever runs the service for a key; `ecom keys add` makes one",
-    headers=(("WWW-Authenticate", "Bearer"),),
-)
-_NOT_KEPT = Problem(
-    status=503,
-    type="journal-closed",
-    title="nothing was kept",
-    detail="1 request; why stands in the service's log",
-    must="the journal must be writable",
-    action="send the same again, with the same event_ids, when the service is mended",
-)
+def _no_key() -> Problem:
+    return Problem(
+        status=401,
+        type="key-missing",
+        title="no valid key",
+        detail="0 valid keys were sent",
+        must="the header Authorization must be 'Bearer ' and a key of this service",
+        action="ask whoever runs the service for a key; `ecom keys add` makes one",
+        headers=(("WWW-Authenticate", "Bearer"),),
+    )
+
+
+def _not_kept() -> Problem:
+    return Problem(
+        status=503,
+        type="journal-closed",
+        title="nothing was kept",
+        detail="1 request; why stands in the service's log",
+        must="the journal must be writable",
+        action="send the same again, with the same event_ids, when the service is mended",
+    )
 
 
 def _too_many(per_second: int) -> Problem:

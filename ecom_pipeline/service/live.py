@@ -244,14 +244,15 @@ def _with_events(
     rows: list[tuple[int, int, int, float, float, int]] = []
     returned, shown = before.returned.copy(), []
     dismissed = np.zeros(len(before), bool)
-    for item_id in said:
-        dismissed |= before.item == model.place.get(item_id, -1)
+    for item_id, number in said.items():
+        until = _day(events[number], now, last_day)
+        dismissed |= (before.item == model.place.get(item_id, -1)) & (before.day <= until)
     gone: list[bool] = []
     for number, event in enumerate(events):
         item = model.place.get(event.item_id, -1)
         if not 0 <= item < before.n_items:
             continue
-        day = last_day - max((now - datetime.fromisoformat(event.occurred_at)).days, 0)
+        day = _day(event, now, last_day)
         kind = _taken_as(event)
         if kind is not None:
             pieces = (event.quantity or 1.0) if event.action == "purchase" else 0.0
@@ -261,16 +262,23 @@ def _with_events(
         elif event.action == "return":
             _give_back(rows, before, returned, item, last_day)
         elif event.action == "impression" and event.query is None:
-            shown.append(day)
-            shown[-1] = int(before.place_in_time(np.int64(code), np.int64(item), day))  # type: ignore[arg-type]
-    before = replace(before, returned=returned)
-    if shown:
-        first, end = (before.place_in_time(np.int64(one), np.int64(0), 0) for one in (code, code + 1))  # type: ignore[arg-type]
-        own = before.shown[slice(*np.searchsorted(before.shown, [first, end]))]
-        before = replace(before, shown=np.sort(np.r_[own, shown]))
+            shown.append(int(before.place_in_time(code, item, day)))
+    before = replace(before, returned=returned, shown=_shown_to(before, code, shown))
     live = _rows(before, code, rows)
     out = np.array(gone, bool)
     return History(_joined(before.only(~dismissed), live.only(~out)), _joined(before.only(dismissed), live.only(out)))
+
+
+def _day(event: Event, now: datetime, last_day: int) -> int:
+    """Of an event: that of today is of the last day, one of yesterday of the day before."""
+    return last_day - max((now.date() - datetime.fromisoformat(event.occurred_at).date()).days, 0)
+
+
+def _shown_to(before: Interactions, code: int, since: Sequence[int]) -> Ints:
+    """Places in time of what lists have shown to a user, before the model was made and since."""
+    ends = [before.place_in_time(user, 0, 0) for user in (code, code + 1)]
+    own = before.shown[slice(*np.searchsorted(before.shown, ends))]
+    return np.sort(np.r_[own, np.array(since, np.int64)])
 
 
 def _said(events: Sequence[Event]) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ On the floor of `service`.
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ecom_pipeline.schema import ACTIONS
 
@@ -56,8 +56,13 @@ class TextRequest(_Message):
     top: Top = Field(default=10, description="How many results, at most.")
 
 
+_SOMEBODY = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")]
+
+
 class EventRequest(_Message):
     """What a user did."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"anyOf": _SOMEBODY})
 
     event_id: Id | None = Field(
         default=None, description="Sent again under its id, an event is kept once. Made where it is missing."
@@ -96,6 +101,15 @@ class EventsRequest(_Message):
     )
 
     events: list[EventRequest] = Field(min_length=1, max_length=MOST_EVENTS)
+
+
+def _batch_or_one(sent: object) -> str:
+    return "batch" if isinstance(sent, EventsRequest) or (isinstance(sent, dict) and "events" in sent) else "one"
+
+
+Sent = Annotated[
+    Annotated[EventsRequest, Tag("batch")] | Annotated[EventRequest, Tag("one")], Discriminator(_batch_or_one)
+]
 
 
 class RatingRequest(_Message):

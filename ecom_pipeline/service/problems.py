@@ -25,7 +25,7 @@ class ProblemBody(BaseModel):
     action: str = Field(description="What to do.", examples=["publish again if the item is new, or mend the id"])
 
 
-@dataclass(eq=False)  # not frozen: an error that is raised takes its traceback
+@dataclass(eq=False)  # a fresh one is raised each time: Python notes in it where that was
 class Problem(Exception):
     """An answer that is an error."""
 
@@ -65,6 +65,7 @@ def of_validation(error: RequestValidationError) -> Problem:
 
 
 _OF_STATUS = {
+    400: ("body-unreadable", "the body cannot be read", "a body must be JSON in UTF-8"),
     404: ("path-unknown", "nothing lies under this path", "the path must be one that /openapi.json names"),
     405: ("method-unknown", "the path does not take this method", "the method must be one that /openapi.json names"),
 }

@@ -53,7 +53,8 @@ class Words:
 
     def scores(self, query: str) -> Singles:
         """(items,) >= 0; 0 where no word of the query occurs."""
-        return self.index.get_scores(words(query) or [""])
+        asked = words(query)
+        return self.index.get_scores(asked) if asked else np.zeros(self.index.scores["num_docs"], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
