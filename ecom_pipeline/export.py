@@ -21,7 +21,7 @@ _PAIR = (
     *("split", "fold", "group_id", "context_text", "item_id", "title", "item_text", "origin", "label", "relevance"),
     *("sample_weight", "position", "propensity", "occurred_at"),
 )
-_BLOCK = 1 << 16  # pairs whose embeddings are looked at together
+_BLOCK = 1 << 17  # pairs whose embeddings are looked at together
 
 
 def weights_in_use(db: DuckDBPyConnection, models: Path) -> str:
