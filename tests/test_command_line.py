@@ -71,12 +71,14 @@ def test_weights_are_exported_with_the_ids_of_the_pairs(finished, tmp_path):
     told = ecom("weights", "--export", path, home=finished.home, check=True).stdout
     found, beside = pd.read_parquet(path), tmp_path / "weights-interactions.parquet"
     assert {"sample_id", "sample_weight", "group_id", "item_id"} <= set(found.columns)
+    trained = found[found.split == "train"]
+    assert found.sample_weight.notna().tolist() == (found.split == "train").tolist()
     assert found.sample_weight.mean() == pytest.approx(1)
     acts = pd.read_parquet(beside)
     assert {"event_id", "user_id", "item_id", "day", "action", "interaction_weight"} <= set(acts.columns)
     assert acts.interaction_weight.mean() == pytest.approx(1)
     assert told == (  # what the model was trained with, and what lists are
-        f"{len(found)} weights of oof_confidence: {path}\n{len(acts)} weights of past acts: {beside}\n"
+        f"{len(trained)} weights of oof_confidence, and {len(found) - len(trained)} pairs held out: {path}\n{len(acts)} weights of past acts: {beside}\n"
     )
 
 

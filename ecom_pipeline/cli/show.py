@@ -121,8 +121,8 @@ def weights(
     export: Annotated[
         Path,
         typer.Option(
-            help="Parquet file to write: weights of judged and searched pairs. Those of past acts come beside it, in "
-            "FILE's name with -interactions."
+            help="Parquet file to write: judged and searched pairs with weights, splits and features, to train with. "
+            "Weights of past acts come beside it, in FILE's name with -interactions."
         ),
     ],
     home: HomeOption = DEFAULT_HOME,
@@ -130,7 +130,7 @@ def weights(
         str, typer.Option(help="Whose weights; not said: those that the model in use was trained with.")
     ] = "",
 ) -> None:
-    """Write the training weights to Parquet files, with the ids of the pairs and of the acts."""
+    """Write the training weights to Parquet files, with all that another trainer needs; docs/other-trainers.md has examples."""
     from ecom_pipeline.export import weights_in_use, weights_of, weights_of_acts, weights_told
     from ecom_pipeline.samples import has_samples, require_samples
 
@@ -142,12 +142,15 @@ def weights(
             require_samples(db)
         if has_samples(db):
             name = estimator or weights_in_use(db, home.expanduser() / "models")
-            written.append((export, weights_of(db, name), weights_told(db, name)))
+            pairs = weights_of(db, name)
+            n_held_out = int(pairs.sample_weight.isna().sum())
+            told = f"{len(pairs) - n_held_out} weights {weights_told(db, name)}, and {n_held_out} pairs held out"
+            written.append((export, pairs, told))
     if len(acts):
-        written.append((beside, acts, "of past acts"))
+        written.append((beside, acts, f"{len(acts)} weights of past acts"))
     for path, found, told in written:
         writing(path, partial(found.to_parquet, path, index=False))
-        print(f"{len(found)} weights {told}: {path}")
+        print(f"{told}: {path}")
 
 
 @app.command()
