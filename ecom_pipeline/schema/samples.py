@@ -3,8 +3,12 @@
 All but `embeddings` are empty where nothing was judged and nobody searched.
 """
 
+from typing import Literal
+
 from ecom_pipeline.schema.relation import Column, Relation, text
 from ecom_pipeline.schema.shop import SPLITS
+
+SuspectOrder = Literal["probability", "worth"]  # by which column of `label_suspicions` samples are listed
 
 TRAINING_SAMPLES = Relation(
     "training_samples",
@@ -116,6 +120,13 @@ LABEL_SUSPICIONS = Relation(
             1,
         ),
         Column("flagged", "BOOLEAN", "whether to say so, of judgments alone: the cut with the highest expected F1"),
+        Column(
+            "worth_of_asking",
+            "DOUBLE",
+            "probability that a rater says otherwise, the other labels of the query looked at too; of behaviour as above",
+            minimum=0,
+            maximum=1,
+        ),
     ),
     may_be_empty=True,
 )
