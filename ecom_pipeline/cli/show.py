@@ -99,8 +99,8 @@ def suspects(
     order: Annotated[
         SuspectOrder,
         typer.Option(
-            help="probability: flagged ones first, then as models see it that know nothing of the query. worth: beside the "
-            "other labels of the query, which finds more wrong labels in as many answers.",
+            help="probability: flagged ones first, then as models see it that know nothing of the query. worth: the other "
+            "labels of the query are looked at too, which finds more wrong labels in as many answers.",
         ),
     ] = "probability",
 ) -> None:

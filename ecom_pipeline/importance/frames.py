@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
-from ecom_pipeline.importance.asking import worth_of_asking
+from ecom_pipeline.importance.asking import worth_of_asking, wrong_in_query
 from ecom_pipeline.importance.catalogue import named
 from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot, required
 from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
@@ -91,7 +91,8 @@ def suspect(
     if judged.any():
         projected = Projection.fit(features, n_components).apply(features)[judged]
         group = np.unique(samples.group_id[judged], return_inverse=True)[1]
-        worth[judged] = worth_of_asking(projected, samples.label[judged].to_numpy(float), group, device)
+        in_query = wrong_in_query(projected, samples.label[judged].to_numpy(float), group, device)
+        worth[judged] = worth_of_asking(probability[judged], in_query)
     frame = pd.DataFrame(
         {
             "sample_id": samples.sample_id.to_numpy(),

@@ -58,5 +58,5 @@ def figures(
         *(others, cold.slices if cold else {}),
     )
     curve = learning_curve(parts, n_components, device, np.random.default_rng(seed))
-    answered = compare_answers(parts, n_components, device, seed)
-    return pd.concat([judged, ablate(parts, steps, seed), curve, answered], ignore_index=True)
+    found = [judged, ablate(parts, steps, seed), curve, compare_answers(parts, n_components, device, seed)]
+    return pd.concat([part for part in found if len(part)], ignore_index=True)

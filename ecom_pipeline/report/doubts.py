@@ -29,8 +29,9 @@ def suspects(db: DuckDBPyConnection, top: int, order: SuspectOrder = "probabilit
     Args:
         db: a connection to the warehouse.
         top: how many, at most.
-        order: probability: flagged ones first, as models see it that know nothing of the query. worth: as it is seen
-            beside the other labels of the query, which finds more wrong labels among as many; judgments first.
+        order: probability: flagged ones first, as models see it that know nothing of the query. worth: by
+            `worth_of_asking`, which looks at the other labels of the query too and finds more wrong labels among as many;
+            judgments first.
 
     Returns:
         sample_id, item_id, context_text, title, label, oof_score, wrong_probability, flagged, worth_of_asking and why.

@@ -123,7 +123,7 @@ LABEL_SUSPICIONS = Relation(
         Column(
             "worth_of_asking",
             "DOUBLE",
-            "probability that a rater says otherwise, the other labels of the query looked at too; of behaviour as above",
+            "wrong_probability times the chance that the label is wrong beside the others of its query; of behaviour the former",
             minimum=0,
             maximum=1,
         ),
