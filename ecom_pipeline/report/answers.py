@@ -9,7 +9,6 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import identity
-from ecom_pipeline.ranking.answers import EFFECT
 from ecom_pipeline.report.comparison import figure_of, how
 
 
@@ -40,6 +39,8 @@ def gather(db: DuckDBPyConnection, evaluation: pd.DataFrame) -> AnswersTold | No
         db: a connection to the warehouse.
         evaluation: the relation.
     """
+    from ecom_pipeline.ranking.answers import EFFECT
+
     (n_pairs,) = db.execute("select count(*) from judgments where n_raters > 0").fetchall()[0]
     if not n_pairs:
         return None
