@@ -120,6 +120,16 @@ def test_answers_about_suspects_mend_many_times_what_chance_would_and_the_ranker
     assert before.test.samples.label.equals(after.test.samples.label)
 
 
+def test_answers_that_agree_change_nothing_and_the_report_says_so(loop):
+    db, rows, _, _ = loop
+    agreeing = [rating(row["query"], row["item_id"], row["relevance"]) for row in rows[:20]]
+    put(db, "judgments", [*rows, *agreeing])
+    effect = answers.gather(db, compare_answers(learn(db), N_COMPONENTS, "cpu", seed=0))
+    assert answers.sentences(effect) == (
+        "Raters judged 20 pairs: 0 labels of the source were changed. No training label changed, so the ranker is as it was."
+    )
+
+
 def test_the_order_by_worth_is_a_chance_and_finds_more_than_the_models_that_know_no_query(loop):
     db, rows, wrong, _ = loop
     put(db, "judgments", rows)

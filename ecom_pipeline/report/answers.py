@@ -56,11 +56,13 @@ def gather(db: DuckDBPyConnection, evaluation: pd.DataFrame) -> AnswersTold | No
 
 def sentences(told: AnswersTold) -> str:
     """Two sentences: what raters changed, and what that did to the ranker."""
-    where = ", ".join(f"{row.n_changed + row.n_new} in {row.split}" for row in told.by_split.itertuples())
     n_new = int(told.by_split.n_new.sum())
+    new = f" and {n_new:,} samples came new" if n_new else ""
+    changes = {row.split: row.n_changed + row.n_new for row in told.by_split.itertuples()}
+    where = ", ".join(f"{n:,} in {split}" for split, n in changes.items() if n)
     what = (
-        f"Raters judged {told.n_pairs:,} pairs: {told.n_changed:,} labels of the source were changed and {n_new:,} samples "
-        f"came new{f' ({where})' if where else ''}."
+        f"Raters judged {told.n_pairs:,} pairs: {told.n_changed:,} labels of the source were changed{new}"
+        f"{f' ({where})' if where else ''}."
     )
     if told.effect is None:
         return f"{what} No training label changed, so the ranker is as it was."
