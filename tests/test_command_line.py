@@ -33,6 +33,16 @@ def test_suspects_are_mostly_the_planted_ones(finished, shop, tmp_path):
     assert sum(planted) >= 10
 
 
+def test_suspects_by_worth_are_judged_pairs_first_and_mostly_the_planted_ones(finished, shop, tmp_path):
+    table = tmp_path / "worth.csv"
+    ecom("suspects", "--order", "worth", "--top", 20, "--csv", table, home=finished.home, check=True)
+    found = pd.read_csv(table)
+    assert found.worth_of_asking.is_monotonic_decreasing
+    planted = [(row.context_text, row.item_id) in shop.flipped for row in found.itertuples()]
+    assert sum(planted) >= 10
+    assert ecom("suspects", "--order", "best", home=finished.home).returncode == 2
+
+
 def test_what_to_have_judged_next_is_what_models_are_least_sure_of_and_says_what_nobody_judged(finished, tmp_path):
     table = tmp_path / "ask.csv"
     ecom("suspects", "--ask", "--top", 400, "--csv", table, home=finished.home, check=True)

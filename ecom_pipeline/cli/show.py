@@ -9,6 +9,7 @@ import typer
 from ecom_pipeline import ledger
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.sources import landing
 from resources.writer import one_writer
 
@@ -95,14 +96,21 @@ def suspects(
             "sure, 2p(1 - p); pairs that no rater has judged, only searched for, are marked so.",
         ),
     ] = False,
+    order: Annotated[
+        SuspectOrder,
+        typer.Option(
+            help="probability: flagged ones first, then as models see it that know nothing of the query. worth: the other "
+            "labels of the query are looked at too, which finds more wrong labels in as many answers.",
+        ),
+    ] = "probability",
 ) -> None:
-    """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
+    """List the training samples that are most likely mislabelled and not yet answered, with text, label, score and why."""
     from ecom_pipeline.report import doubts
     from ecom_pipeline.samples import require_samples
 
     with finished(home, "label_suspicions") as db:
         require_samples(db)
-        found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top)
+        found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top, order)
     if csv:
         writing(csv, lambda: found.to_csv(csv, index=False))
         print(f"{len(found)} samples: {csv}")
@@ -112,7 +120,8 @@ def suspects(
             told = f"{row.expected_gap:.3f}  {row.sample_id}  {f'judged {row.label:g}' if row.judged else 'not judged'}"
             why = f"models that did not see it give label 1 a chance of {row.oof_score:.0%}"
         else:
-            told, why = f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}", row.why
+            chance = row.worth_of_asking if order == "worth" else row.wrong_probability
+            told, why = f"{chance:.3f}  {row.sample_id}  label {row.label:g}", row.why
         print(f"{told}\n       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {why}")
 
 
