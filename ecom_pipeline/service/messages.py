@@ -4,7 +4,7 @@ On the floor of `service`.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -55,7 +55,7 @@ class TextRequest(_Message):
     top: Top = Field(default=10, description="How many results, at most.")
 
 
-_SOMEBODY = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")]
+_SOMEBODY: list[Any] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")]
 
 
 class EventRequest(_Message):
