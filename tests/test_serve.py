@@ -115,7 +115,7 @@ def test_after_a_kill_each_acknowledged_event_is_in_the_answers_once(home, port,
             "/events",
             {
                 "events": [
-                    {"event_id": name, "user_id": "person-0", "action": "click", "item_id": "i0-0-0"}
+                    {"event_id": name, "user_id": "person-0", "action": "purchase", "item_id": "i0-0-0"}
                     for name in acknowledged[:900]
                 ]
             },

@@ -55,7 +55,9 @@ class TextRequest(_Message):
     top: Top = Field(default=10, description="How many results, at most.")
 
 
-_SOMEBODY: list[Any] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")]
+_SOMEBODY: list[Any] = [
+    {"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")
+]
 
 
 class EventRequest(_Message):
