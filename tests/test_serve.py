@@ -82,7 +82,7 @@ def acknowledged(home, port):
             event = {
                 "event_id": name,
                 "user_id": f"person-{number % 5}",
-                "action": "click",
+                "action": "purchase",
                 "item_id": f"i{client}-0-0",
             }
             try:
