@@ -130,4 +130,8 @@ def clean_judgments(db: DuckDBPyConnection) -> dict[str, int]:
     Cost: some sorts of what was judged.
     """
     forms.make_macros(db, "judgments")
-    return sieve(db, "judgments", prepared=_PREPARED, rules=[*_ROW_RULES, *_PAIR_RULES], kept=schema.JUDGMENTS)
+    db.execute(f"create or replace temp table checked as {_PREPARED}")
+    rules = [*_ROW_RULES, *_PAIR_RULES]
+    counts = sieve(db, "judgments", prepared="from checked", rules=rules, kept=schema.JUDGMENTS)
+    db.execute("drop table checked")
+    return counts
