@@ -119,6 +119,57 @@ def back(event_id: str, hour: float, quantity: float | None = None, **more: obje
     return event(event_id, hour, "return", quantity=quantity, **more)
 
 
+def behaviour_by_definition(rows: list[dict], limits: cleaning.Limits) -> dict[str, str]:
+    """The rule on behaviour that each event breaks, where any, by going through all of them for each."""
+    broken = {}
+    for row in rows:
+        at = datetime.fromisoformat(row["occurred_at"])
+        same = [one for one in rows if {**one, "event_id": None} == {**row, "event_id": None}]
+        day = [
+            one
+            for one in rows
+            if one["user_id"] == row["user_id"] and one["occurred_at"][:10] == row["occurred_at"][:10]
+        ]
+        counted = [one for one in day if one["action"] in ("click", "cart", "review")]
+        minute = [one for one in counted if one["occurred_at"][:16] == row["occurred_at"][:16]]
+        asked = (limits.actions_per_minute, minute), (limits.actions_per_day, counted), (limits.events_per_day, day)
+        act = [one for one in rows if all(one[name] == row[name] for name in ("user_id", "action", "item_id"))]
+        before = [one for one in act if (one["occurred_at"], one["event_id"]) < (row["occurred_at"], row["event_id"])]
+        last = max((datetime.fromisoformat(one["occurred_at"]) for one in before), default=datetime.min)
+        if row["event_id"] != min(one["event_id"] for one in same):
+            broken[row["event_id"]] = "exact_duplicate"
+        elif any(limit is not None and len(some) > limit for limit, some in asked):
+            broken[row["event_id"]] = "bot_like"
+        elif row["action"] != "purchase" and (at - last).total_seconds() <= limits.near_seconds:
+            broken[row["event_id"]] = "near_duplicate"
+    return broken
+
+
+at_most = st.none() | st.integers(1, 5)
+acts = st.tuples(
+    st.integers(-15, 15),
+    st.sampled_from("uv"),
+    st.sampled_from(["click", "impression", "purchase"]),
+    st.sampled_from("ab"),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(acts, max_size=25), st.sampled_from([0, 5, 60]), st.tuples(at_most, at_most, at_most))
+def test_behaviour_is_what_its_rules_say_of_each_event(rows, near_seconds, most):
+    limits = cleaning.Limits(near_seconds, *most)
+    midnight = NOON + timedelta(hours=12)
+    events = [
+        event(
+            f"e{n:02d}", 0, action, item, user_id=user, occurred_at=(midnight + timedelta(seconds=5 * at)).isoformat()
+        )
+        for n, (at, user, action, item) in enumerate(rows)
+    ]
+    kept, rejected = clean(events, limits)
+    assert rejected == behaviour_by_definition(events, limits)
+    assert kept == [row["event_id"] for row in events if row["event_id"] not in rejected]
+
+
 def test_returns_share_a_purchase_until_it_is_used_up_and_the_reason_says_what_was_left():
     with shop([bought("b", 0, 3), back("r1", 24, 2), back("r2", 48, 2), back("r3", 72, 1)]) as db:
         cleaning.clean_events(db, FIRST, LAST, LIMITS)

@@ -31,10 +31,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 MARKUP = "<script>document.title = 'taken'</script><b id='planted'>mug</b>"
-EFFECT = {
-    **{"n_rated": 12, "n_changed": 7, "ndcg_before": 0.71, "ndcg_after": 0.7311},
-    **{"difference": 0.0211, "low": 0.004, "high": 0.0391},
-}
+EFFECT = {"n_rated": 12, "n_changed": 7, "told": "Raters judged 12 pairs <b>and</b> the ranker is better for it."}
 SYSTEMS = ("weighted", "unweighted")
 PAGES = (
     "/?query=coffee+mug&side_by_side=true",
@@ -49,7 +46,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def planted(source: Path, part: Path) -> dict:
-    """A publication with markup in a title and in a query, a worth of asking, and an effect of ratings."""
+    """A publication with markup in a title and in a query, another order by worth, and an effect of ratings."""
     shutil.copytree(source, part, dirs_exist_ok=True)
     told = json.loads((part / folders.MANIFEST).read_text())
     (part / folders.MANIFEST).unlink()
@@ -58,7 +55,8 @@ def planted(source: Path, part: Path) -> dict:
     items.to_parquet(part / "items.parquet", index=False)
     suspects = pd.read_parquet(part / "suspects.parquet")
     suspects.loc[0, "context_text"] = MARKUP
-    suspects.assign(worth=range(len(suspects))).to_parquet(part / "suspects.parquet", index=False)
+    suspects["by_worth"] = range(len(suspects), 0, -1)
+    suspects.to_parquet(part / "suspects.parquet", index=False)
     return {name: value for name, value in told.items() if name not in ("name", "files")} | {
         "journal": 0,  # the one beside it is another, and empty
         "rating_effect": EFFECT,
@@ -257,9 +255,7 @@ def test_suspects_are_rated_left_aside_and_taken_back_by_keys(browser, address, 
 def test_suspects_come_by_worth_when_asked_and_say_what_ratings_did(browser, address):
     browser.get(f"{address}/page/suspects")
     first = card(browser)
-    told = wait(browser, ".effect").text
-    assert "12 ratings are learnt from, 7 of them changed a grade" in told
-    assert "+0.0211 [+0.0040, +0.0391], certainly better" in told
+    assert wait(browser, ".effect").text == EFFECT["told"]
     wait(browser, "#order").send_keys("by what")
     card(browser, first)
     assert "worth of an answer" in wait(browser, "article").text

@@ -55,6 +55,17 @@ def test_a_canonical_folder_is_read_in_either_format(db, tmp_path, ending):
     assert str(db.sql("select instant from raw_events").fetchone()[0]) == "2024-01-01 08:00:00"
 
 
+@pytest.mark.parametrize("column", ["shelf", "file_row_number", "File_Row_Number"])
+def test_rows_of_parquet_have_their_places_whatever_its_columns_are_called(db, tmp_path, column):
+    write_csv(tmp_path / "items.csv", [ITEM])
+    events = "'2024-01-01' as occurred_at, 'u' as user_id, 'click' as action, 'a' as item_id, range as event_id"
+    options = "format parquet, row_group_size 2048"
+    db.execute(f"copy (select {events}, 7 as {column} from range(5000)) to '{tmp_path}/events.parquet' ({options})")
+    assert landed(db, tmp_path)["events"] == 5000
+    assert db.sql("from raw_events where row_number is distinct from event_id::bigint + 1").fetchall() == []
+    assert db.sql("select distinct attributes from raw_events").fetchall() == [(f'{{"{column}":7}}',)]
+
+
 def test_several_files_make_one_table(db, tmp_path):
     write_csv(tmp_path / "items.csv", [ITEM])
     (tmp_path / "events").mkdir()

@@ -46,12 +46,13 @@ def clean_items(db: DuckDBPyConnection) -> dict[str, int]:
     schema.ITEMS.create(db)
     days.create(db)
     db.execute("create or replace temp table former_items as select item_id from items")
-    counts = sieve(db, "items", prepared=_PREPARED, rules=[*_ROW_RULES, _REPEATED], kept=schema.ITEMS)
+    db.execute(f"create or replace temp table checked as {_PREPARED}")
+    counts = sieve(db, "items", prepared="from checked", rules=[*_ROW_RULES, _REPEATED], kept=schema.ITEMS)
     db.execute("""
         create or replace temp table moved_items as
         select coalesce(f.item_id, i.item_id) as item_id from former_items as f full join items as i using (item_id)
         where f.item_id is null or i.item_id is null""")
     if db.execute("select 1 from event_days limit 1").fetchall():
         days.touch_readers(db, "select day, instant, event_id from raw_events where item_id in (from moved_items)")
-    db.execute("drop table former_items; drop table moved_items")
+    db.execute("drop table checked; drop table former_items; drop table moved_items")
     return counts

@@ -1,6 +1,7 @@
 """What users did: events that passed the rules, day by day, and what became of the others."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -117,10 +118,15 @@ def _clean_window(db: DuckDBPyConnection, first: date, last: date, limits: Limit
         and '{last}'::timestamp + interval 1 day - interval 1 microsecond"""
     db.execute(f"""
         create or replace temp table typed as
-        select t.*, {window} as inside, repeated.file is not null as id_repeated
+        select t.* exclude (row_rule), {window} as inside,
+            coalesce(row_rule, case when repeated.file is not null then '{_ID_REPEATED.name}' end) as row_rule
         from ({typed(reach)}) as t left join repeated using (file, row_number)""")
-    rules = [*ROW_RULES, *_behaviour_rules(limits)]
-    db.execute(f"create or replace temp table behaved as select *, {first_broken(rules)} as broken from ({_BEHAVIOUR})")
+    behaviour = _behaviour_rules(limits)
+    db.execute(f"create or replace temp table misbehaved as {_misbehaved(limits, behaviour)}")
+    db.execute("""
+        create or replace temp view behaved as
+        select typed.*, misbehaved.* exclude (place, broken), coalesce(row_rule, broken) as broken
+        from typed left join misbehaved on place = typed.rowid where inside""")
     returns.trace_returns(db, first)
     prepared = """
         select behaved.*, return_of, most_left, cancelled
@@ -130,12 +136,13 @@ def _clean_window(db: DuckDBPyConnection, first: date, last: date, limits: Limit
         db,
         "events",
         prepared=prepared,
-        rules=[*rules, *returns.RULES],
+        rules=[*ROW_RULES, _ID_REPEATED, *behaviour, *returns.RULES],
+        broken=f"coalesce(broken, {first_broken(returns.RULES)})",
         kept=schema.CLEANED_INTERACTIONS,
         slice_=window,
     )
     _touch_later_returns(db, window, last)
-    db.execute("drop table typed; drop table behaved; drop table fates; drop table former_trades")
+    db.execute("drop view behaved; drop table typed; drop table misbehaved; drop table fates; drop table former_trades")
     return counts
 
 
@@ -175,10 +182,12 @@ def _windows(db: DuckDBPyConnection, first: date, last: date) -> list[tuple[date
     return list(zip(starts, [*(start - timedelta(days=1) for start in starts[1:]), last], strict=True))
 
 
+_ID_REPEATED = Rule("event_id_repeated", "false", "event_id must be unique; the first sound row is kept", "event_id")
+
+
 def _behaviour_rules(limits: Limits) -> list[Rule]:
     most = limits.of_a_person
     return [
-        Rule("event_id_repeated", "id_repeated", "event_id must be unique; the first sound row is kept", "event_id"),
         Rule("exact_duplicate", "nth > 1", "an event is logged once", "'the same row ' || nth || ' times'"),
         Rule(
             "bot_like",
@@ -195,18 +204,32 @@ def _behaviour_rules(limits: Limits) -> list[Rule]:
     ]
 
 
+_SOUND = "(select rowid as place, * from typed where row_rule is null)"
 _COUNTED = "action in ('click', 'cart', 'review')"
 _ACT = "actor, action, item_id, query, case when action in ('purchase', 'return') then content end"
 
-# what the rules on behaviour need to know of an event: it costs windows, so only sound rows are asked
-_BEHAVIOUR = f"""
-    with sound as (
-        select file, row_number, row_number() over (partition by content order by event_id, file, row_number) as nth,
-            count(*) filter (where {_COUNTED}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
-            count(*) filter (where {_COUNTED}) over (partition by actor, day) as n_day,
-            count(*) over (partition by actor, day) as n_events,
-            epoch(instant) - epoch(lag(instant) over (partition by {_ACT} order by instant, event_id, file, row_number))
-                as seconds_before
-        from typed where row_rule is null and not id_repeated)
-    select typed.*, nth, n_minute, n_day, n_events, seconds_before
-    from typed left join sound using (file, row_number) where inside"""
+
+def _misbehaved(limits: Limits, rules: Sequence[Rule]) -> str:
+    """A query: the place in `typed` of each sound row that breaks a rule on behaviour, which one, and what that one asks.
+
+    Windows are dear, so only rows that can break a rule are sorted: copies, those of busy people, and acts done again.
+    """
+    fewest = min((limit for limit, _ in limits.of_a_person.values()), default=None)
+    return f"""
+        with copies as (
+            select place, row_number() over (partition by content order by event_id, file, row_number) as nth
+            from {_SOUND} where content in (select content from {_SOUND} group by content having count(*) > 1)),
+        busy as (
+            select place, count(*) over (partition by actor, day) as n_events,
+                count(*) filter (where {_COUNTED}) over (partition by actor, date_trunc('minute', instant)) as n_minute,
+                count(*) filter (where {_COUNTED}) over (partition by actor, day) as n_day
+            from {_SOUND} semi join (
+                select actor, day from {_SOUND} group by actor, day having count(*) > {"null" if fewest is None else fewest})
+            using (actor, day)),
+        again as (
+            select place, epoch(instant) - epoch(lag(instant) over (
+                partition by {_ACT} order by instant, event_id, file, row_number)) as seconds_before
+            from {_SOUND} where hash({_ACT}) in (
+                select hash({_ACT}) from {_SOUND} group by hash({_ACT}) having count(*) > 1))
+        select *, {first_broken(rules)} as broken
+        from copies full join busy using (place) full join again using (place) where broken is not null"""

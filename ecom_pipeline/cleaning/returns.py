@@ -133,7 +133,7 @@ def trace_returns(db: DuckDBPyConnection, first: date) -> None:
     """Make the temporary table `fates` of the returns and purchases in `behaved` that broke no rule.
 
     Args:
-        db: a connection with the temporary table `behaved`; what was bought and given back before is in
+        db: a connection with the temporary view `behaved`; what was bought and given back before is in
             `cleaned_interactions`.
         first: day from which on `behaved` has the events.
 

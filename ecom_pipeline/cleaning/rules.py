@@ -49,39 +49,44 @@ def sieve(
     rules: Sequence[Rule],
     kept: Relation | None,
     slice_: str = "true",
+    broken: str | None = None,
 ) -> dict[str, int]:
     """Put each prepared row into `kept`, or into `rejected_rows` with the first rule that it breaks.
 
     Args:
         db: a connection inside a transaction.
         source: items, events or judgments.
-        prepared: a query: `file`, `row_number`, what the rules ask about, and the columns of `kept`.
+        prepared: a query: `file`, `row_number`, what the rules ask about, and the columns of `kept`. It is run twice.
         rules: in the order in which they are asked.
         kept: where sound rows go; None: they stay where they are.
         slice_: SQL condition for the rows, kept and rejected before, that these replace.
+        broken: SQL expression for the name of the first rule that a prepared row breaks; None: all rules are asked.
 
     Returns:
         Rows kept under "kept", unless nothing is; and rows rejected by the name of the rule.
     """
     reason = " ".join(f"when '{rule.name}' then '{rule.must}; it is ' || {rule.had}" for rule in rules)
+    broken = broken or first_broken(rules)
+    dated = source == "events" and kept is not None
     db.execute(
-        f"create or replace temp table sieved as "
-        f"select *, case rule {reason} end as reason from (select *, {first_broken(rules)} as rule from ({prepared}))"
+        f"create or replace temp table sieved as select file, row_number, {'day' if dated else 'null::date as day'}, "
+        f"rule, case rule {reason} end as reason from (select *, {broken} as rule from ({prepared})) where rule is not null"
     )
     schema.REJECTED_ROWS.create(db)
     db.execute(f"delete from rejected_rows where source = '{source}' and {slice_}")
-    dated = source == "events" and kept is not None
     as_it_came = "* exclude (instant, day)" if source == "events" else "*"
     db.execute(
         f"insert into rejected_rows select '{source}', file, row_number, rule, coalesce(reason, rule), to_json(r)::varchar, "
-        f"{'day' if dated else 'null::date'} from (select * from sieved where rule is not null) join "
+        f"day from sieved join "
         f"(select {as_it_came} from raw_{source} where {slice_ if dated else 'true'}) as r using (file, row_number)"
     )
     if kept:
         kept.create(db)
         db.execute(f"delete from {kept.name} where {slice_}")
         columns = ", ".join("instant as occurred_at" if name == "occurred_at" else name for name in kept.column_names)
-        db.execute(f"insert into {kept.name} select {columns} from sieved where rule is null")
-    counts = db.execute("select coalesce(rule, 'kept'), count(*) from sieved group by all order by all").fetchall()
+        ((n_kept,),) = db.execute(
+            f"insert into {kept.name} select {columns} from ({prepared}) where {broken} is null"
+        ).fetchall()
+    counts = dict(db.execute("select rule, count(*) from sieved group by all order by all").fetchall())
     db.execute("drop table sieved")
-    return {"kept": 0, **dict(counts)} if kept else dict(counts)
+    return {"kept": n_kept, **counts} if kept else counts

@@ -13,6 +13,7 @@ from ecom_pipeline.arrays import Bools
 from ecom_pipeline.ranking.baselines import words
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.recommend.list_maker import ListRules
+from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service.live import Live
 from ecom_pipeline.service.messages import (
     Result,
@@ -95,11 +96,11 @@ def weights(live: Live, actor: str, *, system: str, top: int) -> UserWeights:
     return UserWeights(weights=rows, weighed_by=by, model=live.model.name)
 
 
-def suspects(model: PublishedModel, *, top: int, order: str, rated: Mapping[str, float]) -> Suspects:
+def suspects(model: PublishedModel, *, top: int, order: SuspectOrder, rated: Mapping[str, float]) -> Suspects:
     """Samples to look at that nobody has rated yet."""
     frame = model.suspects[~model.suspects.sample_id.isin(list(rated))]
-    if order == "worth" and "worth" in frame:
-        frame = frame.sort_values("worth", ascending=False, kind="stable")
+    if len(frame):
+        frame = frame[frame[f"by_{order}"].notna()].sort_values(f"by_{order}")
     found = [
         Suspect(
             sample_id=row.sample_id,
@@ -109,7 +110,7 @@ def suspects(model: PublishedModel, *, top: int, order: str, rated: Mapping[str,
             label=row.label,
             relevance=None if pd.isna(row.relevance) else row.relevance,
             wrong_probability=row.wrong_probability,
-            worth=getattr(row, "worth", None),
+            worth=row.worth_of_asking,
             why=row.why,
             agreeing=json.loads(row.agreeing),
             disagreeing=json.loads(row.disagreeing),

@@ -18,6 +18,7 @@ from fastapi import Path as InPath
 
 from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
+from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service import answers, journal, measures
 from ecom_pipeline.service.guards import Limits, add_guards, require
 from ecom_pipeline.service.live import Live
@@ -33,7 +34,6 @@ from ecom_pipeline.service.messages import (
     Results,
     SearchRequest,
     Sent,
-    SuspectOrder,
     Suspects,
     System,
     TextRequest,
@@ -213,7 +213,7 @@ def _add_labels(app: FastAPI, house: House) -> None:
     label = [require("label", house.keys)]
 
     @app.get("/suspects", dependencies=label, tags=["label"])
-    def suspects(top: Top = 20, order: SuspectOrder = "wrong") -> Suspects:
+    def suspects(top: Top = 20, order: SuspectOrder = "probability") -> Suspects:
         """Samples that are probably mislabelled and that nobody has rated yet."""
         return answers.suspects(house.serving.live.model, top=top, order=order, rated=house.serving.rated)
 

@@ -295,6 +295,9 @@ def _seal(folder: Path, table: str) -> Path | None:
     seq, *columns = zip(*rows, strict=True)
     types = [_TYPES.get(name, pa.string()) for name in names]
     arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
+    if "rated_at" in names:
+        place = names.index("rated_at")
+        arrays[place] = arrays[place].cast(pa.timestamp("us", "UTC"))
     file = folder / f"{table}-{seq[0]:012}-{seq[-1]:012}.parquet"
     part = file.with_suffix(f".{time.time_ns()}.part")
     pq.write_table(pa.table(arrays, names=names), part)

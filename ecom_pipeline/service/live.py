@@ -20,6 +20,7 @@ from ecom_pipeline.recommend.list_maker import ListMaker, ListRules
 from ecom_pipeline.recommend.lists import reason_text, reasons
 from ecom_pipeline.recommend.retrieval import ItemItem, RidgeByUsers
 from ecom_pipeline.service.journal import Event, Journal
+from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
 
 LIKED = 3.0  # stars above which a review is of something taken
@@ -164,12 +165,14 @@ class Live:
             little was there to learn from.
         """
         maker = self.model.makers.get(system)
-        history = self.history(actor) if maker else None
+        with stage("history"):
+            history = self.history(actor) if maker else None
         if maker is None or history is None or not len(history.acts):
             return self._popular(rules.top)
         code, day = self.code(actor), self.model.told["day"]
         visits = Visits(np.array([code]), np.array([day]))
-        found = self._remembering(maker, system, actor).lists(history.acts, visits, rules=rules)
+        with stage("lists"):
+            found = self._remembering(maker, system, actor).lists(history.acts, visits, rules=rules)
         titles = self.model.search.titles
         return found.assign(reason=reasons(found, titles, day))
 

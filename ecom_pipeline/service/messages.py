@@ -4,7 +4,7 @@ On the floor of `service`.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -14,7 +14,6 @@ Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
 Top = Annotated[int, Field(ge=1, le=100)]
 System = Literal["weighted", "unweighted"]
-SuspectOrder = Literal["wrong", "worth"]
 Action = Literal[ACTIONS]  # type: ignore[valid-type]  # the same words as in the relation
 MOST_EVENTS = 1000  # of a request
 
@@ -56,7 +55,9 @@ class TextRequest(_Message):
     top: Top = Field(default=10, description="How many results, at most.")
 
 
-_SOMEBODY = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")]
+_SOMEBODY: list[Any] = [
+    {"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "session_id")
+]
 
 
 class EventRequest(_Message):

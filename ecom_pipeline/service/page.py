@@ -13,15 +13,17 @@ from urllib.parse import urlencode
 
 import jinja2
 import numpy as np
+import pandas as pd
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from ecom_pipeline.recommend.interactions import day_of
+from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service import answers
 from ecom_pipeline.service.guards import require
 from ecom_pipeline.service.live import Live
-from ecom_pipeline.service.messages import Id, Results, SearchRequest, SuspectOrder, TextRequest
+from ecom_pipeline.service.messages import Id, Results, SearchRequest, TextRequest
 from ecom_pipeline.service.published import SYSTEMS, PublishedModel
 
 if TYPE_CHECKING:
@@ -173,27 +175,29 @@ def _add_suspects(pages: APIRouter, house: "House", look: Look) -> None:
     label = [require("label", house.keys)]
 
     @pages.get("/page/parts/card", dependencies=label)
-    def card(order: SuspectOrder = "wrong", skipped: Annotated[str, Query(max_length=40_000)] = "") -> HTMLResponse:
+    def card(
+        order: SuspectOrder = "probability", skipped: Annotated[str, Query(max_length=40_000)] = ""
+    ) -> HTMLResponse:
         """The first suspect that nobody has rated and this rater has not left aside; ids are parted by commas."""
         model, rated = house.serving.live.model, house.serving.rated
         aside = set(filter(None, skipped.split(",")))
         found = answers.suspects(model, top=len(aside) + 1, order=order, rated=rated)
+        listed = model.suspects if model.suspects.empty else model.suspects[model.suspects[f"by_{order}"].notna()]
         return look.page(
             "parts/card",
             one=next((one for one in found.suspects if one.sample_id not in aside), None),
             told=found,
             n_aside=sum(one.sample_id in aside for one in found.suspects),
-            n_all=len(model.suspects),
-            n_left=len(model.suspects) - int(model.suspects.sample_id.isin(list(rated)).sum()),
-            n_changed=_n_changed(model, rated),
+            n_all=len(listed),
+            n_done=int(listed.sample_id.isin(list(rated)).sum()),
+            n_changed=_n_changed(listed, rated),
             effect=model.told.get("rating_effect"),
-            by_worth="worth" in model.suspects,
         )
 
 
-def _n_changed(model: PublishedModel, rated: Mapping[str, float]) -> int:
-    """Suspects of a model whose grade is another than raters gave."""
-    if model.suspects.empty:
+def _n_changed(listed: pd.DataFrame, rated: Mapping[str, float]) -> int:
+    """Suspects whose grade is another than raters gave."""
+    if listed.empty:
         return 0
-    given = model.suspects.sample_id.map(rated)
-    return int((given.notna() & (given != model.suspects.relevance)).sum())
+    given = listed.sample_id.map(rated)
+    return int((given.notna() & (given != listed.relevance)).sum())

@@ -28,7 +28,8 @@ from ecom_pipeline.recommend.list_maker import ListMaker
 from ecom_pipeline.recommend.lists import popular_list, similar_items
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker
-from ecom_pipeline.service.doubtful import read_suspects, write_suspects
+from ecom_pipeline.schema import JOURNAL
+from ecom_pipeline.service.doubtful import effect_of_answers, read_suspects, write_suspects
 from ecom_pipeline.service.folders import verified
 from ecom_pipeline.service.search import TOKEN_BUDGET, PairRanker, Search, Words, index_words
 from ecom_pipeline.service.storage import (
@@ -42,7 +43,6 @@ from ecom_pipeline.service.storage import (
     write_item_item,
     write_lately,
 )
-from ecom_pipeline.sources import JOURNAL
 
 N_POPULAR, N_SIMILAR = 200, 50
 SYSTEMS = (WEIGHTED, UNWEIGHTED)
@@ -96,6 +96,7 @@ def write_model(folder: Path, db: DuckDBPyConnection, given: Ingredients) -> dic
     if given.models and vectors is not None:
         told["twins"] = _write_twins(folder, db, given.models, items)
     write_suspects(folder, db)
+    told |= effect_of_answers(db)
     told["lists"] = {
         name: _write_maker(folder / name, ListMaker.fit(given.shop, saved, given.day, withdrawn=withdrawn), saved)
         for name, saved in given.rankers.items()
@@ -108,7 +109,7 @@ def journal_until(db: DuckDBPyConnection) -> int:
     """The last place of the journal whose event has landed; 0 where none has."""
     (last,) = db.execute(
         "select max(regexp_extract(file, 'events-[0-9]+-([0-9]+)', 1)::bigint) from landed_files "
-        f"where relation = 'events' and starts_with(file, '{JOURNAL}/')"
+        f"where relation = 'events' and starts_with(file, '{JOURNAL}')"
     ).fetchall()[0]
     return last or 0
 

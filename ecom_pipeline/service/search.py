@@ -16,6 +16,7 @@ from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.language.encoder import Encoder, encode
 from ecom_pipeline.language.features import PairFeatures, Projection, pair_features, text_overlap
 from ecom_pipeline.ranking.baselines import words
+from ecom_pipeline.service.measures import stage
 
 if TYPE_CHECKING:
     import bm25s
@@ -171,11 +172,13 @@ class Search:
             allowed: (items,) what may be found; None: anything.
             by: name of a twin; another name, or one that is not there: the fused order stays.
         """
-        by_words = self.words.scores(query)
-        word_items = _best(by_words, N_CHANNEL, allowed)
-        vector = self.read(query)
-        cosine = None if vector is None or self.vectors is None else self.vectors @ vector
-        meaning_items = np.empty(0, np.int64) if cosine is None else _best(cosine, N_CHANNEL, allowed)
+        with stage("words"):
+            word_items = _best(self.words.scores(query), N_CHANNEL, allowed)
+        with stage("read"):
+            vector = self.read(query)
+        with stage("meaning"):
+            cosine = None if vector is None or self.vectors is None else self.vectors @ vector
+            meaning_items = np.empty(0, np.int64) if cosine is None else _best(cosine, N_CHANNEL, allowed)
         item = np.union1d(word_items, meaning_items)
         ranks = [_ranks(found, item) for found in (word_items, meaning_items)]
         fused = np.sum([np.where(rank > 0, 1 / (FUSION + rank), 0) for rank in ranks], axis=0)
@@ -185,7 +188,7 @@ class Search:
         if by in self.rankers and self.encoder and self.vectors is not None and vector is not None and len(item):
             again = item[:N_RANKED]
             read, texts = np.vstack([self.vectors[again], vector]), self._texts(again)
-            with _READING:
+            with stage("rank"), _READING:
                 chance = self.rankers[by].chances(self.encoder, query, again, read=read, texts=texts)
             order = np.lexsort((again, -chance))
             item, fused = again[order], fused[: len(again)][order]

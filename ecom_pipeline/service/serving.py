@@ -12,6 +12,7 @@ from ecom_pipeline.errors import PipelineError, PublicationError
 from ecom_pipeline.service import folders
 from ecom_pipeline.service.journal import Event, Journal, Kept, sealed_until
 from ecom_pipeline.service.live import Clock, Live
+from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ class Serving:
 
     def keep(self, events: list[Event]) -> list[Kept]:
         """Keep events for certain, and know of them at once."""
-        kept = self.journal.append(events)
+        with stage("disk"):
+            kept = self.journal.append(events)
         self._live.catch_up(self.journal)
         return kept
 

@@ -17,11 +17,11 @@ from duckdb import DuckDBPyConnection
 from ecom_pipeline.errors import SourceError
 from ecom_pipeline.files import stamp
 from ecom_pipeline.quoting import literal
+from ecom_pipeline.schema import JOURNAL
 from ecom_pipeline.sources.landing import Landed, Origin, land
 from ecom_pipeline.sources.source import Adapter, Part
 
 DEFAULT = "complete-journey"
-JOURNAL = "journal"  # before the names of files that a service has written
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def journal_parts(folder: Path) -> list[Part]:
     """What a service has kept: events, and raters' answers as judgments."""
     tables = {"events": "events", "ratings": "judgments"}
     return [
-        Part(table, file, partial(_read_parquet, file), name=f"{JOURNAL}/{file.name}", hashed=True)
+        Part(table, file, partial(_read_parquet, file), name=f"{JOURNAL}{file.name}", hashed=True)
         for kept, table in tables.items()
         for file in sorted(folder.glob(f"{kept}-*-*.parquet"))
     ]

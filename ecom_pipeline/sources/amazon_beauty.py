@@ -7,7 +7,7 @@ steps. An item without a name is rejected.
 from pathlib import Path
 
 from ecom_pipeline.sources.documents import first_fields
-from ecom_pipeline.sources.source import Adapter, Part, quoted
+from ecom_pipeline.sources.source import PLACE, Adapter, Part, quoted
 
 
 def _files(folder: Path) -> list[Path]:
@@ -21,10 +21,10 @@ def _recognises(folder: Path) -> bool:
 
 def _parts(folder: Path) -> list[Part]:
     items, sequences = _files(folder)
-    catalogue = f"select item_id::varchar as item_id, title, asin from read_parquet({quoted(items)})"
+    catalogue = f"select item_id::varchar as item_id, title, asin, {PLACE} from read_parquet({quoted(items)})"
     events = f"""
         select date '2000-01-01' + (step - 1)::integer as occurred_at, user_id::varchar as user_id, 'review' as action,
-            item_id::varchar as item_id, step
+            item_id::varchar as item_id, step, {PLACE}
         from read_parquet({quoted(sequences)})"""
     return [Part("items", items, lambda db: catalogue), Part("events", sequences, lambda db: events)]
 

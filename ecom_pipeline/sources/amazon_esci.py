@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ecom_pipeline.quoting import name
 from ecom_pipeline.sources.documents import first_fields
-from ecom_pipeline.sources.source import Adapter, Part, matching, quoted
+from ecom_pipeline.sources.source import PLACE, Adapter, Part, matching, quoted
 from ecom_pipeline.sources.words import recoded
 
 _GRADES = {"e": 3, "exact": 3, "s": 2, "substitute": 2, "c": 1, "complement": 1, "i": 0, "irrelevant": 0}
@@ -36,7 +36,7 @@ def _products(path: Path) -> Part:
     items = f"""
         select {_ITEM} as item_id, product_title as title,
             concat_ws(' ', product_description, product_bullet_point) as description, product_brand as brand,
-            product_color as color, product_locale as locale
+            product_color as color, product_locale as locale, {PLACE}
         from read_parquet({quoted(path)})"""
     return Part("items", path, lambda db: items)
 
@@ -45,7 +45,7 @@ def _pairs(path: Path) -> Part:
     versions = "".join(f", {name(version)}" for version in _VERSIONS if version in first_fields(path))
     judgments = f"""
         select query_id::varchar as query_id, query, {_ITEM} as item_id, {recoded("esci_label", _GRADES)} as relevance,
-            split, product_locale as locale{versions}
+            split, product_locale as locale{versions}, {PLACE}
         from read_parquet({quoted(path)})"""
     return Part("judgments", path, lambda db: judgments)
 

@@ -47,7 +47,7 @@ def _parts(folder: Path) -> list[Part]:
 
 
 def rows(db: DuckDBPyConnection, path: Path) -> str:
-    """A query for the rows of a Parquet or CSV file; a CSV's have their number and what is wrong with them.
+    """A query for the rows of a Parquet or CSV file, with their number and what is wrong with them.
 
     Raises:
         SourceError: if the file is not what its ending says.

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from ecom_pipeline.sources.source import Adapter, Part, quoted
+from ecom_pipeline.sources.source import PLACE, Adapter, Part, quoted
 
 
 def _folder() -> Path:
@@ -24,12 +24,12 @@ def _parts(folder: Path) -> list[Part]:
         select product_id::varchar as item_id,
             concat_ws(' ', coalesce(product_type, product_category), package_size) as title,
             brand,
-            concat_ws(' > ', department, product_category, product_type) as category
+            concat_ws(' > ', department, product_category, product_type) as category, {PLACE}
         from read_parquet({quoted(products)})"""
     events = f"""
         select transaction_timestamp as occurred_at, household_id as user_id, basket_id as session_id,
             'purchase' as action, product_id::varchar as item_id, quantity,
-            sales_value / nullif(quantity, 0) as price
+            sales_value / nullif(quantity, 0) as price, {PLACE}
         from read_parquet({quoted(transactions)})"""
     return [Part("items", products, lambda db: items), Part("events", transactions, lambda db: events)]
 

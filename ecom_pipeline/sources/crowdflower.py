@@ -26,19 +26,18 @@ def _parts(folder: Path) -> list[Part]:
     # the file numbers pairs, not products: the same product under two queries must be one item
     product = "left(md5(concat_ws('|', product_title, product_description)), 12)"
     path = _files(folder)[0]
-    csv = path.suffix == ".csv"
 
     def items(db: DuckDBPyConnection) -> str:
         return f"""
             select {product} as item_id, any_value(product_title) as title,
                 any_value(product_description) as description
-            from ({canonical.rows(db, path)}) {"where malformed is null" if csv else ""}
+            from ({canonical.rows(db, path)}) where malformed is null
             group by item_id order by item_id"""
 
     def judgments(db: DuckDBPyConnection) -> str:
         return f"""
-            select query, {product} as item_id, median_relevance as relevance, {spread} as rater_std
-                {", row_number, malformed" if csv else ""}
+            select query, {product} as item_id, median_relevance as relevance, {spread} as rater_std,
+                row_number, malformed
             from ({canonical.rows(db, path)})"""
 
     return [Part("items", path, items), Part("judgments", path, judgments)]

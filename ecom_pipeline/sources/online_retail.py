@@ -35,11 +35,10 @@ def _items(path: Path, db: DuckDBPyConnection) -> str:
 
 
 def _events(path: Path, db: DuckDBPyConnection) -> str:
-    broken = ", row_number, malformed" if path.suffix == ".csv" else ""
     return f"""
         select occurred_at, customer_id as user_id, invoice as session_id,
             case when invoice like 'C%' then 'return' else 'purchase' end as action, stock_code as item_id,
-            case when invoice like 'C%' then abs(quantity) else quantity end as quantity, price{broken}
+            case when invoice like 'C%' then abs(quantity) else quantity end as quantity, price, row_number, malformed
         from ({_lines(path, db)})"""
 
 
@@ -49,12 +48,11 @@ def _lines(path: Path, db: DuckDBPyConnection) -> str:
         next((name(column) for column in columns if column in present), "null")
         for columns in (("Invoice", "InvoiceNo"), ("Price", "UnitPrice"), ("Customer ID", "CustomerID"))
     )
-    broken = ", row_number, malformed" if path.suffix == ".csv" else ""
     return f"""
         select {invoice}::varchar as invoice, upper(trim("StockCode"::varchar)) as stock_code,
             "Description" as description, try_cast("Quantity" as double) as quantity, "InvoiceDate" as occurred_at,
             try_cast({price} as double) as price,
-            coalesce(try_cast({customer} as bigint)::varchar, {customer}::varchar) as customer_id{broken}
+            coalesce(try_cast({customer} as bigint)::varchar, {customer}::varchar) as customer_id, row_number, malformed
         from ({canonical.rows(db, path)})"""
 
 

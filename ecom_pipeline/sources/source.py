@@ -12,6 +12,7 @@ from duckdb import DuckDBPyConnection
 from ecom_pipeline.quoting import literal
 
 ROW_NUMBER, MALFORMED = "row_number", "malformed"  # columns of a part's query that are not the source's
+PLACE = f"file_row_number + 1 as {ROW_NUMBER}"  # of a row of Parquet: cores share a file where none has to count
 
 
 @dataclass(frozen=True, slots=True)

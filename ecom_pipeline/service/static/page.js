@@ -137,10 +137,6 @@ document.addEventListener("htmx:afterRequest", (event) => {
   }
 });
 
-document.addEventListener("htmx:afterSwap", () => {
-  if (document.querySelector("[data-by-worth]")) byId("order").querySelector("[value=worth]").disabled = false;
-});
-
 document.addEventListener("click", (event) => {
   const id = event.target.closest("button")?.id;
   if (id === "undo") undo();

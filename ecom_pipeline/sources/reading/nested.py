@@ -11,13 +11,15 @@ from ecom_pipeline.errors import SourceError
 from ecom_pipeline.quoting import name
 from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.sources.reading.dialect import unique
-from ecom_pipeline.sources.source import own_name, quoted
+from ecom_pipeline.sources.source import MALFORMED, PLACE, ROW_NUMBER, own_name, quoted
 
 _KNOWN = {column for columns in COLUMNS.values() for column in columns}
 
 
 def query(db: DuckDBPyConnection, file: Path) -> str:
     """An SQL query that yields a file's rows; a path of categories is joined by ` > `, what else is nested by blanks.
+
+    As of a CSV, each has its `row_number`, and `malformed`, which is null here.
 
     Args:
         db: a connection.
@@ -32,6 +34,9 @@ def query(db: DuckDBPyConnection, file: Path) -> str:
         f"{_flat(name(column), kind, column.lower())} as {name(own_name(column))}"
         for column, kind in zip(found.columns, found.types, strict=True)
     ]
+    taken = "file_row_number" in (column.lower() for column in found.columns)
+    place = f"row_number() over () as {ROW_NUMBER}" if taken else PLACE
+    columns += [place, f"null::varchar as {MALFORMED}"]
     return f"select {', '.join(columns)} from read_parquet({quoted(file)}, hive_partitioning = false)"
 
 
