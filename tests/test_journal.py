@@ -83,6 +83,22 @@ def test_what_is_sealed_is_in_one_file_whatever_comes_between(tmp_path):
     one.close()
 
 
+def test_a_journal_that_was_taken_away_begins_behind_what_was_sealed_and_what_models_know(tmp_path):
+    one = Journal(tmp_path)
+    one.append([event("a"), event("b")])
+    seal(tmp_path)
+    one.close()
+    (tmp_path / "journal.sqlite").unlink()
+    again = Journal(tmp_path)
+    again.begin_after(7)
+    assert [kept.seq for kept in again.append([event("c")])] == [8]
+    again.begin_after(3)
+    assert [kept.seq for kept in again.append([event("d")])] == [9]
+    (file,) = seal(tmp_path)
+    assert [row["event_id"] for row in pq.read_table(file).to_pylist()] == ["c", "d"]
+    again.close()
+
+
 def test_a_sealing_that_was_killed_before_the_rename_is_done_again(tmp_path):
     one = Journal(tmp_path)
     one.append([event("a")])

@@ -115,6 +115,8 @@ def make_app(house: House) -> FastAPI:
         description="Search, recommendations and their reasons; what users do is kept and known at once.",
         version="1",
         lifespan=lifespan,
+        docs_url=None,  # its page would be fetched from elsewhere
+        redoc_url=None,
         responses=_PROBLEMS,
     )
     app.state.house = house

@@ -128,6 +128,7 @@ class Journal:
                     db.execute(
                         f"create table if not exists {table} (seq integer primary key autoincrement, {columns}, unique ({key}))"
                     )
+                    _begin_after(db, table, sealed_until(folder, table))
         except sqlite3.Error as error:
             raise _broken(self._file, error) from error
         self._reading = threading.local()
@@ -168,6 +169,11 @@ class Journal:
         with closing(self._connect()) as db:
             found = db.execute("delete from ratings where rating_id = ? and seq > ?", [rating_id, sealed])
             return found.rowcount > 0
+
+    def begin_after(self, seq: int) -> None:
+        """Give no event a place up to one: a journal that was taken away is begun anew behind what models know of it."""
+        with closing(self._connect()) as db:
+            _begin_after(db, "events", seq)
 
     def close(self) -> None:
         """Write what waits, and stop."""
@@ -224,6 +230,16 @@ class Journal:
             return
         for kept, (_, waiting) in zip(found, batch, strict=True):
             waiting.set_result(kept)
+
+
+def _begin_after(db: sqlite3.Connection, table: str, seq: int) -> None:
+    db.execute("begin immediate")
+    known = db.execute("select seq from sqlite_sequence where name = ?", [table]).fetchone()
+    if known is None:
+        db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", [table, seq])
+    else:
+        db.execute("update sqlite_sequence set seq = max(seq, ?) where name = ?", [seq, table])
+    db.execute("commit")
 
 
 def _put(db: sqlite3.Connection, row: Event | Rating) -> Kept | None:

@@ -116,6 +116,7 @@ class Serving:
     def _load(self) -> Live:
         told = folders.pointer(self.published)
         model = PublishedModel.read(self.published / told["name"])
+        self.journal.begin_after(model.told["journal"])
         live = Live(model, datetime.fromisoformat(told["published_at"]))
         live.catch_up(self.journal)
         return live
