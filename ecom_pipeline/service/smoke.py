@@ -16,7 +16,7 @@ from ecom_pipeline.service.live import Live
 from ecom_pipeline.service.published import PublishedModel
 
 N_ASKED = 10
-LEAST_FOUND = 0.8  # of items whose titles are asked for: titles that many items share are found in another order
+LEAST_FOUND = 0.8  # of items whose own texts are asked for: some texts are almost those of others
 LEAST_SAME = 0.9  # of the items of lists
 
 
@@ -28,33 +28,32 @@ def smoke_test(folder: Path, listed: pd.DataFrame) -> dict[str, float]:
         listed: user_id and item_id of the pipeline's own lists, by rank.
 
     Returns:
-        share_of_titles_found, share_of_lists_as_made: figures of the test.
+        share_of_texts_found, share_of_lists_as_made: figures of the test.
 
     Raises:
-        PublicationError: if a score is not finite, titles of items do not find them, or lists are not those of the pipeline.
+        PublicationError: if a score is not finite, texts of items do not find them, or lists are not those of the pipeline.
     """
     model = PublishedModel.read(folder)
-    found = _titles(model)
+    found = _texts(model)
     same = _lists(model, listed)
     if found < LEAST_FOUND or same < LEAST_SAME:
         raise PublicationError(
-            f"published model: 1 of 2 figures or both are too low: of titles asked for {found:.0%} find an item of that title,"
+            f"published model: 1 of 2 figures or both are too low: of texts asked for {found:.0%} find an item of that text,"
             f" and {same:.0%} of the items in lists are those that the pipeline listed. They must be {LEAST_FOUND:.0%} and "
             f"{LEAST_SAME:.0%} at least: look for what changed between the lists and the publication, and run again."
         )
-    return {"share_of_titles_found": found, "share_of_lists_as_made": same}
+    return {"share_of_texts_found": found, "share_of_lists_as_made": same}
 
 
-def _titles(model: PublishedModel) -> float:
-    """Share of known queries, the titles of some items, that find an item of that title among the first ten."""
+def _texts(model: PublishedModel) -> float:
+    """Share of known queries, the texts of some items, that find an item of that text among the first ten."""
     asked = np.linspace(0, len(model.items) - 1, min(N_ASKED, len(model.items))).astype(int)
-    asked = asked[~model.items.withdrawn.to_numpy()[asked]]
     hits = []
     for place in asked:
-        title = str(model.search.titles[place])[:1000]
-        found = model.search.find(title, top=10, allowed=None, by="weighted")
+        text = str(model.search.texts[place])
+        found = model.search.find(text, top=10, allowed=None, by="weighted")
         _require_finite("search", found.score)
-        hits.append(title in {str(model.search.titles[item])[:1000] for item in found.item})
+        hits.append(text in {str(model.search.texts[item]) for item in found.item})
     return float(np.mean(hits)) if hits else 1.0
 
 
