@@ -236,7 +236,7 @@ def _add_labels(app: FastAPI, house: House) -> None:
     @app.delete("/ratings/{rating_id}", dependencies=label, tags=["label"], status_code=204)
     def take_back(rating_id: Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]) -> None:
         """Undo a rating that no refresh has read."""
-        if not house.serving.take_back(rating_id):
+        if not house.serving.journal.take_back(rating_id):
             raise _unknown(
                 "rating_id",
                 rating_id,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ecom_pipeline.errors import PipelineError, PublicationError
 from ecom_pipeline.service import folders
-from ecom_pipeline.service.journal import Event, Journal, Kept, sealed_until
+from ecom_pipeline.service.journal import Event, Journal, Kept
 from ecom_pipeline.service.live import Clock, Live
 from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
@@ -51,10 +51,6 @@ class Serving:
     def clock(self) -> Clock:
         """The shop's time."""
         return self._live.clock
-
-    def take_back(self, rating_id: str) -> bool:
-        """Undo a rating that no file was sealed with; whether there was one."""
-        return self.journal.take_back(rating_id, sealed_until(self.journal.folder, "ratings"))
 
     def keep(self, events: list[Event]) -> list[Kept]:
         """Keep events for certain, and know of them at once."""
@@ -111,6 +107,7 @@ class Serving:
     def _load(self) -> Live:
         told = folders.pointer(self.published)
         model = PublishedModel.read(self.published / told["name"])
+        self.journal.go_on_after("events", model.told["journal"])
         live = Live(model, datetime.fromisoformat(told["published_at"]))
         live.catch_up(self.journal)
         return live
