@@ -1,6 +1,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,10 +14,11 @@ from published import DAY, KEY, N_ITEMS, Shop, copied, make_published_shop, serv
 
 from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
-from ecom_pipeline.recommend.interactions import read_interactions
+from ecom_pipeline.recommend.interactions import day_of, read_interactions
 from ecom_pipeline.service import folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
+from ecom_pipeline.service.live import Clock
 from ecom_pipeline.service.problems import MEDIA_TYPE
 from ecom_pipeline.sources.people import keyed_hash
 
@@ -368,5 +370,67 @@ def test_a_publication_holds_safe_formats_alone(published):
 
 def test_histories_of_the_publication_are_those_of_the_warehouse(shop, client):
     acts, served = read_interactions(shop.db, 100, untaken=True), client.app.state.house.serving.model.acts
-    for name in ("user", "item", "day", "n_acts", "quantity", "returned", "price"):
+    for name in ("user", "item", "day", "n_acts", "quantity", "returned", "price", "shown"):
         np.testing.assert_array_equal(getattr(acts, name), getattr(served, name))
+
+
+def weights_of(client, user: str) -> dict[tuple[str, str], float]:
+    told = client.get(f"/weights/{user}", params={"top": 1000}).json()["weights"]
+    return {(one["item_id"], one["day"]): one["weight"] for one in told}
+
+
+def test_what_lists_had_shown_before_the_publication_weighs_less_still(shop, tmp_path):
+    acts = shop.given.shop.acts
+    row = int(np.flatnonzero((acts.day < DAY - 5) & (acts.returned > DAY))[0])
+    shown = np.array([acts.place_in_time(acts.user[row], acts.item[row], DAY - 1)])
+    weight = {}
+    for name, places in (("unshown", acts.shown), ("shown", shown)):
+        known = replace(shop.given.shop, acts=replace(acts, shown=places))
+        shop.publish(tmp_path / name / "published", shop=known)
+        app, serving = serve(tmp_path / name)
+        with TestClient(app) as client:
+            key = (str(acts.item_ids[acts.item[row]]), str(day_of(acts.day[row])))
+            weight[name] = weights_of(client, acts.user_ids[acts.user[row]])[key]
+        serving.close()
+    assert weight["shown"] == pytest.approx(weight["unshown"] / 1.1)
+
+
+def test_events_of_a_batch_without_times_happened_in_its_order(client):
+    acts = [("dismiss", "i5"), ("purchase", "i5"), ("purchase", "i6"), ("dismiss", "i6")]
+    batch = [{"user_id": "z", "action": action, "item_id": item} for action, item in acts]
+    assert client.post("/events", json={"events": batch}).status_code == 200
+    times = [kept.event.occurred_at for kept in client.app.state.house.serving.journal.after(0)]
+    assert sorted(set(times)) == times
+    assert {item: weight > 0 for (item, _), weight in weights_of(client, "z").items()} == {"i5": True, "i6": False}
+
+
+def test_of_events_of_one_instant_a_dismissal_is_the_last(client):
+    at = client.app.state.house.serving.clock.now().isoformat()
+    for action in ("dismiss", "purchase"):
+        send(client, user_id="z", item_id="i5", action=action, occurred_at=at)
+    assert list(weights_of(client, "z").values()) == [0]
+
+
+def test_a_dismissal_holds_for_all_that_was_before_it_as_days_pass(client):
+    live = client.app.state.house.serving.live
+    item = client.get("/weights/u1").json()["weights"][0]["item_id"]
+    send(client, user_id="u1", item_id=item, action="dismiss")
+    live.clock = Clock(live.clock.lag - timedelta(days=5))
+    assert {weight for (one, _), weight in weights_of(client, "u1").items() if one == item} == {0}
+
+
+def test_what_went_back_in_part_was_taken(client):
+    send(client, user_id="z", item_id="i5", quantity=3)
+    for pieces, gone in ((1, False), (3, False), (2, True)):  # the second is of more than is left
+        send(client, user_id="z", item_id="i5", action="return", quantity=pieces)
+        assert (list(weights_of(client, "z").values()) == [0]) == gone
+
+
+def test_of_a_published_day_on_which_an_item_was_clicked_too_not_all_went_back(shop, client):
+    acts = shop.given.shop.acts
+    bought, other = acts.n_acts[:, 2], acts.n_acts.sum(1) - acts.n_acts[:, 2]
+    latest = np.r_[(acts.user[1:] != acts.user[:-1]) | (acts.item[1:] != acts.item[:-1]), True]
+    row = int(np.flatnonzero((bought > 0) & (other > 0) & latest & (acts.returned > DAY))[0])
+    user, item = str(acts.user_ids[acts.user[row]]), str(acts.item_ids[acts.item[row]])
+    send(client, user_id=user, item_id=item, action="return", quantity=float(acts.quantity[row]))
+    assert weights_of(client, user)[item, str(day_of(acts.day[row]))] > 0

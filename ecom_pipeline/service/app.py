@@ -173,7 +173,8 @@ def _add_events(app: FastAPI, house: House) -> None:
 
 
 def _event(house: House, sent: EventRequest, number: int, now: datetime) -> journal.Event:
-    occurred_at = sent.occurred_at.astimezone(UTC) if sent.occurred_at else now
+    # what comes without a time happened in the order of the batch
+    occurred_at = sent.occurred_at.astimezone(UTC) if sent.occurred_at else now + timedelta(microseconds=number)
     latest = datetime.now(UTC) + AHEAD
     if occurred_at > latest or occurred_at.year < 2000:
         raise Problem(

@@ -235,7 +235,12 @@ class Journal:
             db.execute("begin immediate")
             found = [[_put(db, row) for row in rows] for rows, _ in batch]
             db.execute("commit")
-        except (sqlite3.Error, ArithmeticError, ValueError, TypeError) as error:  # somebody waits, and others come after
+        except (
+            sqlite3.Error,
+            ArithmeticError,
+            ValueError,
+            TypeError,
+        ) as error:  # somebody waits, and others come after
             with suppress(sqlite3.Error):
                 db.execute("rollback")
             for _, waiting in batch:
