@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ from published import DAY, KEY, N_ITEMS, Shop, copied, make_published_shop, serv
 from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
 from ecom_pipeline.recommend.interactions import day_of, read_interactions
-from ecom_pipeline.service import folders
+from ecom_pipeline.service import answers, folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
 from ecom_pipeline.service.live import Clock
@@ -434,3 +435,65 @@ def test_of_a_published_day_on_which_an_item_was_clicked_too_not_all_went_back(s
     user, item = str(acts.user_ids[acts.user[row]]), str(acts.item_ids[acts.item[row]])
     send(client, user_id=user, item_id=item, action="return", quantity=float(acts.quantity[row]))
     assert weights_of(client, user)[item, str(day_of(acts.day[row]))] > 0
+
+
+def test_what_is_like_an_item_is_sold_and_as_many_as_were_asked_for(client):
+    found = {number: ids(client.get(f"/items/i{number}/similar", params={"top": 50})) for number in range(N_ITEMS)}
+    assert all("i3" not in alike for alike in found.values())
+    assert all(found.values())
+
+
+def test_of_an_item_that_is_not_ranked_its_text_tells_even_if_it_has_none(client):
+    model = client.app.state.house.serving.model
+    model.first_similar[:] = 0  # as if nothing were known to be like anything
+    assert len(ids(client.get("/items/i4/similar", params={"top": 3}))) == 3
+    model.search.texts[model.place["i4"]] = ""
+    assert ids(client.get("/items/i4/similar")) == []
+
+
+def test_ids_may_hold_slashes(client):
+    answer = client.get("/items/a%2Fb/similar")
+    assert (answer.status_code, answer.json()["type"]) == (404, "item-id-unknown")
+    send(client, user_id="a/b", item_id="i5")
+    assert [item for item, _ in weights_of(client, "a%2Fb")] == ["i5"]
+    for kind in ("users", "sessions"):
+        assert client.get(f"/{kind}/a%2Fb/recommendations").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["elsewhere.example", "127.0.0.1.elsewhere.example:8000", "localhost@elsewhere.example"]
+)
+def test_without_keys_a_page_elsewhere_cannot_have_its_name_lead_here(client, host):
+    assert client.get("/ready", headers={"Host": host}).status_code == 403
+    assert client.get("/ready", headers={"Host": "[::1]:8000"}).status_code == 200
+
+
+def test_keys_that_are_made_up_do_not_get_round_the_rate(home):
+    add_key(home / "keys.json", "one", ["read"])
+    app, serving = serve(home, keys=home / "keys.json", limits=Limits(per_second=3))
+    with TestClient(app) as client:
+        codes = [client.get("/suspects", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(8)]
+    serving.close()
+    assert codes[0] == 401
+    assert codes[-1] == 429
+
+
+def test_methods_that_are_made_up_are_one_figure(client):
+    for number in range(3):
+        assert client.request(f"ASK{number}", "/health").status_code == 405
+    assert "ASK" not in client.get("/metrics").text
+
+
+def test_the_log_of_a_failure_names_nobody(client, caplog, monkeypatch):
+    monkeypatch.setattr(answers, "weights", lambda *_, **__: 1 / 0)
+    assert client.get("/weights/jane@example.org").status_code == 500
+    assert "failed" in caplog.text
+    assert "jane" not in caplog.text
+
+
+def test_what_asks_nothing_of_the_journal_is_answered_without_it(client):
+    serving = client.app.state.house.serving
+    serving.journal._reading = type("Broken", (), {"db": sqlite3.connect(":memory:")})()
+    assert client.get("/users/u1/recommendations").status_code == 503
+    assert ids(client.post("/search", json={"query": "mug"}))
+    assert ids(client.get("/items/i4/similar"))

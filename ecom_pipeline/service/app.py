@@ -20,7 +20,7 @@ from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service import answers, journal, measures
-from ecom_pipeline.service.guards import Limits, add_guards, require
+from ecom_pipeline.service.guards import LOOPBACK, Limits, add_guards, require
 from ecom_pipeline.service.live import Live
 from ecom_pipeline.service.messages import (
     EventRequest,
@@ -58,6 +58,7 @@ class House:
         keys: file of the API keys; None: no key is asked for, as on loopback.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
+        names: of hosts that are answered for where no key is asked for.
     """
 
     serving: Serving
@@ -65,6 +66,7 @@ class House:
     keys: Path | None
     limits: Limits = field(default_factory=Limits)
     origins: tuple[str, ...] = ()
+    names: tuple[str, ...] = LOOPBACK
 
     def person(self, raw: str) -> str | None:
         """The keyed hash of an id, None where it is a word for nothing; the hash of a known user is itself."""
@@ -115,7 +117,7 @@ def make_app(house: House) -> FastAPI:
         responses=_PROBLEMS,
     )
     app.state.house = house
-    add_guards(app, house.limits, house.origins)
+    add_guards(app, house.limits, house.origins, keys=house.keys, names=house.names)
     _add_reading(app, house)
     _add_events(app, house)
     _add_labels(app, house)
@@ -129,30 +131,30 @@ def _add_reading(app: FastAPI, house: House) -> None:
     @app.post("/search", dependencies=read, tags=["read"])
     def search(asked: SearchRequest) -> Results:
         """Items for a query, by words and by meaning, the best ranked again by what was learnt."""
-        return answers.search(house.serving.live.model, asked)
+        return answers.search(house.serving.model, asked)
 
-    @app.get("/users/{user_id}/recommendations", dependencies=read, tags=["read"])
+    @app.get("/users/{user_id:path}/recommendations", dependencies=read, tags=["read"])
     def of_user(user_id: Id, top: Top = 10, system: System = "weighted") -> Results:
         """What to show a user on the next visit; what is popular for one of whom nothing is known."""
         return answers.recommend(house.serving.live, house.user(user_id), top=top, system=system)
 
-    @app.get("/sessions/{session_id}/recommendations", dependencies=read, tags=["read"])
+    @app.get("/sessions/{session_id:path}/recommendations", dependencies=read, tags=["read"])
     def of_session(session_id: Id, top: Top = 10, system: System = "weighted") -> Results:
         """The same for one who is not known, by what this session did and nothing else."""
         return answers.recommend(house.serving.live, house.session(session_id), top=top, system=system)
 
-    @app.get("/items/{item_id}/similar", dependencies=read, tags=["read"])
+    @app.get("/items/{item_id:path}/similar", dependencies=read, tags=["read"])
     def like_item(item_id: Id, top: Top = 10) -> Results:
         """Items that are like an item."""
-        model = house.serving.live.model
+        model = house.serving.model
         return answers.similar(model, _place(model, item_id), top)
 
     @app.post("/similar", dependencies=read, tags=["read"])
     def like_text(asked: TextRequest) -> Results:
         """Items that are like one that is not sold yet."""
-        return answers.like_text(house.serving.live.model, asked)
+        return answers.like_text(house.serving.model, asked)
 
-    @app.get("/weights/{user_id}", dependencies=read, tags=["read"])
+    @app.get("/weights/{user_id:path}", dependencies=read, tags=["read"])
     def weights(
         user_id: Id, top: Annotated[int, Query(ge=1, le=1000)] = 50, system: System = "weighted"
     ) -> UserWeights:
@@ -213,12 +215,12 @@ def _add_labels(app: FastAPI, house: House) -> None:
     def suspects(top: Top = 20, order: SuspectOrder = "probability") -> Suspects:
         """Samples that are probably mislabelled and that nobody has rated yet."""
         rated = {one.sample_id: one.relevance for one in house.serving.journal.ratings()}
-        return answers.suspects(house.serving.live.model, top=top, order=order, rated=rated)
+        return answers.suspects(house.serving.model, top=top, order=order, rated=rated)
 
     @app.post("/ratings", dependencies=label, tags=["label"])
     def rate(sent: RatingRequest) -> RatingKept:
         """Keep what a rater says of a sample; the next refresh learns from it in place of the old grade."""
-        model = house.serving.live.model
+        model = house.serving.model
         found = model.suspects[model.suspects.sample_id == sent.sample_id]
         if found.empty:
             raise _unknown(

@@ -5,6 +5,7 @@ On the floor of `service`.
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service import measures
-from ecom_pipeline.service.keys import find_key, read_keys
+from ecom_pipeline.service.keys import Key, find_key, read_keys
 from ecom_pipeline.service.problems import Problem, internal, of_status, of_validation
 
 log = logging.getLogger(__name__)
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # as a host is named
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -62,8 +64,7 @@ def require(scope: str, keys: Path | None) -> Any:
     def check(request: Request) -> None:
         if keys is None:
             return
-        secret = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        key = find_key(read_keys(keys), secret)
+        key = _key_of(request, keys)
         if key is None:
             raise _no_key()
         if scope not in key.scopes:
@@ -79,20 +80,27 @@ def require(scope: str, keys: Path | None) -> Any:
     return Depends(check)
 
 
-def add_guards(app: FastAPI, limits: Limits, origins: Sequence[str]) -> None:
+def add_guards(
+    app: FastAPI, limits: Limits, origins: Sequence[str], *, keys: Path | None, names: Sequence[str]
+) -> None:
     """Put limits, measures and headers around an app, and give its errors their form.
 
     Args:
         app: to be guarded.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
+        keys: file of the keys; None: no key is asked for.
+        names: of hosts that are answered for where no key is asked for.
     """
     limiter, rate = MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerSecond(limits.per_second)
 
     async def within_limits(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if keys is None:
+            _refuse_other_names(request, names)
         _refuse_size(request, limits.body_bytes)
-        who = request.headers.get("authorization") or (request.client.host if request.client else "")
-        if not limiter.hit(rate, str(hash(who))):
+        key = _key_of(request, keys)
+        address = request.client.host if request.client else ""
+        if not limiter.hit(rate, "key" if key else "address", key.name if key else address):
             raise _too_many(limits.per_second)
         try:
             return await asyncio.wait_for(answer(request), limits.seconds)
@@ -107,9 +115,9 @@ def add_guards(app: FastAPI, limits: Limits, origins: Sequence[str]) -> None:
         except Problem as problem:
             response = problem.response()
         except Exception:
-            log.exception("%s %s failed", request.method, request.url.path)
+            log.exception("%s failed", _path(request))
             response = internal().response()
-        path = getattr(request.scope.get("route"), "path", "unknown")
+        path = _path(request)
         measures.seen(path, request.method, response.status_code, time.perf_counter() - started)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
@@ -120,6 +128,11 @@ def add_guards(app: FastAPI, limits: Limits, origins: Sequence[str]) -> None:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
         )
+
+
+def _path(request: Request) -> str:
+    """Of the route: paths as they came name people, and are without end."""
+    return getattr(request.scope.get("route"), "path", "unknown")
 
 
 def _add_error_forms(app: FastAPI) -> None:
@@ -139,6 +152,26 @@ def _add_error_forms(app: FastAPI) -> None:
     async def not_kept(_: Request, error: JournalError) -> Response:
         log.error("%s", error)
         return _not_kept().response()
+
+
+def _key_of(request: Request, keys: Path | None) -> Key | None:
+    """Which a request brings; one that is not valid is none."""
+    secret = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return find_key(read_keys(keys), secret) if keys and secret else None
+
+
+def _refuse_other_names(request: Request, names: Sequence[str]) -> None:
+    """A page elsewhere may have its own name lead to this machine, and would read as if it were of here."""
+    name = re.sub(r":[0-9]+$", "", request.headers.get("host", "")).lower()
+    if name not in names:
+        raise Problem(
+            status=403,
+            type="host-unknown",
+            title="the service is not called so",
+            detail=f"1 request for the host {name[:200]!r}",
+            must=f"without keys the host must be one of {', '.join(names)}",
+            action="use http://127.0.0.1, or make a key by `ecom keys add`",
+        )
 
 
 def _refuse_size(request: Request, most: int) -> None:
