@@ -344,6 +344,33 @@ def test_a_broken_publication_leaves_the_old_one_serving_and_is_told(home, shop,
     assert client.get("/users/u1/recommendations").json()["model"] == former
 
 
+def test_a_publication_that_was_damaged_is_mended_by_publishing_again(home, shop, client):
+    serving, folder = client.app.state.house.serving, home / "published"
+    former = folders.pointer(folder)
+    name = shop.publish(folder, journal=1)
+    (folder / name / "acts" / "day.npy").write_bytes(b"")
+    assert not serving.refresh()
+    assert not folders.current_is_whole(folder)
+    assert shop.publish(folder, journal=1) == name
+    assert folders.current_is_whole(folder)
+    assert serving.refresh()
+    assert client.get("/ready").json()["model"] == name
+    assert client.get("/ready").json()["refused"] == ""
+    assert former["name"] in folders.history(folder)
+
+
+def test_what_is_told_of_a_refused_publication_goes_when_it_goes(home, shop, client):
+    serving, pointer = client.app.state.house.serving, home / "published" / "current.json"
+    former = pointer.read_text()
+    name = shop.publish(home / "published", journal=1)
+    (home / "published" / name / "acts" / "day.npy").write_bytes(b"")
+    assert not serving.refresh()
+    assert client.get("/ready").json()["refused"]
+    pointer.write_text(former)  # somebody went back
+    assert not serving.refresh()
+    assert client.get("/ready").json()["refused"] == ""
+
+
 def test_a_publication_that_fails_its_test_is_not_switched_to(home, shop):
     former = folders.pointer(home / "published")
     others = Shop(shop.db, shop.given, shop.listed.assign(item_id="i3"))

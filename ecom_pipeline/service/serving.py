@@ -30,7 +30,7 @@ class Serving:
         self.published, self.journal = published, journal
         self.refused: str = ""  # why the latest publication does not serve
         self.n_swaps = 0
-        self._refused_name = ""
+        self._refused: dict = {}  # the pointer to it
         self._live = self._load()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -62,8 +62,10 @@ class Serving:
     def refresh(self) -> bool:
         """Take the latest publication if it is another and whole; whether it serves now."""
         try:
-            name = folders.current(self.published)
-            if name in (self._live.model.name, self._refused_name):
+            latest = folders.pointer(self.published)
+            if latest["name"] == self._live.model.name:
+                self.refused, self._refused = "", {}
+            if latest["name"] == self._live.model.name or latest == self._refused:
                 return False
             fresh = self._load()
         except PipelineError as error:
@@ -73,7 +75,7 @@ class Serving:
             log.exception("a publication cannot be loaded")
             self._refuse(f"{type(error).__name__}: {error}")
             return False
-        self._live, self.refused, self._refused_name = fresh, "", ""
+        self._live, self.refused, self._refused = fresh, "", {}
         self.n_swaps += 1
         log.info("model %s serves", fresh.model.name)
         return True
@@ -97,9 +99,9 @@ class Serving:
 
     def _refuse(self, why: str) -> None:
         try:
-            self._refused_name = folders.current(self.published)
+            self._refused = folders.pointer(self.published)
         except PublicationError:
-            self._refused_name = ""
+            self._refused = {}
         if why != self.refused:
             log.error("the latest publication does not serve: %s", why)
         self.refused = why
