@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sparse
 from fastapi.testclient import TestClient
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -16,10 +17,11 @@ from published import DAY, KEY, N_ITEMS, Shop, copied, make_published_shop, serv
 from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
 from ecom_pipeline.recommend.interactions import day_of, read_interactions
+from ecom_pipeline.recommend.retrieval import RidgeByUsers
 from ecom_pipeline.service import answers, folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
-from ecom_pipeline.service.live import Clock
+from ecom_pipeline.service.live import Changed, Clock, RowMemory
 from ecom_pipeline.service.problems import MEDIA_TYPE
 from ecom_pipeline.sources.people import keyed_hash
 
@@ -524,3 +526,19 @@ def test_what_asks_nothing_of_the_journal_is_answered_without_it(client):
     assert client.get("/users/u1/recommendations").status_code == 503
     assert ids(client.post("/search", json={"query": "mug"}))
     assert ids(client.get("/items/i4/similar"))
+
+
+def test_what_has_changed_of_a_history_is_scored_as_the_whole_would_be():
+    draw = np.random.default_rng(0)
+    cells = draw.random((30, 90)) < 0.2
+    seen = sparse.csr_matrix(np.where(cells, draw.random(cells.shape), 0).astype(np.float32))
+    model = RidgeByUsers.fit(seen, 2.0)
+    memory = RowMemory(model, 90)
+    memory.learn(np.arange(20))
+    for user in (None, 3, 29):
+        for n_changed in (0, 1, 5, 90):  # 90: more than are changed one by one
+            history = seen[user or 0].toarray().ravel() if user is not None else np.zeros(90, np.float32)
+            history[draw.permutation(90)[:n_changed]] = draw.choice([0, 0.5, 3], n_changed)
+            asked = sparse.csr_matrix(history[None])
+            found = Changed(model, memory, user, seen).scores(asked)
+            np.testing.assert_allclose(found, model.scores(asked), atol=2e-4)
