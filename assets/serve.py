@@ -43,7 +43,7 @@ def published_model(
     from ecom_pipeline.service.smoke import smoke_test
 
     made = recipe(context, None, warehouse)
-    if as_made(warehouse, {"published_model": made}) and folders.history(home.published):
+    if as_made(warehouse, {"published_model": made}) and folders.current_is_whole(home.published):
         return told(warehouse, "published_model", {"published": folders.current(home.published)})
     with compute.step(context.log) as step, warehouse.connect() as db:
         given = _ingredients(db, home)

@@ -83,7 +83,7 @@ def sides(encoder: object, texts: Sequence[str]) -> dict[str, Callable[[], objec
 
     from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
     from ecom_pipeline.language.models import find_model
-    from ecom_pipeline.language.products import fast_products
+    from ecom_pipeline.language.products import FEW, fast_products
     from ecom_pipeline.language.quantised import quantised
 
     peer = SentenceTransformer(str(find_model(PACKAGED).folder), device="cpu")
@@ -92,7 +92,7 @@ def sides(encoder: object, texts: Sequence[str]) -> dict[str, Callable[[], objec
     torch_bf16 = replace(encoder, model=load_encoder(PACKAGED, MAX_TOKENS, "cpu").model.bfloat16())
 
     def ours(one: object) -> np.ndarray:
-        with fast_products():
+        with fast_products(FEW):
             return encode(one, texts, TOKEN_BUDGET).embedding
 
     def plain() -> np.ndarray:
@@ -199,7 +199,7 @@ def loss(source: Path) -> list[dict[str, object]]:
     from dataclasses import replace
 
     from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
-    from ecom_pipeline.language.products import fast_products
+    from ecom_pipeline.language.products import FEW, fast_products
     from ecom_pipeline.language.quantised import quantised
     from ecom_pipeline.ranking.evaluation import evaluate
 
@@ -209,7 +209,7 @@ def loss(source: Path) -> list[dict[str, object]]:
     torch_bf16 = replace(encoder, model=load_encoder(PACKAGED, MAX_TOKENS, "cpu").model.bfloat16())
     scores: dict[str, dict[str, np.ndarray]] = {"cosine": {}, "tuned linear ranker": {}}
     for name, one in {"fp32": encoder, "bf16, torch": torch_bf16, "bf16, OpenVINO": quantised(encoder)}.items():
-        with fast_products():
+        with fast_products(FEW):
             vectors = encode(one, texts, TOKEN_BUDGET).embedding
         for ranker, score in test_scores(samples, dict(zip(texts, vectors, strict=True))).items():
             scores[ranker][name] = score[None]

@@ -20,7 +20,7 @@ from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 from ecom_pipeline.service import folders
 from ecom_pipeline.service.app import House, make_app
-from ecom_pipeline.service.guards import Limits
+from ecom_pipeline.service.guards import LOOPBACK, Limits
 from ecom_pipeline.service.journal import Journal
 from ecom_pipeline.service.published import Ingredients, write_model
 from ecom_pipeline.service.serving import Serving
@@ -88,7 +88,8 @@ def make_published_shop() -> Shop:
 def serve(folder: Path, *, keys: Path | None = None, limits: Limits | None = None) -> tuple[object, Serving]:
     """The app of a home's folder, with its journal; close the second."""
     serving = Serving(folder / "published", Journal(folder / "journal"))
-    return make_app(House(serving, KEY, keys, limits or Limits(per_second=100_000))), serving
+    hosts = (*LOOPBACK, "testserver")  # as test clients call it
+    return make_app(House(serving, KEY, keys, limits or Limits(per_second=100_000), hosts=hosts)), serving
 
 
 def copied(source: Path, target: Path) -> Path:

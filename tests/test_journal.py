@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
@@ -113,11 +114,11 @@ def test_a_rating_is_taken_back_until_a_file_holds_it(tmp_path):
     one = Journal(tmp_path)
     said = [Rating(name, "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00") for name in ("r1", "r2")]
     one.rate(said[:1])
-    assert one.take_back("r1", sealed_until(tmp_path, "ratings"))
+    assert one.take_back("r1")
     assert one.ratings() == []
     one.rate(said[1:])
     seal(tmp_path)
-    assert not one.take_back("r2", sealed_until(tmp_path, "ratings"))
+    assert not one.take_back("r2")
     assert [rating.rating_id for rating in one.ratings()] == ["r2"]
     one.close()
 
@@ -165,4 +166,73 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path):
     assert len(acknowledged) > 200
     assert acknowledged <= set(kept)
     assert len(kept) == len(set(kept))
+    one.close()
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_journal_that_was_lost_or_restored_goes_on_behind_what_was_sealed(tmp_path, left):
+    one = Journal(tmp_path)
+    one.append([event(name) for name in "abcd"])
+    one.close()
+    seal(tmp_path)
+    for file in tmp_path.glob("journal.sqlite*"):
+        file.unlink()
+    if left:  # an older copy is put back, which had less
+        (sealed,) = sealed_files(tmp_path, "events")
+        aside = sealed.rename(tmp_path / "aside")
+        older = Journal(tmp_path)
+        older.append([event(name) for name in "abcd"[:left]])
+        older.close()
+        aside.rename(sealed)
+    again = Journal(tmp_path)
+    again.append([event("e")])
+    assert [kept.event.event_id for kept in again.after(4)] == ["e"]
+    (file,) = seal(tmp_path)
+    assert [row["event_id"] for row in pq.read_table(file).to_pylist()] == ["e"]
+    again.close()
+
+
+def beside_the_next_sealing(monkeypatch, act) -> list[Thread]:
+    """Start something while a file is being sealed, and give it the time to be done if nothing holds it."""
+    threads, write = [], pq.write_table
+
+    def slow(*given, **named):
+        if not threads:
+            threads.append(Thread(target=act))
+            threads[0].start()
+            threads[0].join(0.3)
+        write(*given, **named)
+
+    monkeypatch.setattr(pq, "write_table", slow)
+    return threads
+
+
+def test_what_two_seal_at_once_is_in_one_file(tmp_path, monkeypatch):
+    one = Journal(tmp_path)
+    one.append([event("a")])
+    threads = beside_the_next_sealing(monkeypatch, lambda: (one.append([event("b")]), seal(tmp_path)))
+    seal(tmp_path)
+    threads[0].join()
+    found = [row["event_id"] for file in sealed_files(tmp_path, "events") for row in pq.read_table(file).to_pylist()]
+    assert found == ["a", "b"]
+    one.close()
+
+
+def test_a_rating_is_not_taken_back_while_it_is_being_sealed(tmp_path, monkeypatch):
+    one = Journal(tmp_path)
+    one.rate([Rating("r", "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00")])
+    answers = []
+    threads = beside_the_next_sealing(monkeypatch, lambda: answers.append(one.take_back("r")))
+    seal(tmp_path)
+    threads[0].join()
+    assert answers == [False]
+    assert [rating.rating_id for rating in one.ratings()] == ["r"]
+    one.close()
+
+
+def test_after_an_event_that_cannot_be_written_others_are_kept(tmp_path):
+    one = Journal(tmp_path)
+    with pytest.raises(JournalError):
+        one.append([event("a", position=1 << 70)])
+    assert one.append([event("b")])[0].new
     one.close()

@@ -7,7 +7,7 @@ import pytest
 
 from ecom_pipeline.errors import DeviceError, ModelError
 from ecom_pipeline.language.encoder import PACKAGED, Encoder, encode, load_encoder
-from ecom_pipeline.language.products import fast_products
+from ecom_pipeline.language.products import FEW, fast_products
 from ecom_pipeline.language.quantised import MAX_DIFFERENCE, quantised
 
 TEXTS = ["red mug", "a dimmable led desk lamp with a usb port", "女士跑鞋", "x " * 200, "mug"]
@@ -31,7 +31,7 @@ def fewer_bits(encoder) -> Encoder:
 def test_fast_products_give_the_same_vectors(encoder, monkeypatch):
     import torch
 
-    with fast_products():
+    with fast_products(FEW):
         fast = encode(encoder, TEXTS, 2048).embedding
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     plain = encode(encoder, TEXTS, 2048).embedding
@@ -42,7 +42,7 @@ def test_fast_products_leave_alone_what_learns(encoder):
     import torch
 
     layer, values = torch.nn.Linear(4, 3), torch.ones(2, 4)
-    with fast_products():
+    with fast_products(FEW):
         layer(values).sum().backward()
         assert layer.bias.grad.tolist() == [2, 2, 2]
         assert layer.double()(values.double()).dtype == torch.float64
@@ -54,7 +54,7 @@ def test_a_layer_that_learned_meanwhile_is_read_anew():
     layer = torch.nn.Linear(1, 1, bias=False)
     for weight in (2.0, 3.0):
         torch.nn.init.constant_(layer.weight, weight)
-        with torch.inference_mode(), fast_products():
+        with torch.inference_mode(), fast_products(FEW):
             assert layer(torch.ones(1, 1)).item() == weight
 
 

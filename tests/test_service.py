@@ -1,11 +1,14 @@
 import json
+import sqlite3
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sparse
 from fastapi.testclient import TestClient
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -13,10 +16,12 @@ from published import DAY, KEY, N_ITEMS, Shop, copied, make_published_shop, serv
 
 from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
-from ecom_pipeline.recommend.interactions import read_interactions
-from ecom_pipeline.service import folders
+from ecom_pipeline.recommend.interactions import day_of, read_interactions
+from ecom_pipeline.recommend.retrieval import RidgeByUsers
+from ecom_pipeline.service import answers, folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
+from ecom_pipeline.service.live import Changed, Clock, RowMemory
 from ecom_pipeline.service.problems import MEDIA_TYPE
 from ecom_pipeline.sources.people import keyed_hash
 
@@ -341,6 +346,33 @@ def test_a_broken_publication_leaves_the_old_one_serving_and_is_told(home, shop,
     assert client.get("/users/u1/recommendations").json()["model"] == former
 
 
+def test_a_publication_that_was_damaged_is_mended_by_publishing_again(home, shop, client):
+    serving, folder = client.app.state.house.serving, home / "published"
+    former = folders.pointer(folder)
+    name = shop.publish(folder, journal=1)
+    (folder / name / "acts" / "day.npy").write_bytes(b"")
+    assert not serving.refresh()
+    assert not folders.current_is_whole(folder)
+    assert shop.publish(folder, journal=1) == name
+    assert folders.current_is_whole(folder)
+    assert serving.refresh()
+    assert client.get("/ready").json()["model"] == name
+    assert client.get("/ready").json()["refused"] == ""
+    assert former["name"] in folders.history(folder)
+
+
+def test_what_is_told_of_a_refused_publication_goes_when_it_goes(home, shop, client):
+    serving, pointer = client.app.state.house.serving, home / "published" / "current.json"
+    former = pointer.read_text()
+    name = shop.publish(home / "published", journal=1)
+    (home / "published" / name / "acts" / "day.npy").write_bytes(b"")
+    assert not serving.refresh()
+    assert client.get("/ready").json()["refused"]
+    pointer.write_text(former)  # somebody went back
+    assert not serving.refresh()
+    assert client.get("/ready").json()["refused"] == ""
+
+
 def test_a_publication_that_fails_its_test_is_not_switched_to(home, shop):
     former = folders.pointer(home / "published")
     others = Shop(shop.db, shop.given, shop.listed.assign(item_id="i3"))
@@ -368,5 +400,145 @@ def test_a_publication_holds_safe_formats_alone(published):
 
 def test_histories_of_the_publication_are_those_of_the_warehouse(shop, client):
     acts, served = read_interactions(shop.db, 100, untaken=True), client.app.state.house.serving.model.acts
-    for name in ("user", "item", "day", "n_acts", "quantity", "returned", "price"):
+    for name in ("user", "item", "day", "n_acts", "quantity", "returned", "price", "shown"):
         np.testing.assert_array_equal(getattr(acts, name), getattr(served, name))
+
+
+def weights_of(client, user: str) -> dict[tuple[str, str], float]:
+    told = client.get(f"/weights/{user}", params={"top": 1000}).json()["weights"]
+    return {(one["item_id"], one["day"]): one["weight"] for one in told}
+
+
+def test_what_lists_had_shown_before_the_publication_weighs_less_still(shop, tmp_path):
+    acts = shop.given.shop.acts
+    row = int(np.flatnonzero((acts.day < DAY - 5) & (acts.returned > DAY))[0])
+    shown = np.array([acts.place_in_time(acts.user[row], acts.item[row], DAY - 1)])
+    weight = {}
+    for name, places in (("unshown", acts.shown), ("shown", shown)):
+        known = replace(shop.given.shop, acts=replace(acts, shown=places))
+        shop.publish(tmp_path / name / "published", shop=known)
+        app, serving = serve(tmp_path / name)
+        with TestClient(app) as client:
+            key = (str(acts.item_ids[acts.item[row]]), str(day_of(acts.day[row])))
+            weight[name] = weights_of(client, acts.user_ids[acts.user[row]])[key]
+        serving.close()
+    assert weight["shown"] == pytest.approx(weight["unshown"] / 1.1)
+
+
+def test_events_of_a_batch_without_times_happened_in_its_order(client):
+    acts = [("dismiss", "i5"), ("purchase", "i5"), ("purchase", "i6"), ("dismiss", "i6")]
+    batch = [{"user_id": "z", "action": action, "item_id": item} for action, item in acts]
+    assert client.post("/events", json={"events": batch}).status_code == 200
+    times = [kept.event.occurred_at for kept in client.app.state.house.serving.journal.after(0)]
+    assert sorted(set(times)) == times
+    assert {item: weight > 0 for (item, _), weight in weights_of(client, "z").items()} == {"i5": True, "i6": False}
+
+
+def test_of_events_of_one_instant_a_dismissal_is_the_last(client):
+    at = client.app.state.house.serving.clock.now().isoformat()
+    for action in ("dismiss", "purchase"):
+        send(client, user_id="z", item_id="i5", action=action, occurred_at=at)
+    assert list(weights_of(client, "z").values()) == [0]
+
+
+def test_a_dismissal_holds_for_all_that_was_before_it_as_days_pass(client):
+    live = client.app.state.house.serving.live
+    item = client.get("/weights/u1").json()["weights"][0]["item_id"]
+    send(client, user_id="u1", item_id=item, action="dismiss")
+    live.clock = Clock(live.clock.lag - timedelta(days=5))
+    assert {weight for (one, _), weight in weights_of(client, "u1").items() if one == item} == {0}
+
+
+def test_what_went_back_in_part_was_taken(client):
+    send(client, user_id="z", item_id="i5", quantity=3)
+    for pieces, gone in ((1, False), (3, False), (2, True)):  # the second is of more than is left
+        send(client, user_id="z", item_id="i5", action="return", quantity=pieces)
+        assert (list(weights_of(client, "z").values()) == [0]) == gone
+
+
+def test_of_a_published_day_on_which_an_item_was_clicked_too_not_all_went_back(shop, client):
+    acts = shop.given.shop.acts
+    bought, other = acts.n_acts[:, 2], acts.n_acts.sum(1) - acts.n_acts[:, 2]
+    latest = np.r_[(acts.user[1:] != acts.user[:-1]) | (acts.item[1:] != acts.item[:-1]), True]
+    row = int(np.flatnonzero((bought > 0) & (other > 0) & latest & (acts.returned > DAY))[0])
+    user, item = str(acts.user_ids[acts.user[row]]), str(acts.item_ids[acts.item[row]])
+    send(client, user_id=user, item_id=item, action="return", quantity=float(acts.quantity[row]))
+    assert weights_of(client, user)[item, str(day_of(acts.day[row]))] > 0
+
+
+def test_what_is_like_an_item_is_sold_and_as_many_as_were_asked_for(client):
+    found = {number: ids(client.get(f"/items/i{number}/similar", params={"top": 50})) for number in range(N_ITEMS)}
+    assert all("i3" not in alike for alike in found.values())
+    assert all(found.values())
+
+
+def test_of_an_item_that_is_not_ranked_its_text_tells_even_if_it_has_none(client):
+    model = client.app.state.house.serving.model
+    model.first_similar[:] = 0  # as if nothing were known to be like anything
+    assert len(ids(client.get("/items/i4/similar", params={"top": 3}))) == 3
+    model.search.texts[model.place["i4"]] = ""
+    assert ids(client.get("/items/i4/similar")) == []
+
+
+def test_ids_may_hold_slashes(client):
+    answer = client.get("/items/a%2Fb/similar")
+    assert (answer.status_code, answer.json()["type"]) == (404, "item-id-unknown")
+    send(client, user_id="a/b", item_id="i5")
+    assert [item for item, _ in weights_of(client, "a%2Fb")] == ["i5"]
+    for kind in ("users", "sessions"):
+        assert client.get(f"/{kind}/a%2Fb/recommendations").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["elsewhere.example", "127.0.0.1.elsewhere.example:8000", "localhost@elsewhere.example"]
+)
+def test_without_keys_a_page_elsewhere_cannot_have_its_name_lead_here(client, host):
+    assert client.get("/ready", headers={"Host": host}).status_code == 421
+    assert client.get("/ready", headers={"Host": "[::1]:8000"}).status_code == 200
+
+
+def test_keys_that_are_made_up_do_not_get_round_the_rate(home):
+    add_key(home / "keys.json", "one", ["read"])
+    app, serving = serve(home, keys=home / "keys.json", limits=Limits(per_second=3))
+    with TestClient(app) as client:
+        codes = [client.get("/suspects", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(8)]
+    serving.close()
+    assert codes[0] == 401
+    assert codes[-1] == 429
+
+
+def test_methods_that_are_made_up_are_one_figure(client):
+    for number in range(3):
+        assert client.request(f"ASK{number}", "/health").status_code == 405
+    assert "ASK" not in client.get("/metrics").text
+
+
+def test_the_log_of_a_failure_names_nobody(client, caplog, monkeypatch):
+    monkeypatch.setattr(answers, "weights", lambda *_, **__: 1 / 0)
+    assert client.get("/weights/jane@example.org").status_code == 500
+    assert "failed" in caplog.text
+    assert "jane" not in caplog.text
+
+
+def test_what_asks_nothing_of_the_journal_is_answered_without_it(client):
+    serving = client.app.state.house.serving
+    serving.journal._reading = type("Broken", (), {"db": sqlite3.connect(":memory:")})()
+    assert client.get("/users/u1/recommendations").status_code == 503
+    assert ids(client.post("/search", json={"query": "mug"}))
+    assert ids(client.get("/items/i4/similar"))
+
+
+def test_what_has_changed_of_a_history_is_scored_as_the_whole_would_be():
+    draw = np.random.default_rng(0)
+    cells = draw.random((30, 90)) < 0.2
+    seen = sparse.csr_matrix(np.where(cells, draw.random(cells.shape), 0).astype(np.float32))
+    model = RidgeByUsers.fit(seen, 2.0)
+    memory = RowMemory(model, 90)
+    memory.learn(np.arange(20))
+    for user in (None, 3, 29):
+        for n_changed in (0, 1, 5, 90):  # 90: more than are changed one by one
+            history = seen[user or 0].toarray().ravel() if user is not None else np.zeros(90, np.float32)
+            history[draw.permutation(90)[:n_changed]] = draw.choice([0, 0.5, 3], n_changed)
+            asked = sparse.csr_matrix(history[None])
+            found = Changed(model, memory, user, seen).scores(asked)
+            np.testing.assert_allclose(found, model.scores(asked), atol=2e-4)

@@ -1,9 +1,11 @@
 """`ecom serve`: the published model answers over HTTP; `ecom keys`: who may ask."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from threadpoolctl import threadpool_limits
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter
 from ecom_pipeline.errors import InputError
@@ -39,6 +41,9 @@ def serve(
         )
     keep_private(settled.folder)
 
+    # answers are made side by side: more threads in each would wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
     import uvicorn
 
     from ecom_pipeline.service.app import House, make_app
@@ -54,7 +59,6 @@ def serve(
         keys=None if open_to_all else settled.key_file,
         limits=Limits(per_second=rate),
         origins=tuple(cors or ()),
-        hosts=_LOOPBACK if open_to_all else (),
     )
     try:
         uvicorn.run(make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False)

@@ -160,7 +160,7 @@ def encode(encoder: Encoder, texts: Sequence[str], token_budget: int) -> Encoded
         hidden = encoder.model(**inputs).last_hidden_state
         return pool(hidden, inputs["attention_mask"], encoder.pooling).float().cpu().numpy()
 
-    with torch.inference_mode(), fast_products():
+    with torch.inference_mode(), fast_products(len(texts)):
         for rows in batches([len(i) for i in ids], token_budget, _progress("encoded")):
             result[rows] = np.concatenate(halving.run(rows, read))
     return Encoded(result, sum(map(len, ids)), time.monotonic() - started)

@@ -286,7 +286,7 @@ def _append(encoder: Encoder, new: dict[bytes, Text], cut: int, token_budget: in
         hidden = states_below(encoder, cut, inputs).half().cpu()
         return hidden[inputs["attention_mask"].cpu().bool()].numpy()  # (tokens of these texts, d), text by text
 
-    with store.file.open("ab") as file, torch.inference_mode(), fast_products():
+    with store.file.open("ab") as file, torch.inference_mode(), fast_products(len(ids)):
         for rows in batches([len(text) for text in ids], token_budget):
             kept = np.concatenate(halving.run(rows, read))
             finite = np.isfinite(kept).all(1)

@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+FEW = 8  # texts for which packing the weights takes longer than it saves
+
 
 @contextmanager
-def fast_products() -> Iterator[None]:
+def fast_products(n_texts: int) -> Iterator[None]:
     """Inside, linear layers on a processor of the x86 family multiply with oneDNN, weights packed once.
 
     Torch takes Intel's MKL for products in fp32, which keeps its AVX-512 kernels for Intel's processors; oneDNN, which
     torch brings too, has them for all. The sums are the same in another order. Whatever learns, lies elsewhere or is
     of another type is left as it is, and so is every operation on other machines, or where oneDNN is turned off
-    (`torch.backends.mkldnn.enabled = False`).
+    (`torch.backends.mkldnn.enabled = False`), and where few texts are read.
+
+    Args:
+        n_texts: that are read inside, about.
 
     Cost: a second copy of the linear layers' weights while it is open.
     """
@@ -23,7 +28,7 @@ def fast_products() -> Iterator[None]:
     from torch.overrides import TorchFunctionMode
 
     onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    if not (onednn and torch.backends.cpu.get_cpu_capability().startswith("AVX")):
+    if n_texts < FEW or not (onednn and torch.backends.cpu.get_cpu_capability().startswith("AVX")):
         yield
         return
     packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the weight too, so that its id stays its own

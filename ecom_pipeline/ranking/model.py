@@ -69,7 +69,7 @@ class Ranker(nn.Module, ABC):
         self.eval()
         halving = Halving("scoring", self.head.device, unit="texts")
         found = []
-        with torch.inference_mode(), nullcontext() if self.tower.compiled else fast_products():
+        with torch.inference_mode(), nullcontext() if self.tower.compiled else fast_products(len(rows)):
             parts = list(batches(texts.length(rows).tolist(), token_budget))
             for part in parts:
                 found += halving.run(rows[part], lambda few: self.tower(texts.batch(few, self.head.device)))

@@ -53,8 +53,9 @@ def recommend(live: Live, actor: str, *, top: int, system: str) -> Results:
 def similar(model: PublishedModel, place: int, top: int) -> Results:
     """Items that are like an item; of one that is not ranked, by its text."""
     if place >= model.acts.n_items or model.first_similar[place] == model.first_similar[place + 1]:
-        return like_text(model, TextRequest(text=str(model.search.texts[place])[:1000], top=min(top + 1, 100)), place)
-    rows = model.similar.iloc[model.first_similar[place] : model.first_similar[place + 1]].head(top)
+        return _by_text(model, str(model.search.texts[place])[:1000], top, but=place)
+    rows = model.similar.iloc[model.first_similar[place] : model.first_similar[place + 1]]
+    rows = rows[~model.items.withdrawn.to_numpy()[rows.similar_item]].head(top)
     title = model.search.titles[place]
     results = [
         _result(model, item, score, f"like {title}" if by_text else f"taken by those who took {title}")
@@ -63,15 +64,19 @@ def similar(model: PublishedModel, place: int, top: int) -> Results:
     return Results(results=results, model=model.name)
 
 
-def like_text(model: PublishedModel, asked: TextRequest, but: int = -1) -> Results:
+def like_text(model: PublishedModel, asked: TextRequest) -> Results:
     """Items whose texts are like a text: by meaning, or by words where nothing was read."""
-    vector = model.search.read(asked.text)
+    return _by_text(model, asked.text, asked.top)
+
+
+def _by_text(model: PublishedModel, text: str, top: int, but: int = -1) -> Results:
+    vector = model.search.read(text)
     by_meaning = vector is not None and model.search.vectors is not None
-    score = model.search.vectors @ vector if by_meaning else model.search.words.scores(asked.text)  # type: ignore[operator]
-    order = np.argsort(-np.where(model.items.withdrawn, -np.inf, score), kind="stable")[: asked.top + 1]
+    score = model.search.vectors @ vector if by_meaning else model.search.words.scores(text)  # type: ignore[operator]
+    order = np.argsort(-np.where(model.items.withdrawn, -np.inf, score), kind="stable")[: top + 1]
     kept = [int(place) for place in order if place != but and score[place] > 0 and not model.items.withdrawn[place]]
     why = "like the text" if by_meaning else "has words of the text"
-    results = [_result(model, place, float(score[place]), why) for place in kept[: asked.top]]
+    results = [_result(model, place, float(score[place]), why) for place in kept[:top]]
     return Results(results=results, model=model.name)
 
 

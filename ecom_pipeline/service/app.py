@@ -20,7 +20,7 @@ from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service import answers, journal, measures
-from ecom_pipeline.service.guards import Limits, add_guards, require
+from ecom_pipeline.service.guards import LOOPBACK, Limits, add_guards, require
 from ecom_pipeline.service.live import Live
 from ecom_pipeline.service.messages import (
     EventRequest,
@@ -59,7 +59,7 @@ class House:
         keys: file of the API keys; None: no key is asked for, as on loopback.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
-        hosts: names under which it may be asked; none: any.
+        hosts: names under which it may be asked where no key is asked for.
     """
 
     serving: Serving
@@ -67,7 +67,7 @@ class House:
     keys: Path | None
     limits: Limits = field(default_factory=Limits)
     origins: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = LOOPBACK
 
     def person(self, raw: str) -> str | None:
         """The keyed hash of an id, None where it is a word for nothing; the hash of a known user is itself."""
@@ -120,7 +120,7 @@ def make_app(house: House) -> FastAPI:
         responses=_PROBLEMS,
     )
     app.state.house = house
-    add_guards(app, house.limits, origins=house.origins, hosts=house.hosts)
+    add_guards(app, house.limits, origins=house.origins, keys=house.keys, hosts=house.hosts)
     _add_reading(app, house)
     _add_events(app, house)
     _add_labels(app, house)
@@ -135,30 +135,30 @@ def _add_reading(app: FastAPI, house: House) -> None:
     @app.post("/search", dependencies=read, tags=["read"])
     def search(asked: SearchRequest) -> Results:
         """Items for a query, by words and by meaning, the best ranked again by what was learnt."""
-        return answers.search(house.serving.live.model, asked)
+        return answers.search(house.serving.model, asked)
 
-    @app.get("/users/{user_id}/recommendations", dependencies=read, tags=["read"])
+    @app.get("/users/{user_id:path}/recommendations", dependencies=read, tags=["read"])
     def of_user(user_id: Id, top: Top = 10, system: System = "weighted") -> Results:
         """What to show a user on the next visit; what is popular for one of whom nothing is known."""
         return answers.recommend(house.serving.live, house.user(user_id), top=top, system=system)
 
-    @app.get("/sessions/{session_id}/recommendations", dependencies=read, tags=["read"])
+    @app.get("/sessions/{session_id:path}/recommendations", dependencies=read, tags=["read"])
     def of_session(session_id: Id, top: Top = 10, system: System = "weighted") -> Results:
         """The same for one who is not known, by what this session did and nothing else."""
         return answers.recommend(house.serving.live, house.session(session_id), top=top, system=system)
 
-    @app.get("/items/{item_id}/similar", dependencies=read, tags=["read"])
+    @app.get("/items/{item_id:path}/similar", dependencies=read, tags=["read"])
     def like_item(item_id: Id, top: Top = 10) -> Results:
         """Items that are like an item."""
-        model = house.serving.live.model
+        model = house.serving.model
         return answers.similar(model, _place(model, item_id), top)
 
     @app.post("/similar", dependencies=read, tags=["read"])
     def like_text(asked: TextRequest) -> Results:
         """Items that are like one that is not sold yet."""
-        return answers.like_text(house.serving.live.model, asked)
+        return answers.like_text(house.serving.model, asked)
 
-    @app.get("/weights/{user_id}", dependencies=read, tags=["read"])
+    @app.get("/weights/{user_id:path}", dependencies=read, tags=["read"])
     def weights(
         user_id: Id, top: Annotated[int, Query(ge=1, le=1000)] = 50, system: System = "weighted"
     ) -> UserWeights:
@@ -168,18 +168,19 @@ def _add_reading(app: FastAPI, house: House) -> None:
 
 def _add_events(app: FastAPI, house: House) -> None:
     @app.post("/events", dependencies=[require("events", house.keys)], tags=["events"])
-    def events(sent: Sent) -> EventsKept:
+    async def events(sent: Sent) -> EventsKept:
         """Keep what users did. Answered when it is on the disk; the next request of any kind knows it."""
         each = sent.events if isinstance(sent, EventsRequest) else [sent]
         now = house.serving.clock.now()
-        kept = house.serving.keep([_event(house, one, number, now) for number, one in enumerate(each)])
+        kept = await house.serving.keep([_event(house, one, number, now) for number, one in enumerate(each)])
         n_new = sum(one.new for one in kept)
         measures.events(n_new)
         return EventsKept(kept=n_new, repeated=len(kept) - n_new, event_ids=[one.event.event_id for one in kept])
 
 
 def _event(house: House, sent: EventRequest, number: int, now: datetime) -> journal.Event:
-    occurred_at = sent.occurred_at.astimezone(UTC) if sent.occurred_at else now
+    # what comes without a time happened in the order of the batch
+    occurred_at = sent.occurred_at.astimezone(UTC) if sent.occurred_at else now + timedelta(microseconds=number)
     latest = datetime.now(UTC) + AHEAD
     if occurred_at > latest or occurred_at.year < 2000:
         raise Problem(
@@ -217,12 +218,12 @@ def _add_labels(app: FastAPI, house: House) -> None:
     @app.get("/suspects", dependencies=label, tags=["label"])
     def suspects(top: Top = 20, order: SuspectOrder = "probability") -> Suspects:
         """Samples that are probably mislabelled and that nobody has rated yet."""
-        return answers.suspects(house.serving.live.model, top=top, order=order, rated=house.serving.rated)
+        return answers.suspects(house.serving.model, top=top, order=order, rated=house.serving.rated)
 
     @app.post("/ratings", dependencies=label, tags=["label"])
     def rate(sent: RatingRequest) -> RatingKept:
         """Keep what a rater says of a sample; the next refresh learns from it in place of the old grade."""
-        model = house.serving.live.model
+        model = house.serving.model
         found = model.suspects[model.suspects.sample_id == sent.sample_id]
         if found.empty:
             raise _unknown(
@@ -241,7 +242,7 @@ def _add_labels(app: FastAPI, house: House) -> None:
     @app.delete("/ratings/{rating_id}", dependencies=label, tags=["label"], status_code=204)
     def take_back(rating_id: Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]) -> None:
         """Undo a rating that no refresh has read."""
-        if not house.serving.take_back(rating_id):
+        if not house.serving.journal.take_back(rating_id):
             raise _unknown(
                 "rating_id",
                 rating_id,

@@ -43,13 +43,14 @@ def publish(folder: Path, write: Callable[[Path], Mapping[str, object]], check: 
         name = hashlib.sha256(json.dumps([told, files], sort_keys=True).encode()).hexdigest()[:16]
         _write(part / MANIFEST, {"name": name, **told, "files": files})
         measured = check(part)
-        if not (folder / name).is_dir():
+        if not whole(folder / name):
+            shutil.rmtree(folder / name, ignore_errors=True)  # it was damaged since
             os.replace(part, folder / name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     former = [one for one in history(folder) if one != name]
     kept = [name, *former][:N_KEPT]
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat()
     _write(folder / CURRENT, {"name": name, "published_at": now, "kept": kept, "measured": dict(measured)})
     for old in folder.glob("*/"):
         if old.name not in kept:
@@ -94,6 +95,20 @@ def history(folder: Path) -> list[str]:
         return [str(name) for name in pointer(folder).get("kept", [])]
     except PublicationError:
         return []
+
+
+def current_is_whole(folder: Path) -> bool:
+    """Whether a model is published and its files are all as they were written. Cost: as `verified`."""
+    names = history(folder)
+    return bool(names) and whole(folder / names[0])
+
+
+def whole(folder: Path) -> bool:
+    """Whether a model's files are all as they were written. Cost: as `verified`."""
+    try:
+        return bool(verified(folder))
+    except PublicationError:
+        return False
 
 
 def verified(folder: Path) -> dict:

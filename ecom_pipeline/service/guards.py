@@ -5,9 +5,11 @@ On the floor of `service`.
 
 import asyncio
 import logging
+import os
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,18 @@ from fastapi.exceptions import RequestValidationError
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service import measures
-from ecom_pipeline.service.keys import find_key, read_keys
+from ecom_pipeline.service.keys import Key, find_key, read_keys
 from ecom_pipeline.service.problems import Problem, internal, of_status, of_validation
 
 log = logging.getLogger(__name__)
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # as a host is named
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -47,7 +52,7 @@ class Limits:
     body_bytes: int = 1_000_000
     per_second: int = 200
     seconds: float = 10.0
-    at_once: int = 4
+    at_once: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
 def require(scope: str, keys: Path | None) -> Any:
@@ -59,11 +64,10 @@ def require(scope: str, keys: Path | None) -> Any:
             asked for.
     """
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:
         if keys is None:
             return
-        secret = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        key = find_key(read_keys(keys), secret)
+        key = _key_of(request, keys)
         if key is None:
             raise _no_key()
         if scope not in key.scopes:
@@ -79,50 +83,78 @@ def require(scope: str, keys: Path | None) -> Any:
     return Depends(check)
 
 
-def add_guards(app: FastAPI, limits: Limits, *, origins: Sequence[str], hosts: Sequence[str]) -> None:
+def add_guards(
+    app: FastAPI, limits: Limits, *, origins: Sequence[str], keys: Path | None, hosts: Sequence[str]
+) -> None:
     """Put limits, measures and headers around an app, and give its errors their form.
 
     Args:
         app: to be guarded.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
-        hosts: names under which it may be asked; none: any. A service that asks for no key needs them: the owner of a page
-            elsewhere can let his own name lead to this machine, and his page is then of one origin with the service.
+        keys: file of the keys; None: no key is asked for.
+        hosts: names under which it may be asked where no key is asked for.
     """
-    limiter, rate = MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerSecond(limits.per_second)
-
-    async def within_limits(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        _refuse_host(request, hosts)
-        _refuse_size(request, limits.body_bytes)
-        who = request.headers.get("authorization") or (request.client.host if request.client else "")
-        if not limiter.hit(rate, str(hash(who))):
-            raise _too_many(limits.per_second)
-        try:
-            return await asyncio.wait_for(answer(request), limits.seconds)
-        except TimeoutError as error:
-            raise _too_slow(limits.seconds) from error
-
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        started = time.perf_counter()
-        try:
-            response = await within_limits(request, answer)
-        except Problem as problem:
-            response = problem.response()
-        except Exception:
-            log.exception("%s %s failed", request.method, request.url.path)
-            response = internal().response()
-        path = getattr(request.scope.get("route"), "path", "unknown")
-        measures.seen(path, request.method, response.status_code, time.perf_counter() - started)
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
-
+    app.add_middleware(Guard, limits=limits, keys=keys, hosts=tuple(hosts))
     _add_error_forms(app)
     if origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
         )
+
+
+class Guard:
+    """Every request passes through here, and every answer."""
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, keys: Path | None, hosts: Sequence[str]) -> None:
+        self._app, self._limits, self._keys, self._hosts = app, limits, keys, hosts
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._rate = RateLimitItemPerSecond(limits.per_second)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self._refuse(Request(scope))
+            async with asyncio.timeout(self._limits.seconds):
+                await self._app(scope, receive, told)
+        except Exception as error:
+            problem = self._problem(error, scope)
+            if not status:  # else the answer has begun, and its client sees that it breaks off
+                await problem.response()(scope, receive, told)
+        path = getattr(scope.get("route"), "path", "unknown")
+        measures.seen(path, scope["method"], status, time.perf_counter() - started)
+
+    def _refuse(self, request: Request) -> None:
+        if self._keys is None:
+            _refuse_other_names(request, self._hosts)
+        _refuse_size(request, self._limits.body_bytes)
+        key = _key_of(request, self._keys)
+        address = request.client.host if request.client else ""
+        if not self._limiter.hit(self._rate, "key" if key else "address", key.name if key else address):
+            raise _too_many(self._limits.per_second)
+
+    def _problem(self, error: Exception, scope: Scope) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, TimeoutError):
+            return _too_slow(self._limits.seconds)
+        # the path that was asked for may hold ids of people; the route does not
+        log.exception("%s %s failed", scope["method"], getattr(scope.get("route"), "path", "unknown"))
+        return internal()
 
 
 def _add_error_forms(app: FastAPI) -> None:
@@ -144,15 +176,23 @@ def _add_error_forms(app: FastAPI) -> None:
         return _not_kept().response()
 
 
-def _refuse_host(request: Request, hosts: Sequence[str]) -> None:
-    if hosts and request.url.hostname not in hosts:
+def _key_of(request: Request, keys: Path | None) -> Key | None:
+    """Which a request brings; one that is not valid is none."""
+    secret = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return find_key(read_keys(keys), secret) if keys and secret else None
+
+
+def _refuse_other_names(request: Request, names: Sequence[str]) -> None:
+    """A page elsewhere may have its own name lead to this machine, and would read as if it were of here."""
+    name = re.sub(r":[0-9]+$", "", request.headers.get("host", "")).lower()
+    if name not in names:
         raise Problem(
             status=421,
             type="host-unknown",
-            title="the service does not go by this name",
-            detail=f"1 request for {(request.url.hostname or '')[:200]!r}",
-            must=f"without keys it must be asked as {' or '.join(hosts)}",
-            action="ask it so, or have keys made by `ecom keys add`",
+            title="the service is not called so",
+            detail=f"1 request for the host {name[:200]!r}",
+            must=f"without keys the host must be one of {', '.join(names)}",
+            action="use http://127.0.0.1, or make a key by `ecom keys add`",
         )
 
 

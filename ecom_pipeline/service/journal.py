@@ -9,9 +9,9 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -131,9 +131,29 @@ class Journal:
                     _begin_after(db, table, sealed_until(folder, table))
         except sqlite3.Error as error:
             raise _broken(self._file, error) from error
+        for table in _TABLES:
+            self.go_on_after(table, sealed_until(folder, table))
         self._reading = threading.local()
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
+
+    def go_on_after(self, table: str, seq: int) -> None:
+        """Give no row of a table a place up to one that is known to be taken, as after the database was lost or restored.
+
+        Raises:
+            JournalError: if that cannot be written.
+        """
+        with _alone(self._file) as db:
+            (last,) = db.execute("select coalesce(max(seq), 0) from sqlite_sequence where name = ?", [table]).fetchone()
+            if last < seq:
+                db.execute("delete from sqlite_sequence where name = ?", [table])
+                db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", [table, seq])
+
+    def submit(self, rows: Sequence[Event | Rating]) -> Future:
+        """As `append` or `rate`, for whoever has other things to do until then."""
+        waiting: Future = Future()
+        self._queue.put((rows, waiting))
+        return waiting
 
     def append(self, rows: Sequence[Event]) -> list[Kept]:
         """Keep events, and return when they are on the disk; one whose id is there already is returned as it is there.
@@ -143,11 +163,11 @@ class Journal:
 
         Cost: one commit with an fsync, shared with others that wait at the same time.
         """
-        return self._wait(rows)
+        return self.submit(rows).result()
 
     def rate(self, rows: Sequence[Rating]) -> None:
         """Keep ratings, as `append` keeps events."""
-        self._wait(rows)
+        self.submit(rows).result()
 
     def after(self, seq: int) -> list[Kept]:
         """Events behind a place, in their order."""
@@ -164,9 +184,14 @@ class Journal:
         names = ", ".join(field.name for field in fields(Rating))
         return [Rating(*row) for row in self._read(f"select {names} from ratings order by seq")]
 
-    def take_back(self, rating_id: str, sealed: int) -> bool:
-        """Undo a rating that no file was sealed with; whether there was one."""
-        with closing(self._connect()) as db:
+    def take_back(self, rating_id: str) -> bool:
+        """Undo a rating that no file was sealed with; whether there was one.
+
+        Raises:
+            JournalError: if the journal cannot be written.
+        """
+        with _alone(self._file) as db:
+            sealed = sealed_until(self.folder, "ratings")
             found = db.execute("delete from ratings where rating_id = ? and seq > ?", [rating_id, sealed])
             return found.rowcount > 0
 
@@ -194,11 +219,6 @@ class Journal:
         except sqlite3.Error as error:
             raise _broken(self._file, error) from error
 
-    def _wait(self, rows: Sequence[Event | Rating]) -> list[Kept]:
-        waiting: Future = Future()
-        self._queue.put((rows, waiting))
-        return waiting.result()
-
     def _write(self) -> None:
         with closing(self._connect()) as db:
             while (first := self._queue.get()) is not None:
@@ -222,7 +242,12 @@ class Journal:
             db.execute("begin immediate")
             found = [[_put(db, row) for row in rows] for rows, _ in batch]
             db.execute("commit")
-        except sqlite3.Error as error:
+        except (
+            sqlite3.Error,
+            ArithmeticError,
+            ValueError,
+            TypeError,
+        ) as error:  # somebody waits, and others come after
             with suppress(sqlite3.Error):
                 db.execute("rollback")
             for _, waiting in batch:
@@ -298,16 +323,29 @@ def n_unsealed(folder: Path, table: str) -> int:
         raise _broken(folder / FILE, error) from error
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction in which nobody else writes or seals."""
+    try:
+        with closing(sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)) as db:
+            db.execute("pragma synchronous = full")
+            db.execute("begin immediate")
+            yield db
+            db.execute("commit")
+    except sqlite3.Error as error:
+        raise _broken(file, error) from error
+
+
 def _seal(folder: Path, table: str) -> Path | None:
     names = [field.name for field in fields(_TABLES[table])]
-    try:
-        with closing(sqlite3.connect(folder / FILE, timeout=_PATIENCE)) as db:
-            query = f"select seq, {', '.join(names)} from {table} where seq > ? order by seq"
-            rows = db.execute(query, [sealed_until(folder, table)]).fetchall()
-    except sqlite3.Error as error:
-        raise _broken(folder / FILE, error) from error
-    if not rows:
-        return None
+    with _alone(folder / FILE) as db:
+        query = f"select seq, {', '.join(names)} from {table} where seq > ? order by seq"
+        rows = db.execute(query, [sealed_until(folder, table)]).fetchall()
+        return _written(folder, table, rows) if rows else None
+
+
+def _written(folder: Path, table: str, rows: Sequence[tuple]) -> Path:
+    names = [field.name for field in fields(_TABLES[table])]
     seq, *columns = zip(*rows, strict=True)
     types = [_TYPES.get(name, pa.string()) for name in names]
     arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]

@@ -25,6 +25,7 @@ from ecom_pipeline.service.published import PublishedModel
 
 LIKED = 3.0  # stars above which a review is of something taken
 RECORDING = timedelta(days=28)  # a model whose day is longer past is of a recording: its days go on from there
+_NOTHING = 1e-6  # pieces, of sums of weights such as 0.1 kg
 _FEW = 64  # changed items of a history up to which its scores are changed, not made anew
 _ROWS = 512  # of the item-item model that are remembered
 
@@ -135,7 +136,7 @@ class Live:
     def events(self, actor: str) -> list[Event]:
         """What somebody did since, in the order in which it happened."""
         with self._lock:
-            return sorted(self._events.get(actor, []), key=lambda event: event.occurred_at)
+            return sorted(self._events.get(actor, []), key=lambda event: (event.occurred_at, event.event_id))
 
     def code(self, actor: str) -> int:
         """Of a user; of one who is not in the model a code that nobody has."""
@@ -244,14 +245,16 @@ def _with_events(
     What a user did on the day of a visit was not known when rankers learnt, so the latest that can be is the day before.
     """
     last_day, said = model.told["day"] - 1, _said(events)
+    left: dict[int, float] = {}
     rows: list[tuple[int, int, int, float, float, int]] = []
     returned, shown = before.returned.copy(), []
     dismissed = np.zeros(len(before), bool)
-    for item_id, number in said.items():
-        until = _day(events[number], now, last_day)
+    for item_id, event in said.items():
+        since = datetime.fromisoformat(event.occurred_at).date() > day_of(last_day)
+        until = last_day if since else _day(event, now, last_day)
         dismissed |= (before.item == model.place.get(item_id, -1)) & (before.day <= until)
     gone: list[bool] = []
-    for number, event in enumerate(events):
+    for event in events:
         item = model.place.get(event.item_id, -1)
         if not 0 <= item < before.n_items:
             continue
@@ -261,9 +264,10 @@ def _with_events(
             pieces = (event.quantity or 1.0) if event.action == "purchase" else 0.0
             price = np.nan if event.price is None else event.price
             rows.append((item, day, kind, pieces, price, NEVER))
-            gone.append(said.get(event.item_id, -1) > number)
+            gone.append(event.item_id in said and event.occurred_at <= said[event.item_id].occurred_at)
         elif event.action == "return":
-            _give_back(rows, before, returned, item, last_day)
+            back = item, event.quantity or 1.0, last_day
+            _give_back(rows, before, returned, left=left, back=back)
         elif event.action == "impression" and event.query is None:
             shown.append(int(before.place_in_time(code, item, day)))
     before = replace(before, returned=returned, shown=_shown_to(before, code, shown))
@@ -284,12 +288,12 @@ def _shown_to(before: Interactions, code: int, since: Sequence[int]) -> Ints:
     return np.sort(np.r_[own, np.array(since, np.int64)])
 
 
-def _said(events: Sequence[Event]) -> Mapping[str, int]:
-    """Items that were dismissed and not restored, and the place of the event that said so."""
-    found: dict[str, int] = {}
-    for number, event in enumerate(events):
+def _said(events: Sequence[Event]) -> Mapping[str, Event]:
+    """Items that were dismissed and not restored, and the event that said so."""
+    found: dict[str, Event] = {}
+    for event in events:
         if event.action == DISMISS:
-            found[event.item_id] = number
+            found[event.item_id] = event
         elif event.action == RESTORE:
             found.pop(event.item_id, None)
     return found
@@ -301,16 +305,33 @@ def _taken_as(event: Event) -> int | None:
     return KINDS.index(event.action)
 
 
-def _give_back(rows: list[tuple], before: Interactions, returned: Ints, item: int, day: int) -> None:
-    """The latest purchase of an item went back: of those since the model was made, else of those in it."""
-    bought = KINDS.index("purchase")
+def _give_back(
+    rows: list[tuple], before: Interactions, returned: Ints, *, left: dict[int, float], back: tuple[int, float, int]
+) -> None:
+    """Pieces go back of the latest purchase that has as many left; one of which none is left did not last.
+
+    Args:
+        rows: since the model was made.
+        before: rows of the model.
+        returned: of these rows.
+        left: pieces, of purchases of which some went back: by place in `rows`, or -1 - place in `before`.
+        back: item, pieces, day.
+    """
+    (item, pieces, day), bought = back, KINDS.index("purchase")
     for place in range(len(rows) - 1, -1, -1):
-        if rows[place][0] == item and rows[place][2] == bought and rows[place][5] == NEVER:
-            rows[place] = (*rows[place][:5], day)
+        if rows[place][0] == item and rows[place][2] == bought and left.get(place, rows[place][3]) >= pieces:
+            left[place] = left.get(place, rows[place][3]) - pieces
+            if left[place] < _NOTHING:
+                rows[place] = (*rows[place][:5], day)
             return
-    mine = np.flatnonzero((before.item == item) & (before.n_acts[:, bought] > 0) & (returned == NEVER))
-    if len(mine):
-        returned[mine[-1]] = day
+    n_bought = before.n_acts[:, bought]
+    for place in np.flatnonzero((before.item == item) & (n_bought > 0) & (returned == NEVER))[::-1].tolist():
+        had = left.get(-1 - place, float(before.quantity[place] or n_bought[place]))
+        if had >= pieces:
+            left[-1 - place] = had - pieces
+            if left[-1 - place] < _NOTHING and n_bought[place] == before.n_acts[place].sum():
+                returned[place] = day
+            return
 
 
 def _rows(before: Interactions, code: int, rows: Sequence[tuple]) -> Interactions:

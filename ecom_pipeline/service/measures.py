@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, His
 from ecom_pipeline.service.messages import Ready
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # of what clients make up there is no end
 _REQUESTS = Counter("ecom_requests", "Requests answered.", ["path", "method", "status"])
 _SECONDS = Histogram("ecom_request_seconds", "Seconds until the answer.", ["path"], buckets=_BUCKETS)
 _STAGES = Histogram("ecom_stage_seconds", "Seconds of a part of an answer.", ["stage"], buckets=_BUCKETS)
@@ -24,7 +25,7 @@ _SWAPS = Gauge("ecom_model_swaps", "Models that took the place of another since 
 
 def seen(path: str, method: str, status: int, seconds: float) -> None:
     """Note a request."""
-    _REQUESTS.labels(path, method, str(status)).inc()
+    _REQUESTS.labels(path, method if method in _METHODS else "other", str(status)).inc()
     _SECONDS.labels(path).observe(seconds)
 
 

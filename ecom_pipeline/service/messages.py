@@ -19,7 +19,7 @@ MOST_EVENTS = 1000  # of a request
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SearchRequest(_Message):
@@ -27,6 +27,7 @@ class SearchRequest(_Message):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         allow_inf_nan=False,
         json_schema_extra={"examples": [{"query": "dark chocolate", "top": 5, "max_price": 10}]},
     )
@@ -48,7 +49,9 @@ class TextRequest(_Message):
     """The text of an item that is not sold yet."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"text": "organic oat drink, unsweetened, 1 litre", "top": 5}]}
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"text": "organic oat drink, unsweetened, 1 litre", "top": 5}]},
     )
 
     text: Text = Field(description="Title, brand, category and description, as far as they are known.")
@@ -63,12 +66,14 @@ _SOMEBODY: list[Any] = [
 class EventRequest(_Message):
     """What a user did."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"anyOf": _SOMEBODY})
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"anyOf": _SOMEBODY})
 
     event_id: Id | None = Field(
         default=None, description="Sent again under its id, an event is kept once. Made where it is missing."
     )
-    occurred_at: AwareDatetime | None = Field(default=None, description="With zone; now where it is missing.")
+    occurred_at: AwareDatetime | None = Field(
+        strict=False, default=None, description="With zone; now where it is missing."
+    )
     user_id: Id | None = Field(default=None, description="The shop's id; only a keyed hash of it is kept.")
     session_id: Id | None = Field(default=None, description="Of one who is not known; likewise.")
     action: Action = Field(
@@ -94,6 +99,7 @@ class EventsRequest(_Message):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"events": [{"event_id": "e1", "user_id": "77", "action": "click", "item_id": "1082185"}]},
@@ -117,7 +123,9 @@ class RatingRequest(_Message):
     """What a rater says of a sample."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"sample_id": "0f9c", "relevance": 3, "rater": "ana"}]}
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"sample_id": "0f9c", "relevance": 3, "rater": "ana"}]},
     )
 
     sample_id: Id = Field(description="As `/suspects` gives it.")

@@ -3,6 +3,7 @@
 On the floor of `service`.
 """
 
+import asyncio
 import logging
 import threading
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ecom_pipeline.errors import PipelineError, PublicationError
 from ecom_pipeline.service import folders
-from ecom_pipeline.service.journal import Event, Journal, Kept, sealed_until
+from ecom_pipeline.service.journal import Event, Journal, Kept
 from ecom_pipeline.service.live import Clock, Live
 from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
@@ -30,7 +31,7 @@ class Serving:
         self.published, self.journal = published, journal
         self.refused: str = ""  # why the latest publication does not serve
         self.n_swaps = 0
-        self._refused_name = ""
+        self._refused: dict = {}  # the pointer to it
         self._live = self._load()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -57,22 +58,20 @@ class Serving:
         """The grade of each sample that a rater answered; of several answers the last."""
         return {one.sample_id: one.relevance for one in self.journal.ratings()}
 
-    def take_back(self, rating_id: str) -> bool:
-        """Undo a rating that no file was sealed with; whether there was one."""
-        return self.journal.take_back(rating_id, sealed_until(self.journal.folder, "ratings"))
-
-    def keep(self, events: list[Event]) -> list[Kept]:
+    async def keep(self, events: list[Event]) -> list[Kept]:
         """Keep events for certain, and know of them at once."""
         with stage("disk"):
-            kept = self.journal.append(events)
+            kept = await asyncio.wrap_future(self.journal.submit(events))
         self._live.catch_up(self.journal)
         return kept
 
     def refresh(self) -> bool:
         """Take the latest publication if it is another and whole; whether it serves now."""
         try:
-            name = folders.current(self.published)
-            if name in (self._live.model.name, self._refused_name):
+            latest = folders.pointer(self.published)
+            if latest["name"] == self._live.model.name:
+                self.refused, self._refused = "", {}
+            if latest["name"] == self._live.model.name or latest == self._refused:
                 return False
             fresh = self._load()
         except PipelineError as error:
@@ -82,7 +81,7 @@ class Serving:
             log.exception("a publication cannot be loaded")
             self._refuse(f"{type(error).__name__}: {error}")
             return False
-        self._live, self.refused, self._refused_name = fresh, "", ""
+        self._live, self.refused, self._refused = fresh, "", {}
         self.n_swaps += 1
         log.info("model %s serves", fresh.model.name)
         return True
@@ -106,9 +105,9 @@ class Serving:
 
     def _refuse(self, why: str) -> None:
         try:
-            self._refused_name = folders.current(self.published)
+            self._refused = folders.pointer(self.published)
         except PublicationError:
-            self._refused_name = ""
+            self._refused = {}
         if why != self.refused:
             log.error("the latest publication does not serve: %s", why)
         self.refused = why
@@ -116,7 +115,7 @@ class Serving:
     def _load(self) -> Live:
         told = folders.pointer(self.published)
         model = PublishedModel.read(self.published / told["name"])
-        self.journal.begin_after(model.told["journal"])
+        self.journal.go_on_after("events", model.told["journal"])
         live = Live(model, datetime.fromisoformat(told["published_at"]))
         live.catch_up(self.journal)
         return live

@@ -68,7 +68,7 @@ def read_item_item(folder: Path, told: Mapping[str, Any]) -> ItemItem:
     return kind(**values)
 
 
-_OF_ACTS = ("user", "item", "day", "n_acts", "quantity", "returned", "price")
+_OF_ACTS = ("user", "item", "day", "n_acts", "quantity", "returned", "price", "shown")
 
 
 def write_acts(folder: Path, acts: Interactions) -> None:
