@@ -131,7 +131,7 @@ class Guard:
             self._refuse(Request(scope))
             async with asyncio.timeout(self._limits.seconds):
                 await self._app(scope, receive, told)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets the one form
             problem = self._problem(error, scope)
             if not status:  # else the answer has begun, and its client sees that it breaks off
                 await problem.response()(scope, receive, told)
