@@ -56,18 +56,30 @@ def fold_predictions(
     return publish(context, warehouse, schema.FOLD_PREDICTIONS, scored.frame, made, scored.figures)
 
 
+class SuspicionsConfig(dg.Config):
+    """What is looked at beside out-of-fold scores."""
+
+    n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
+
+
 @dg.asset(
-    deps=[fold_predictions, training_samples],
+    deps=[fold_predictions, training_samples, embeddings, sample_attributes],
     group_name="importance",
-    kinds={"numpy"},
+    kinds={"pytorch"},
     metadata={"dagster/column_schema": column_schema(schema.LABEL_SUSPICIONS)},
 )
-def label_suspicions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-    """One row per training sample: how probable it is that its label is wrong, and whether to say so."""
-    made = recipe(context, None, warehouse)
+def label_suspicions(
+    context: dg.AssetExecutionContext, config: SuspicionsConfig, warehouse: Warehouse, compute: Compute
+) -> dg.MaterializeResult:
+    """One row per training sample: how probable it is that its label is wrong, and what asking a rater is worth."""
+    made = recipe(context, config, warehouse)
     if empty := nothing_to_learn(context, warehouse, made, schema.LABEL_SUSPICIONS):
         return empty
-    found = frames.suspect(warehouse.read(TRAIN), warehouse.read("fold_predictions"))
+    with warehouse.connect() as db:
+        samples, features = _with_features(db, TRAIN)
+    found = frames.suspect(
+        samples, features, warehouse.read("fold_predictions"), config.n_components, compute.torch_device()
+    )
     return publish(context, warehouse, schema.LABEL_SUSPICIONS, found.frame, made, found.figures)
 
 

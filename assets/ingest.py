@@ -1,7 +1,7 @@
 """Stage 1: the source's tables land as they came, people only as keyed hashes."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -11,10 +11,12 @@ from assets.code import function_of, version
 from assets.publish import recipe, told
 from ecom_pipeline import cleaning, ledger, sources
 from ecom_pipeline.ledger import Entry
-from ecom_pipeline.sources import landing
+from ecom_pipeline.service.journal import n_unsealed, seal
+from ecom_pipeline.sources import Source, landing
 from resources.home import Home
 from resources.warehouse import Warehouse
 
+_KEPT = {"events": "events", "judgments": "ratings"}  # tables of the journal, by the table that they land in
 RETRY = dg.RetryPolicy(max_retries=1, delay=1)  # a folder on a network share may be away for a moment
 
 
@@ -32,14 +34,22 @@ def outside(home: Home, table: str) -> dict[str, str]:
     """What a raw table depends on besides code: which source, its files, and the key that hashes people."""
     name = home.source(sources.DEFAULT)
     key = hashlib.sha256(hash_key_of(home)).hexdigest()[:8]
-    return {"source": name, "files": sources.find(name).fingerprint(table), "key": key}
+    # what a service has kept since is sealed when the table lands
+    waiting = n_unsealed(home.journal, _KEPT[table]) if table in _KEPT else 0
+    return {"source": name, "files": source_of(home).fingerprint(table), "key": key} | (
+        {"waiting": str(waiting)} if waiting else {}
+    )
+
+
+def source_of(home: Home) -> Source:
+    """The home's source, with what its service has kept."""
+    return replace(sources.find(home.source(sources.DEFAULT)), journal=home.journal)
 
 
 def _land(
     context: dg.AssetExecutionContext, db: DuckDBPyConnection, home: Home, table: str, made: str
 ) -> dict[str, object]:
-    name = home.source(sources.DEFAULT)
-    source = sources.find(name)
+    name, source = home.source(sources.DEFAULT), source_of(home)
     context.log.info("reading %s of %s", table, name)
     reader = version(function_of(context.assets_def))
     done = source.land(db, table, hash_key=hash_key_of(home), reader=reader)
@@ -61,7 +71,8 @@ def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Hom
 
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
-    """One row per row of the source's judged pairs, as it came."""
+    """One row per row of the source's judged pairs, and of raters' answers at the service, as it came."""
+    seal(home.journal)
     made = recipe(context, None, warehouse, outside(home, "judgments"))
     with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "judgments", made)
@@ -70,7 +81,11 @@ def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home:
 
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
-    """One row per row of the source's events, as it came, with its UTC day; rows that have none are rejected here."""
+    """One row per row of the source's events, as it came, with its UTC day; rows that have none are rejected here.
+
+    Events of the service's journal are among them, each once.
+    """
+    seal(home.journal)
     made = recipe(context, None, warehouse, outside(home, "events"))
     with home.landing(warehouse, sources.DEFAULT) as db:
         metadata = _land(context, db, home, "events", made)

@@ -18,17 +18,20 @@ from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.catalogue import Shop, read_availability, read_shop, read_titles, read_withdrawn
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
-from ecom_pipeline.recommend.lists import ListRules, describe_items
+from ecom_pipeline.recommend.list_maker import ListRules
+from ecom_pipeline.recommend.lists import describe_items
 from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
 from ecom_pipeline.recommend.ranker import TreeSearch
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.recommend.trials import choose_weighting, chosen_weighting
+from ecom_pipeline.recommend.weighting import UNWEIGHTED
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
 
+TWIN = "twin"  # folder of the ranker without weights, in that of the one that serves
 RANKED = ("ranker", "sample_choice", "next_visit_evaluation")
 USUAL = Settings()
 AS_MADE = {"learnt": "nothing: the periods are as they were"}  # a schedule asks every day
@@ -110,9 +113,9 @@ def interaction_weights(context: dg.AssetExecutionContext, warehouse: Warehouse)
     """One row per act by which an item was taken: what it tells of its user on the day after the last one."""
     made = recipe(context, None, warehouse)
     with warehouse.connect() as db:
-        weighting, day, opinions = chosen_weighting(db), _tomorrow(db), None
+        weighting, day, opinions = chosen_weighting(db), tomorrow(db), None
         if weighting.asks_evidence:
-            shop = read_shop(db, _n_items(db))
+            shop = read_shop(db, n_items_of(db))
             index = Index.fit(shop.acts, day, weighting=weighting, text=shop.catalogue.text)
             opinions = opinions_of(shop.acts, index)
     with warehouse.transaction() as db:
@@ -205,15 +208,16 @@ def ranker(
         return
     with warehouse.connect() as db:
         origins, shop = _learnt_from(db)
-        weighting, n_items = chosen_weighting(db), _n_items(db)
+        weighting, n_items = chosen_weighting(db), n_items_of(db)
     with compute.step(context.log) as step:
         found = backtest(shop.acts, shop.catalogue, weighting, origins, config.settings()) if origins else None
     folder = home.rankers / made["ranker"]
     if found:
         inputs = {name: contents[name] for name in ("learning_periods", "interaction_trials")}
         divisions = tuple(shop.catalogue.classes)
-        saved = SavedRanker(found.ranker, weighting, config.settings().retrieval, divisions, n_items)
-        saved.write(folder, inputs)
+        retrieval = config.settings().retrieval
+        SavedRanker(found.ranker, weighting, retrieval, divisions, n_items).write(folder, inputs)
+        SavedRanker(found.twin, UNWEIGHTED, retrieval, divisions, n_items).write(folder / TWIN, inputs)
     rows = chosen_rows(found.kept if found else [], shop.acts)
     figures = found.evaluation if found else NO_FIGURES
     with warehouse.transaction() as db:
@@ -234,7 +238,7 @@ def item_index(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Ma
     """One row per item that can be recommended, as it is known now."""
     made = recipe(context, None, warehouse)
     with warehouse.connect() as db:
-        shop, day = read_shop(db, _n_items(db)), _tomorrow(db)
+        shop, day = read_shop(db, n_items_of(db)), tomorrow(db)
         availability = read_availability(db, shop.acts.item_ids)
     rows = describe_items(shop, day, withdrawn=availability == "withdrawn")
     counts = ", ".join(f"{name}: {n:,}" for name, n in zip(*np.unique(availability, return_counts=True), strict=True))
@@ -260,7 +264,7 @@ def similar_items(
     """One row per item beside an item that it is like: by who took both, and of new items by their texts."""
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
-        shop, day = read_shop(db, _n_items(db)), _tomorrow(db)
+        shop, day = read_shop(db, n_items_of(db)), tomorrow(db)
     rows = lists.similar_items(shop.acts, day, text=shop.catalogue.text, top=config.top)
     named = rows.assign(item_id=shop.acts.item_ids[rows.item], similar_item_id=shop.acts.item_ids[rows.similar_item])
     by_text = {"n_items_by_text": named[named.channel == "text"].item_id.nunique()}
@@ -292,9 +296,9 @@ def recommendations(
     with warehouse.connect() as db:
         name = ledger.entries(db, "ranker")[ledger.WHOLE].content
         saved = SavedRanker.read(home.rankers / name) if name else None
-        shop = read_shop(db, _n_items(db), divisions=saved.divisions if saved else None)
+        shop = read_shop(db, n_items_of(db), divisions=saved.divisions if saved else None)
         titles, withdrawn = read_titles(db, shop.acts.item_ids), read_withdrawn(db, shop.acts.item_ids)
-        day = _tomorrow(db)
+        day = tomorrow(db)
     with compute.step(context.log) as step:
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
@@ -304,16 +308,16 @@ def recommendations(
 def _learnt_from(db: DuckDBPyConnection) -> tuple[list[Origin], Shop]:
     """The origins, and the shop as it was when the last of their periods had ended."""
     origins = origins_of(db.execute("from learning_periods").df())
-    return origins, read_shop(db, _n_items(db), until=origins[-1].validation.end if origins else 0)
+    return origins, read_shop(db, n_items_of(db), until=origins[-1].validation.end if origins else 0)
 
 
-def _n_items(db: DuckDBPyConnection) -> int:
+def n_items_of(db: DuckDBPyConnection) -> int:
     """How many items are ranked, at most: `learning_periods` says so for all, or its default where there is none."""
     (told_by,) = db.execute("select any_value(n_items) from learning_periods").fetchall()[0]
     return told_by or PeriodsConfig().n_items
 
 
-def _tomorrow(db: DuckDBPyConnection) -> int:
+def tomorrow(db: DuckDBPyConnection) -> int:
     """The day after the last one with an act: for which weights hold and lists are made."""
     (last,) = db.execute("select coalesce(max(day), date '1970-01-01') from cleaned_interactions").fetchall()[0]
     return day_number(last) + 1

@@ -42,8 +42,10 @@ from assets.recommend import (
     recommendations,
     similar_items,
 )
+from assets.serve import published_model
 from ecom_pipeline import days, ledger
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.service import folders
 from resources.home import Home
 from resources.warehouse import Warehouse
 
@@ -54,7 +56,7 @@ SAMPLES = [
     *(sample_values, weighting_trials, importance_weights),
 ]
 LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
-MODELS = [fine_tuned_model, evaluation, evaluation_report]
+MODELS = [fine_tuned_model, evaluation, evaluation_report, published_model]
 BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
 FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]
 # made anew on most days, and most often as they were: what lies below waits to see whether they changed
@@ -104,6 +106,8 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
         below = _stale(db, BELOW, run_config, made, home, ["cleaned_interactions"] if dated else [])
     if not (dated or below) and not home.report.is_file():
         below.append("evaluation_report")
+    if not (dated or below) and not folders.history(home.published):
+        below.append("published_model")
     return Plan((*(("cleaned_interactions", "rejected_rows") if dated else ()), *below), dated)
 
 

@@ -49,10 +49,17 @@ _COLUMNS = [
 
 
 def crowdflower(folder: Path) -> dict[str, np.ndarray]:
-    """Frozen pair features and what the samples are."""
+    """CrowdFlower's pairs."""
+    return judged_pairs(folder / "crowdflower")
+
+
+def judged_pairs(folder: Path) -> dict[str, np.ndarray]:
+    """Frozen pair features of judged pairs, and what the samples are."""
     from search_data import load
 
-    samples, features = load(str(folder / "crowdflower"))
+    samples, features = load(str(folder))
+    judged = (samples.origin == "judgment").to_numpy()
+    samples, features = samples[judged], features.rows(judged)
     told = {name: samples[name].to_numpy() for name in _COLUMNS if name not in _UNKNOWN}
     told = {name: values.astype(str) if values.dtype == object else values for name, values in told.items()}
     return {**told, "meeting": features.meeting, "match": features.match}

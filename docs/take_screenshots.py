@@ -1,6 +1,6 @@
-"""Take the pictures in this folder: the asset graph in a running UI and the report, in a real headless browser.
+"""Take the pictures in this folder: the report, the asset graph in a running UI and the page of a running service.
 
-Needs a home with a finished run and Chromium (Debian: `apt-get install chromium`).
+In a real headless browser. Needs a home with a finished run and Chromium (Debian: `apt-get install chromium`).
 """
 
 import os
@@ -11,7 +11,13 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ecom_pipeline.service import folders
 
 DOCS = Path(__file__).parent
 PORT = 3117
@@ -45,37 +51,54 @@ def picture(address: str, name: str, width: int, height: int, wait_seconds: int 
     print(DOCS / name)
 
 
-def main() -> None:
-    """Both pictures."""
-    home = Path(os.environ.get("ECOM_HOME", ".ecom")).absolute()
-    picture((home / "reports" / "report.html").as_uri(), "report.png", 1100, 4200)
-    # the UI stops cleanly on an interrupt only if it may receive one
-    command = [
-        "env",
-        "--default-signal=INT",
-        sys.executable,
-        "-m",
-        "ecom_pipeline.cli",
-        "ui",
-        "--home",
-        home,
-        "--port",
-        PORT,
-    ]
-    ui = subprocess.Popen([str(part) for part in command], start_new_session=True, stderr=subprocess.DEVNULL)
+@contextmanager
+def running(verb: str, home: Path, port: int, ready: str) -> Iterator[str]:
+    """The address of `ecom ui` or `ecom serve` on a home, until it is stopped as a user would stop it."""
+    # it stops cleanly on an interrupt only if it may receive one
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "ecom_pipeline.cli", verb]
+    command += ["--home", str(home), "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         for _ in range(120):
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/server_info", timeout=2)
+                urllib.request.urlopen(address + ready, timeout=2)
                 break
             except OSError:
                 time.sleep(1)
-        # from acts to lists; the whole graph, with search, would be too small to read
-        lineage = "assets/recommendations?view=lineage&lineageScope=upstream&lineageDepth=3"
-        picture(f"http://127.0.0.1:{PORT}/{lineage}", "asset_graph.png", 1700, 900, 40)
+        yield address
     finally:
-        os.killpg(ui.pid, signal.SIGINT)
-        ui.wait(60)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+
+
+def take_report(home: Path) -> None:
+    """The report."""
+    picture((home / "reports" / "report.html").as_uri(), "report.png", 1100, 4200)
+
+
+def take_asset_graph(home: Path) -> None:
+    """From acts to lists; the whole graph, with search, would be too small to read."""
+    lineage = "/assets/recommendations?view=lineage&lineageScope=upstream&lineageDepth=3"
+    with running("ui", home, PORT, "/server_info") as address:
+        picture(address + lineage, "asset_graph.png", 1700, 900, 40)
+
+
+def take_service_page(home: Path) -> None:
+    """A user of the published model: his history, and the lists that are made of it."""
+    users = pq.read_table(home / "published" / folders.current(home / "published") / "users.parquet")["user_id"]
+    with running("serve", home, PORT + 1, "/ready") as address:
+        picture(f"{address}/page/user?user={users[0]}", "service_page.png", 1200, 900)
+
+
+PICTURES = {"report": take_report, "asset_graph": take_asset_graph, "service_page": take_service_page}
+
+
+def main() -> None:
+    """All pictures, or those that are named."""
+    home = Path(os.environ.get("ECOM_HOME", ".ecom")).absolute()
+    for name in sys.argv[1:] or PICTURES:
+        PICTURES[name](home)
 
 
 if __name__ == "__main__":

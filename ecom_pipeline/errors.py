@@ -7,6 +7,8 @@ PipelineError
 ├── ModelError            a language model is missing or of a kind that we cannot cut
 ├── DeviceError           the device that was asked for is not there, or its memory is too small
 ├── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
+├── PublicationError      a published model is missing, damaged, or not fit to serve
+├── JournalError          what users did cannot be kept or read back
 └── HomeError             another process works in the home, or what it keeps is damaged
 """
 
@@ -37,6 +39,14 @@ class DeviceError(PipelineError):
 
 class WarehouseError(PipelineError):
     """The warehouse is held by another process, or lacks a relation."""
+
+
+class PublicationError(PipelineError):
+    """A published model is missing, damaged, or fails the test that it must pass before it serves."""
+
+
+class JournalError(PipelineError):
+    """What users did cannot be kept for certain, or not be read back."""
 
 
 class HomeError(PipelineError):

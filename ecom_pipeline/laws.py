@@ -56,6 +56,13 @@ LAWS = (
            select min(query), item_id from judgments group by {group_id("query")}, item_id having count(*) > 1""",
     ),
     Law(
+        "judgments",
+        "the_sources_grade_holds_where_no_rater_answered",
+        "a grade is the source's, or raters gave it",
+        """select query, item_id, relevance, source_relevance from judgments
+           where n_raters = 0 and relevance is distinct from source_relevance""",
+    ),
+    Law(
         "cleaned_interactions",
         "rows_in_are_kept_or_rejected",
         "on every cleaned day, events that it was made of are events kept plus events rejected",

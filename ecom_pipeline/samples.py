@@ -116,15 +116,18 @@ def _hash(text: str) -> str:
 
 def _judged(rules: SampleRules) -> str:
     threshold = (
-        f"relevance >= {rules.relevant_from}"
+        f">= {rules.relevant_from}"
         if rules.relevant_from is not None
         # one grade alone is all relevant, unless it is 0
-        else "relevance > case when low = high then 0 else (low + high) / 2 end"
+        else "> case when low = high then 0 else (low + high) / 2 end"
     )
+    # overruled grades are of the scale too: answers do not move the middle of it
+    grades = "select min(least(relevance, source_relevance)) as low, max(greatest(relevance, source_relevance)) as high"
     return f"""
-        select {identity.group_id("query")} as group_id, query as context_text, item_id, ({threshold})::double as label,
+        select {identity.group_id("query")} as group_id, query as context_text, item_id,
+            (relevance {threshold})::double as label, (source_relevance {threshold})::double as source_label,
             relevance, rater_std, split as given, {identity.judgment_sample_id("query", "item_id")} as sample_id
-        from judgments, (select min(relevance) as low, max(relevance) as high from judgments)"""
+        from judgments, ({grades} from judgments)"""
 
 
 def acts() -> str:
@@ -225,16 +228,16 @@ def _samples(rules: SampleRules) -> str:
     return f"""
         with told as (
             select {identity.search_sample_id("visit_id", "item_id")} as sample_id, 'search' as origin, group_id,
-                query as context_text, item_id, taken::double as label, taken::double as relevance,
+                query as context_text, item_id, taken::double as label, label as source_label, label as relevance,
                 null::double as rater_std, position, propensity, started_at as occurred_at, split
             from acts join grouped using (group_id) where period = '' or period = split
             union all
-            select sample_id, 'judgment', group_id, context_text, item_id, label, relevance, rater_std, null, null,
-                null, split
+            select sample_id, 'judgment', group_id, context_text, item_id, label, source_label, relevance, rater_std,
+                null, null, null, split
             from judged join grouped using (group_id))
         select sample_id, origin, group_id, context_text, item_id, title, item_text,
-            nullif(split_part(coalesce(category, ''), ' > ', 1), '') as category, label, relevance, rater_std,
-            position, propensity, occurred_at, count(*) over (partition by group_id) as n_context_rows,
+            nullif(split_part(coalesce(category, ''), ' > ', 1), '') as category, label, source_label,
+            relevance, rater_std, position, propensity, occurred_at, count(*) over (partition by group_id) as n_context_rows,
             ({_hash("group_id || '|0'")} % {rules.n_folds})::integer as fold, split
         from told join items using (item_id)
         {limit}

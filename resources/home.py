@@ -65,6 +65,21 @@ class Home(dg.ConfigurableResource):
         return self.folder / "frozen"
 
     @property
+    def published(self) -> Path:
+        """Models that a service loads, the latest three, and which of them is to serve."""
+        return self.folder / "published"
+
+    @property
+    def journal(self) -> Path:
+        """What users did and raters said since: the service writes it, a refresh reads it."""
+        return self.folder / "journal"
+
+    @property
+    def key_file(self) -> Path:
+        """Hashes of the service's API keys."""
+        return self.folder / "keys.json"
+
+    @property
     def report(self) -> Path:
         """The latest report."""
         return self.folder / "reports" / "report.html"

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 _OTHERS = 0o077
 _OURS = (
     *("warehouse.duckdb*", "models", "rankers", "encoders", "frozen", "curves", "reports", "dagster"),
+    *("published", "journal", "keys.json"),
     *("run.lock", "hash.key*", "source.json*"),
 )
 _KEY = "asked_key"  # the field of a resource in which it once stood

@@ -64,6 +64,7 @@ SEARCHES = ("best {}", "{} gift", "{} online", "buy {}", "my {}", "{} sale", "{}
 CONFIG = """\
 ops:
   fold_predictions: {config: {n_components: 30}}
+  label_suspicions: {config: {n_components: 30}}
   sample_values: {config: {n_components: 30}}
   weighting_trials: {config: {n_components: 30, n_trials: 12}}
   fine_tuned_model:

@@ -11,7 +11,20 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"ecom_pipeline": set(), "resources": {"ecom_pipeline"}, "assets": {"ecom_pipeline", "resources"}}
 KNOW_DAGSTER = {"definitions", "cli"}
 FLOORS = [
-    {"errors", "files", "arrays", "quoting", "days", "identity", "purchases", "schema", "ledger", "page", "curves"},
+    {
+        "errors",
+        "files",
+        "arrays",
+        "quoting",
+        "days",
+        "identity",
+        "purchases",
+        "feedback",
+        "schema",
+        "ledger",
+        "page",
+        "curves",
+    },
     {"forms"},
     {"sources", "cleaning"},
     {"samples"},
@@ -21,6 +34,7 @@ FLOORS = [
     {"recommend"},
     {"benchmark"},
     {"report", "laws", "export"},
+    {"service"},
     {"cli", "definitions"},
 ]
 

@@ -33,6 +33,16 @@ def test_suspects_are_mostly_the_planted_ones(finished, shop, tmp_path):
     assert sum(planted) >= 10
 
 
+def test_suspects_by_worth_are_judged_pairs_first_and_mostly_the_planted_ones(finished, shop, tmp_path):
+    table = tmp_path / "worth.csv"
+    ecom("suspects", "--order", "worth", "--top", 20, "--csv", table, home=finished.home, check=True)
+    found = pd.read_csv(table)
+    assert found.worth_of_asking.is_monotonic_decreasing
+    planted = [(row.context_text, row.item_id) in shop.flipped for row in found.itertuples()]
+    assert sum(planted) >= 10
+    assert ecom("suspects", "--order", "best", home=finished.home).returncode == 2
+
+
 def test_what_to_have_judged_next_is_what_models_are_least_sure_of_and_says_what_nobody_judged(finished, tmp_path):
     table = tmp_path / "ask.csv"
     ecom("suspects", "--ask", "--top", 400, "--csv", table, home=finished.home, check=True)
@@ -71,12 +81,14 @@ def test_weights_are_exported_with_the_ids_of_the_pairs(finished, tmp_path):
     told = ecom("weights", "--export", path, home=finished.home, check=True).stdout
     found, beside = pd.read_parquet(path), tmp_path / "weights-interactions.parquet"
     assert {"sample_id", "sample_weight", "group_id", "item_id"} <= set(found.columns)
+    trained = found[found.split == "train"]
+    assert found.sample_weight.notna().tolist() == (found.split == "train").tolist()
     assert found.sample_weight.mean() == pytest.approx(1)
     acts = pd.read_parquet(beside)
     assert {"event_id", "user_id", "item_id", "day", "action", "interaction_weight"} <= set(acts.columns)
     assert acts.interaction_weight.mean() == pytest.approx(1)
     assert told == (  # what the model was trained with, and what lists are
-        f"{len(found)} weights of oof_confidence: {path}\n{len(acts)} weights of past acts: {beside}\n"
+        f"{len(trained)} weights of oof_confidence, and {len(found) - len(trained)} pairs held out: {path}\n{len(acts)} weights of past acts: {beside}\n"
     )
 
 

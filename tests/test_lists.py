@@ -11,7 +11,8 @@ from ecom_pipeline.recommend.backtest import CHOSEN, DIFFERENCE, TWIN, Settings,
 from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.catalogue import read_shop, read_titles, read_withdrawn
 from ecom_pipeline.recommend.interactions import day_number
-from ecom_pipeline.recommend.lists import NEW_VISITOR, ListRules, describe_items, make, similar_items
+from ecom_pipeline.recommend.list_maker import ListRules
+from ecom_pipeline.recommend.lists import NEW_VISITOR, describe_items, make, similar_items
 from ecom_pipeline.recommend.periods import origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
 from ecom_pipeline.recommend.ranker import TreeSearch

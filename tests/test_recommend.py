@@ -6,12 +6,15 @@ from crowd import N_DAYS, crowd, interactions
 
 from ecom_pipeline.importance.sample_choice import Acceptance
 from ecom_pipeline.recommend.candidates import Retrieval
+from ecom_pipeline.recommend.catalogue import Shop
 from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.learning import Learner
-from ecom_pipeline.recommend.lists import ListRules, reason_text, recommend, similar_items, soonest_return
+from ecom_pipeline.recommend.list_maker import ListMaker, ListRules, soonest_return
+from ecom_pipeline.recommend.lists import reason_text, similar_items
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
+from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.recommend.trials import choose_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
@@ -129,7 +132,9 @@ def lists(fitted):
     visits = Visits(users, np.full(len(users), N_DAYS))
     withdrawn = np.zeros(one.acts.n_items, bool)
     withdrawn[[0, 1]] = True
-    return recommend(one, ranker, visits, rules=ListRules(top=8), withdrawn=withdrawn)
+    saved = SavedRanker(ranker, one.weighting, one.retrieval, (), one.acts.n_items)
+    maker = ListMaker.fit(Shop(one.acts, one.catalogue), saved, N_DAYS, withdrawn=withdrawn)
+    return maker.lists(one.acts, visits, rules=ListRules(top=8))
 
 
 def test_lists_are_ranked_and_without_withdrawn_or_repeated_items(lists, fitted):

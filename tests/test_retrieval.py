@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 from crowd import crowd, interactions
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.retrieval import (
@@ -106,6 +108,16 @@ def test_what_was_taken_lately_is_counted_by_window_and_day():
     acts = interactions([(0, 0, 3), (0, 1, 4), (1, 1, 4), (0, 1, 5)], 2, 2)
     visits = Visits(np.array([0, 1, 0]), np.array([6, 5, 5]))
     lately = Lately.of(acts, visits, windows=(1, 2))
-    assert lately.days[lately.row].tolist() == [6, 5, 5]
+    assert lately.days[lately.row(visits)].tolist() == [6, 5, 5]
     assert lately.takings[1].tolist() == [[0, 2], [0, 1]]
     assert lately.takings[2].tolist() == [[1, 2], [0, 3]]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_the_history_that_a_model_was_fitted_on_is_scored_by_reading_a_row(seed):
+    draw = np.random.default_rng(seed)
+    matrix = sparse.csr_matrix(np.where(draw.random((7, 12)) < 0.4, draw.random((7, 12)), 0).astype(np.float32))
+    model = RidgeByUsers.fit(matrix, 3.0)
+    for user in range(7):
+        np.testing.assert_allclose(model.own_scores(user, matrix[user]), model.scores(matrix[user])[0], atol=2e-5)

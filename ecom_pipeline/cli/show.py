@@ -9,6 +9,7 @@ import typer
 from ecom_pipeline import ledger
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished, tell, writing
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.sources import landing
 from resources.writer import one_writer
 
@@ -95,14 +96,21 @@ def suspects(
             "sure, 2p(1 - p); pairs that no rater has judged, only searched for, are marked so.",
         ),
     ] = False,
+    order: Annotated[
+        SuspectOrder,
+        typer.Option(
+            help="probability: flagged ones first, then as models see it that know nothing of the query. worth: the other "
+            "labels of the query are looked at too, which finds more wrong labels in as many answers.",
+        ),
+    ] = "probability",
 ) -> None:
-    """List the training samples that are most likely mislabelled, with text, label, out-of-fold score and why."""
+    """List the training samples that are most likely mislabelled and not yet answered, with text, label, score and why."""
     from ecom_pipeline.report import doubts
     from ecom_pipeline.samples import require_samples
 
     with finished(home, "label_suspicions") as db:
         require_samples(db)
-        found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top)
+        found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top, order)
     if csv:
         writing(csv, lambda: found.to_csv(csv, index=False))
         print(f"{len(found)} samples: {csv}")
@@ -112,7 +120,8 @@ def suspects(
             told = f"{row.expected_gap:.3f}  {row.sample_id}  {f'judged {row.label:g}' if row.judged else 'not judged'}"
             why = f"models that did not see it give label 1 a chance of {row.oof_score:.0%}"
         else:
-            told, why = f"{row.wrong_probability:.3f}  {row.sample_id}  label {row.label:g}", row.why
+            chance = row.worth_of_asking if order == "worth" else row.wrong_probability
+            told, why = f"{chance:.3f}  {row.sample_id}  label {row.label:g}", row.why
         print(f"{told}\n       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {why}")
 
 
@@ -121,8 +130,8 @@ def weights(
     export: Annotated[
         Path,
         typer.Option(
-            help="Parquet file to write: weights of judged and searched pairs. Those of past acts come beside it, in "
-            "FILE's name with -interactions."
+            help="Parquet file to write: judged and searched pairs with weights, splits and features, to train with. "
+            "Weights of past acts come beside it, in FILE's name with -interactions."
         ),
     ],
     home: HomeOption = DEFAULT_HOME,
@@ -130,7 +139,7 @@ def weights(
         str, typer.Option(help="Whose weights; not said: those that the model in use was trained with.")
     ] = "",
 ) -> None:
-    """Write the training weights to Parquet files, with the ids of the pairs and of the acts."""
+    """Write the training weights to Parquet files, with all that another trainer needs; docs/other-trainers.md has examples."""
     from ecom_pipeline.export import weights_in_use, weights_of, weights_of_acts, weights_told
     from ecom_pipeline.samples import has_samples, require_samples
 
@@ -142,12 +151,15 @@ def weights(
             require_samples(db)
         if has_samples(db):
             name = estimator or weights_in_use(db, home.expanduser() / "models")
-            written.append((export, weights_of(db, name), weights_told(db, name)))
+            pairs = weights_of(db, name)
+            n_held_out = int(pairs.sample_weight.isna().sum())
+            told = f"{len(pairs) - n_held_out} weights {weights_told(db, name)}, and {n_held_out} pairs held out"
+            written.append((export, pairs, told))
     if len(acts):
-        written.append((beside, acts, "of past acts"))
+        written.append((beside, acts, f"{len(acts)} weights of past acts"))
     for path, found, told in written:
         writing(path, partial(found.to_parquet, path, index=False))
-        print(f"{len(found)} weights {told}: {path}")
+        print(f"{told}: {path}")
 
 
 @app.command()

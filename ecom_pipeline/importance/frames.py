@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.errors import SampleError
+from ecom_pipeline.importance.asking import worth_of_asking, wrong_in_query
 from ecom_pipeline.importance.catalogue import named
 from ecom_pipeline.importance.estimator import Estimator, Evidence, Holdout, SampleValues, one_hot, required
 from ecom_pipeline.importance.estimators.ensemble import RankEnsemble
@@ -56,12 +57,22 @@ def score(samples: pd.DataFrame, features: PairFeatures, n_repeats: int, n_compo
     return Result(frame, figures)
 
 
-def suspect(samples: pd.DataFrame, predictions: pd.DataFrame) -> Result:
-    """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold.
+def suspect(
+    samples: pd.DataFrame, features: PairFeatures, predictions: pd.DataFrame, n_components: int, device: str
+) -> Result:
+    """Rows of `label_suspicions`: which labels are probably wrong, by the automatic threshold, and what asking is worth.
 
     Only what a rater judged is flagged. What a user did is a fact: models that did not see a purchase find it unlikely as
     often because it is new as because it is an accident, and what was shown and not taken may not have been looked at.
-    There, and where noise among judgments cannot be told from taste, the probability is that of the other label.
+    There, and where noise among judgments cannot be told from taste, the probability is that of the other label. Asking
+    about what a user did is worth as much: a rater's answer is a pair of its own.
+
+    Args:
+        samples: training samples.
+        features: of them.
+        predictions: rows of `fold_predictions`.
+        n_components: principal components of the features.
+        device: of torch.
     """
     score, _ = _wide(samples, predictions)
     label = one_hot(samples.label)
@@ -76,8 +87,19 @@ def suspect(samples: pd.DataFrame, predictions: pd.DataFrame) -> Result:
             figures |= {"expected_precision": found.precision, "expected_recall": found.recall}
         else:
             figures["note"] = "noise cannot be told from taste: a label would be found mostly wrong; none is flagged"
+    worth = probability.copy()
+    if judged.any():
+        projected = Projection.fit(features, n_components).apply(features)[judged]
+        group = np.unique(samples.group_id[judged], return_inverse=True)[1]
+        in_query = wrong_in_query(projected, samples.label[judged].to_numpy(float), group, device)
+        worth[judged] = worth_of_asking(probability[judged], in_query)
     frame = pd.DataFrame(
-        {"sample_id": samples.sample_id.to_numpy(), "wrong_probability": probability, "flagged": flagged}
+        {
+            "sample_id": samples.sample_id.to_numpy(),
+            "wrong_probability": probability,
+            "flagged": flagged,
+            "worth_of_asking": worth,
+        }
     )
     return Result(frame, figures | {"flagged_share": float(flagged.mean())})
 

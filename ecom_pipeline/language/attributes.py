@@ -4,7 +4,7 @@ On the floor of `language`. Nothing is counted that happened when the visit bega
 never among what it is told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +59,7 @@ def build_attributes(db: DuckDBPyConnection, modes: Sequence[str]) -> dict[str, 
     """
     for relation in (schema.CLEANED_INTERACTIONS, schema.IMAGE_EMBEDDINGS):
         relation.create(db)
-    db.execute(f"create or replace temp table asked as {_ASKED}")
-    db.execute(f"create or replace temp table takes as {_TAKES}")
-    db.execute(f"create or replace temp table usual as {_USUAL}")
+    _ask(db, _ASKED)
     told = {name for mode in modes for name in MODES[mode]}
     # the last digits of a sum depend on the order of adding, which is not the same in each run
     shown = {name: f"round({name}, 6)" if name in told else "null" for name in NUMBERS} | {"sample_id": "sample_id"}
@@ -74,6 +72,12 @@ def build_attributes(db: DuckDBPyConnection, modes: Sequence[str]) -> dict[str, 
     names = [*NUMBERS, "image"]
     (counts,) = db.execute(f"select {', '.join(f'count({name})' for name in names)} from sample_attributes").fetchall()
     return {f"n_with_{name}": n for name, n in zip(names, counts, strict=True)}
+
+
+def _ask(db: DuckDBPyConnection, asked: str) -> None:
+    db.execute(f"create or replace temp table asked as {asked}")
+    db.execute(f"create or replace temp table takes as {_TAKES}")
+    db.execute(f"create or replace temp table usual as {_USUAL}")
 
 
 # one row a sample: whose visit it is, and from when on nothing may be known
@@ -94,6 +98,11 @@ _ASKED = f"""
     select sample_id, item_id, coalesce(occurred_at, began) as began, actor, {_CATEGORY} as category,
         coalesce(items.currency, '') as currency, case when items.price > 0 then ln(items.price) end as log_price
     from training_samples cross join held_out join items using (item_id) left join actors using (sample_id)"""
+
+_CATALOGUE = f"""
+    select item_id as sample_id, item_id, 'infinity'::timestamp as began, null::varchar as actor, {_CATEGORY} as category,
+        coalesce(items.currency, '') as currency, case when items.price > 0 then ln(items.price) end as log_price
+    from items"""
 
 _TAKES = f"""
     select item_id, occurred_at, {identity.actor("told")} as actor, {_CATEGORY} as category,
@@ -153,36 +162,44 @@ _ATTRIBUTES = f"""
 
 def _add_images(db: DuckDBPyConnection) -> None:
     """Principal components of the items' pictures, and how like they are to the pictures of what the user took before."""
-    rows = db.execute("select item_id, embedding from image_embeddings where embedding is not null").fetchnumpy()
-    train = db.execute("select distinct item_id from training_samples where split = 'train'").fetchnumpy()["item_id"]
-    seen = np.isin(rows["item_id"].astype(str), train.astype(str))
-    if seen.sum() < 2:
+    found = _pictures_of(db)
+    if found is None:
         return
-    picture = np.stack(list(rows["embedding"])).astype(np.float64)
-    centre = picture[seen].mean(0)
-    variance, directions = np.linalg.eigh(np.cov(picture[seen], rowvar=False))
-    kept = slice(-1, -1 - min(N_IMAGE_COMPONENTS, int(seen.sum()) - 1, len(variance)), -1)
-    scale = np.sqrt(max(variance[kept].mean(), 1e-12))
-    component = (picture - centre) @ directions[:, kept] / scale
-    db.register("place", pd.DataFrame({"item_id": rows["item_id"], "place": np.arange(len(picture))}))
+    item_id, picture, component = found
+    db.register("place", pd.DataFrame({"item_id": item_id, "place": np.arange(len(picture))}))
     places = db.execute(
         """select asked.sample_id, own.place, list(distinct earlier.place) as earlier
         from asked join place as own using (item_id)
         left join takes on takes.actor = asked.actor and takes.occurred_at < asked.began
         left join place as earlier on earlier.item_id = takes.item_id group by all"""
     ).df()
-    found = pd.DataFrame({"sample_id": places.sample_id, "image": list(component[places.place].astype(np.float32))})
-    found["similarity"] = [
+    rows = pd.DataFrame({"sample_id": places.sample_id, "image": list(component[places.place])})
+    rows["similarity"] = [
         _to_centroid(picture[own], picture[np.array(earlier, np.int64)])
         for own, earlier in zip(places.place, places.earlier.map(_present), strict=True)
     ]
-    db.register("found", found)
+    db.register("found", rows)
     db.execute(
         """update sample_attributes set image = found.image, image_similarity = found.similarity
         from found where found.sample_id = sample_attributes.sample_id"""
     )
     db.unregister("place")
     db.unregister("found")
+
+
+def _pictures_of(db: DuckDBPyConnection) -> tuple[NDArray, Floats, Singles] | None:
+    """Items, their pictures' vectors and the components of these; None where training items have fewer than two."""
+    rows = db.execute("select item_id, embedding from image_embeddings where embedding is not null").fetchnumpy()
+    train = db.execute("select distinct item_id from training_samples where split = 'train'").fetchnumpy()["item_id"]
+    seen = np.isin(rows["item_id"].astype(str), train.astype(str))
+    if seen.sum() < 2:
+        return None
+    picture = np.stack(list(rows["embedding"])).astype(np.float64)
+    centre = picture[seen].mean(0)
+    variance, directions = np.linalg.eigh(np.cov(picture[seen], rowvar=False))
+    kept = slice(-1, -1 - min(N_IMAGE_COMPONENTS, int(seen.sum()) - 1, len(variance)), -1)
+    scale = np.sqrt(max(variance[kept].mean(), 1e-12))
+    return rows["item_id"].astype(str), picture, ((picture - centre) @ directions[:, kept] / scale).astype(np.float32)
 
 
 def _present(places: NDArray | None) -> list[int]:
@@ -228,19 +245,53 @@ def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attribu
             f"sample_attributes: {int((place < 0).sum())} of {len(place)} samples have no row; first: {first!r}. Every "
             "sample must have one: materialise `sample_attributes` after `training_samples`."
         )
-    train = frame.sample_id.isin(db.sql("select sample_id from training_samples where split = 'train'").df().sample_id)
-    columns = {told: values for name in NUMBERS for told, values in _number(name, frame[name], train).items()}
-    columns |= _pictures(frame.image)
+    columns = _columns(frame, _neutral(db, frame))
     told = {name: values[place] for name, values in columns.items() if values.min() < values.max()}
     value = np.column_stack(list(told.values())) if told else np.zeros((len(place), 0), np.float32)
     return Attributes(tuple(told), value)
 
 
-def _number(name: str, column: pd.Series, train: pd.Series) -> dict[str, Singles]:
-    """A column of numbers, neutral where they are not known, and one whether they are."""
-    known, values = column.notna(), column.astype(np.float64)
-    neutral = values[known & train].mean() if (known & train).any() else 0.0
-    return {name: values.fillna(neutral).to_numpy(np.float32), f"{name}_known": known.to_numpy(np.float32)}
+def catalogue_attributes(db: DuckDBPyConnection, item_ids: Sequence[str]) -> Attributes:
+    """What a ranker would be told today of items, in the columns of its samples, for somebody of whom nothing is known.
+
+    Args:
+        db: a connection to a warehouse with `sample_attributes`.
+        item_ids: of the catalogue.
+
+    Cost: as `build_attributes`, with every item for a sample.
+    """
+    samples = db.sql("from sample_attributes").df()
+    names = read_attributes(db, samples.sample_id).names
+    if not names:
+        return Attributes((), np.zeros((len(item_ids), 0), np.float32))
+    _ask(db, _CATALOGUE)
+    frame = db.sql(f"select sample_id, {', '.join(NUMBERS)}, image from ({_ATTRIBUTES})").df().set_index("sample_id")
+    frame = frame.loc[list(item_ids)]
+    untold = [name for name in NUMBERS if samples[name].isna().all()]
+    frame[untold] = np.nan
+    pictures = _pictures_of(db) if "image_known" in names else None
+    if pictures is not None:
+        frame["image"] = pd.Series(list(pictures[2]), index=pictures[0]).reindex(frame.index)
+    columns = _columns(frame, _neutral(db, samples))
+    for name in ("asked", "takes", "usual"):
+        db.execute(f"drop table {name}")
+    return Attributes(names, np.column_stack([columns[name] for name in names]))
+
+
+def _neutral(db: DuckDBPyConnection, samples: pd.DataFrame) -> dict[str, float]:
+    """Of each number the mean of what training samples know."""
+    trained = db.sql("select sample_id from training_samples where split = 'train'").df().sample_id
+    means = samples.loc[samples.sample_id.isin(trained), list(NUMBERS)].astype(np.float64).mean()
+    return means.fillna(0).to_dict()
+
+
+def _columns(frame: pd.DataFrame, neutral: Mapping[str, float]) -> dict[str, Singles]:
+    columns: dict[str, Singles] = {}
+    for name in NUMBERS:
+        known, values = frame[name].notna(), frame[name].astype(np.float64)
+        columns[name] = values.fillna(neutral[name]).to_numpy(np.float32)
+        columns[f"{name}_known"] = known.to_numpy(np.float32)
+    return columns | _pictures(frame.image)
 
 
 def _pictures(image: pd.Series) -> dict[str, Singles]:

@@ -127,6 +127,16 @@ def sample_features(db: DuckDBPyConnection, samples: pd.DataFrame) -> PairFeatur
     return every.beside(known.names, known.value)
 
 
+def sample_vectors(db: DuckDBPyConnection, samples: pd.DataFrame) -> tuple[Singles, Singles]:
+    """(n, d) unit vectors of the samples' contexts, and of their items' texts.
+
+    Raises:
+        WarehouseError: if a text has no embedding.
+    """
+    vectors, (context, item) = _vectors(db, samples.context_text, samples.item_text)
+    return vectors[context], vectors[item]
+
+
 @dataclass(frozen=True, slots=True)
 class Items:
     """Items of some samples with the embeddings of their texts."""

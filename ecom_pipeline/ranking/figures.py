@@ -1,4 +1,5 @@
-"""Every row of `evaluation`: the rankers, what each mode adds, what few labels give, and items never seen before.
+"""Every row of `evaluation`: the rankers, what each mode adds, what few labels give, items never seen
+before, and what raters changed.
 
 On the floor of `ranking`.
 """
@@ -13,6 +14,7 @@ from ecom_pipeline.language.embeddings import Items
 from ecom_pipeline.language.encoder import Encoder
 from ecom_pipeline.ranking import frames
 from ecom_pipeline.ranking.ablation import Parts, ablate, score_steps
+from ecom_pipeline.ranking.answers import compare_answers
 from ecom_pipeline.ranking.cold import BORROWED, look_at_cold
 from ecom_pipeline.ranking.learning_curve import learning_curve
 from ecom_pipeline.ranking.twins import read_design
@@ -56,4 +58,5 @@ def figures(
         *(others, cold.slices if cold else {}),
     )
     curve = learning_curve(parts, n_components, device, np.random.default_rng(seed))
-    return pd.concat([judged, ablate(parts, steps, seed), curve], ignore_index=True)
+    found = [judged, ablate(parts, steps, seed), curve, compare_answers(parts, n_components, device, seed)]
+    return pd.concat([part for part in found if len(part)], ignore_index=True)

@@ -70,11 +70,13 @@ class Backtest:
 
     Attributes:
         ranker: that serves.
+        twin: the same without weights and from rows at random, to be seen beside it.
         kept: rows that it learnt from, by period.
         evaluation: rows of `next_visit_evaluation`.
     """
 
     ranker: Ranker
+    twin: Ranker
     kept: Sequence[Kept]
     evaluation: pd.DataFrame
 
@@ -82,7 +84,7 @@ class Backtest:
 def backtest(
     acts: Interactions, catalogue: Catalogue, weighting: Weighting, origins: Sequence[Origin], settings: Settings
 ) -> Backtest:
-    """Fit and test both systems at every origin that has a test period, and fit the one that serves.
+    """Fit and test both systems at every origin that has a test period, and fit those that serve.
 
     Args:
         acts: interactions until the last origin's validation has ended.
@@ -108,7 +110,7 @@ def backtest(
         _Tested(truth, {**lists, **chosen.lists[number], **twin.lists[number]}, chosen.retrieved[number])
         for number, (truth, lists) in enumerate(baselines)
     ]
-    return Backtest(chosen.ranker, chosen.kept, _evaluation(found, acts.n_items, settings.seed))
+    return Backtest(chosen.ranker, twin.ranker, chosen.kept, _evaluation(found, acts.n_items, settings.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class _Tested:
 
 @dataclass(frozen=True, slots=True)
 class _System:
-    """By test period: lists by name, and what was retrieved; of the chosen system also what serves."""
+    """By test period: lists by name, and of the chosen system what was retrieved; and what serves."""
 
     lists: list[dict[str, Lists]]
     retrieved: list[dict[str, Figures]]
@@ -136,14 +138,13 @@ def _system(
     settings: Settings,
     name: str,
 ) -> _System:
-    """All that a system learns and lists, origin by origin; of the twin the last origin is not needed."""
+    """All that a system learns and lists, origin by origin."""
     learner = _learner(acts, catalogue, weighting, settings, name)
     chooser = learner.chooser(list(origins))
     *tested, serving = origins
-    served = origins if name == CHOSEN else tested
     found, retrieved = [], []
     for origin in tested:
-        _prepare(learner, chooser, origin, learnt={period for one in served for period in one.train})
+        _prepare(learner, chooser, origin, learnt={period for one in origins for period in one.train})
         ranker = learner.fit(origin, chooser, settings.search)
         lists = {name: ranker_lists(learner, origin, ranker)}
         if name == CHOSEN:
@@ -154,8 +155,7 @@ def _system(
             lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
         found.append(lists)
         learner.forget(origin.tested_on.first)
-    if name == CHOSEN:
-        ranker = learner.fit(serving, chooser, settings.search)
+    ranker = learner.fit(serving, chooser, settings.search)
     return _System(found, retrieved, ranker, [learner.kept(one, chooser) for one in serving.train if name == CHOSEN])
 
 

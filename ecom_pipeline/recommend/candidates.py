@@ -18,6 +18,7 @@ CHANNELS = ("own", "together", "popular", "text")
 CELLS = 6_000_000  # visits x items at a time: about 0.3 GB in all
 RECENT, SEASON = 28, 84  # days
 WEEK, FEW, DAY = 7, 3, 1  # days: what is on offer changes within a week
+WINDOWS = (RECENT, WEEK, FEW, DAY)
 FADE = 0.9  # of a taking's weight, a visit of the user later
 
 
@@ -79,8 +80,31 @@ class Candidates:
         return self.known[:, self.names.index(name)]
 
 
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What all users together took lately, and paid.
+
+    Attributes:
+        lately: before each day that is asked for.
+        prices: (items,) of a piece.
+    """
+
+    lately: Lately
+    prices: Singles
+
+    @classmethod
+    def of(cls, acts: Interactions, visits: Visits, day: int) -> "Market":
+        """As of the days of some visits; prices as of the day of an index."""
+        return cls(Lately.of(acts, visits, windows=WINDOWS), _item_prices(acts.before(day)))
+
+
 def retrieve(
-    acts: Interactions, index: Index, catalogue: Catalogue, visits: Visits, retrieval: Retrieval
+    acts: Interactions,
+    index: Index,
+    catalogue: Catalogue,
+    visits: Visits,
+    retrieval: Retrieval,
+    market: Market | None = None,
 ) -> Iterator[tuple[slice, Candidates]]:
     """Candidates of visits, some visits at a time; `visit` counts from the start of each part.
 
@@ -90,35 +114,26 @@ def retrieve(
         catalogue: of the items.
         visits: what is asked.
         retrieval: how many candidates.
+        market: of the visits' days, where it is known already; then `acts` may be of these users alone.
 
     Cost: for v visits O(v items) for the channels, and the length of the histories; 0.5 GB.
     """
-    lately = Lately.of(acts, visits, windows=(RECENT, WEEK, FEW, DAY))
-    prices = _item_prices(acts.before(index.day))
+    market = market or Market.of(acts, visits, index.day)
     at, item = acts.taken(visits)
     order = np.argsort(at, kind="stable")
     at, item = at[order], item[order]
     for rows in visits.blocks(max(8, min(512, CELLS // max(acts.n_items, 1)))):
         taken = slice(*np.searchsorted(at, [rows.start, rows.stop]))
-        part = _Part(acts, index, catalogue, visits.only(rows), lately, lately.row[rows], prices)
+        part = _Part(acts, index, catalogue, visits.only(rows), market)
         yield rows, part.candidates(retrieval, (at[taken] - rows.start, item[taken]))
 
 
 class _Part:
     """Some visits, their histories, and dense (visits, items) tables of them."""
 
-    def __init__(
-        self,
-        acts: Interactions,
-        index: Index,
-        catalogue: Catalogue,
-        visits: Visits,
-        lately: Lately,
-        of_day: Ints,
-        prices: Singles,
-    ):
-        self.index, self.catalogue, self.visits, self.prices = index, catalogue, visits, prices
-        self.lately, self.of_day = lately, of_day
+    def __init__(self, acts: Interactions, index: Index, catalogue: Catalogue, visits: Visits, market: Market) -> None:
+        self.index, self.catalogue, self.visits, self.prices = index, catalogue, visits, market.prices
+        self.lately, self.of_day = market.lately, market.lately.row(visits)
         self.visit, row = acts.histories(visits)
         past = acts.only(row)
         self.past, self.age = past, (visits.day[self.visit] - past.day).astype(np.float32)

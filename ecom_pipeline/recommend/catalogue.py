@@ -76,7 +76,7 @@ def read_catalogue(db: DuckDBPyConnection, item_ids: NDArray, divisions: Collect
     }
     codes = {name: np.unique(values.to_numpy(str), return_inverse=True)[1] for name, values in every.items()}
     return Catalogue(
-        {name: codes[name] for name in (dividing(codes) if divisions is None else divisions)}, _text(db, item_ids)
+        {name: codes[name] for name in (dividing(codes) if divisions is None else divisions)}, read_text(db, item_ids)
     )
 
 
@@ -118,7 +118,8 @@ def read_titles(db: DuckDBPyConnection, item_ids: NDArray) -> NDArray:
     return _of(db, item_ids, "items.title", "join items using (item_id)").title.to_numpy(str)
 
 
-def _text(db: DuckDBPyConnection, item_ids: NDArray) -> Singles | None:
+def read_text(db: DuckDBPyConnection, item_ids: NDArray) -> Singles | None:
+    """(items, d) vectors of the items' texts, 0 where a text was not read; None where none was."""
     schema.EMBEDDINGS.create(db)
     read_by = "left join items using (item_id) left join embeddings on text_hash = md5(item_text)"
     rows = _of(db, item_ids, "embedding", read_by).embedding

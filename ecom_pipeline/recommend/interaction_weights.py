@@ -9,7 +9,7 @@ from datetime import date
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline import identity
+from ecom_pipeline import feedback, identity
 from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.recommend.interactions import Interactions, day_of
 from ecom_pipeline.recommend.retrieval import UNKNOWN, Index
@@ -41,6 +41,7 @@ def build_interaction_weights(
     Cost: one scan, and a sort where pieces or returns count; DuckDB spills what does not fit.
     """
     now, opinion, joined = day_of(day), "1.0", ""
+    before = f"day < '{now}'"
     if opinions is not None:
         db.register("opinions", opinions)
         joined = "left join opinions using (actor, item_id)"
@@ -48,21 +49,31 @@ def build_interaction_weights(
     db.execute(f"""
         create or replace table interaction_weights as
         with back as (select event_id, day as back from ({gone_back(now)})),
+        said as ({feedback.dismissed(before)}),
         taken as (
-            select event_id, {identity.actor("e")} as actor, item_id, day, action, quantity
-            from cleaned_interactions as e where {TAKEN} and day < '{now}'),
+            select event_id, {identity.actor("e")} as actor, item_id, day, occurred_at, action, quantity
+            from cleaned_interactions as e where {TAKEN} and {before}),
+        shown as (
+            select event_id, count(*) as times from taken join ({feedback.left_alone(before)}) as list
+                on list.actor = taken.actor and list.item_id = taken.item_id and list.day > taken.day
+            group by event_id),
         factors as (
             select event_id, {_by_age(weighting, now)} as age_factor,
                 case when action = 'purchase' then 1.0 else {weighting.light_act} end as kind_factor,
                 {_by_quantity(weighting)} as quantity_factor, {_by_return(weighting)} as return_factor,
-                {opinion} as evidence_factor
-            from taken left join back using (event_id) {joined}),
+                {opinion} as evidence_factor,
+                case when occurred_at <= dismissed_at then 0.0 else 1 / (1 + {weighting.ignored} * coalesce(times, 0)) end
+                    as feedback_factor
+            from taken left join back using (event_id) left join shown using (event_id)
+                left join said using (actor, item_id) {joined}),
         valued as (
-            select *, age_factor * kind_factor * quantity_factor * return_factor * evidence_factor as interaction_value
+            select *, age_factor * kind_factor * quantity_factor * return_factor * evidence_factor * feedback_factor
+                as interaction_value
             from factors)
         select event_id, age_factor::double as age_factor, kind_factor::double as kind_factor,
             quantity_factor::double as quantity_factor, return_factor::double as return_factor,
-            evidence_factor::double as evidence_factor, interaction_value::double as interaction_value,
+            evidence_factor::double as evidence_factor, feedback_factor::double as feedback_factor,
+            interaction_value::double as interaction_value,
             coalesce(interaction_value / nullif(avg(interaction_value) over (), 0), 1)::double as interaction_weight
         from valued""")
     if joined:

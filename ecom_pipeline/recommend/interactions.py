@@ -4,15 +4,16 @@ On the lowest floor of `recommend`. An act is something taken: a click, a cart, 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from ecom_pipeline import identity
+from ecom_pipeline import feedback, identity
 from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.purchases import gone_back
 from ecom_pipeline.samples import TAKEN
@@ -20,6 +21,7 @@ from ecom_pipeline.samples import TAKEN
 KINDS = ("click", "cart", "purchase", "review")
 EPOCH = date(1970, 1, 1)
 NEVER = np.iinfo(np.int32).max  # a day that does not come
+_DAYS = 1 << 17  # more than there are from 1970 on
 
 
 def day_number(day: date) -> int:
@@ -79,6 +81,7 @@ class Interactions:
         price: (n,) mean price of a piece; NaN where it is not known.
         user_ids: sorted.
         item_ids: sorted; every item of the catalogue that is ranked.
+        shown: (s,) `place_in_time` of each showing by a list, sorted.
     """
 
     user: Ints
@@ -90,6 +93,7 @@ class Interactions:
     price: Singles
     user_ids: NDArray
     item_ids: NDArray
+    shown: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.user)
@@ -103,10 +107,6 @@ class Interactions:
     def n_items(self) -> int:
         """How many items."""
         return len(self.item_ids)
-
-    def first_rows(self) -> Ints:
-        """(users + 1,) where each user's slice begins."""
-        return np.searchsorted(self.user, np.arange(self.n_users + 1))
 
     def only(self, rows: Bools | Ints) -> "Interactions":
         """Some rows; users and items keep their codes."""
@@ -124,6 +124,16 @@ class Interactions:
     def before(self, day: int) -> "Interactions":
         """What was known when a day began."""
         return self.only(self.day < day)
+
+    def place_in_time(self, user: Ints | int, item: Ints | int, day: NDArray | int) -> Any:
+        """(k,) numbers by which a pair's days are together and in order."""
+        return (user * self.n_items + item) * _DAYS + day
+
+    def times_shown(self, day: NDArray | int) -> Ints:
+        """(n,) how often a list has shown each row's item to its user after the row's day and before a day."""
+        ends = (self.place_in_time(self.user, self.item, one) for one in (day, self.day + 1))
+        until, since = (np.searchsorted(self.shown, end) for end in ends)
+        return np.maximum(until - since, 0)
 
     def pairs(self) -> tuple[Ints, Ints]:
         """(k,) user * items + item of each distinct pair, sorted, and (n,) the place of each row among them."""
@@ -169,11 +179,11 @@ class Interactions:
 
         Rows come by visit, item and day. Cost: the histories' total length.
         """
-        first = self.first_rows()
-        length = first[visits.user + 1] - first[visits.user]
+        first = np.searchsorted(self.user, visits.user)
+        length = np.searchsorted(self.user, visits.user, side="right") - first
         visit = np.repeat(np.arange(len(visits)), length)
         start = np.cumsum(length) - length
-        row = np.arange(len(visit)) - np.repeat(start - first[visits.user], length)
+        row = np.arange(len(visit)) - np.repeat(start - first, length)
         known = self.day[row] < visits.day[visit]
         return visit[known], row[known]
 
@@ -194,8 +204,12 @@ def read_interactions(
     end = f"day < '{until}'" if until else "true"
     db.execute(f"""
         create or replace temp table taken as
-        select {identity.actor("e")} as actor, item_id, day, action, quantity, price, event_id
-        from cleaned_interactions as e where {TAKEN} and {end}""")
+        with taken as (
+            select {identity.actor("e")} as actor, item_id, day, occurred_at, action, quantity, price, event_id
+            from cleaned_interactions as e where {TAKEN} and {end})
+        select taken.* exclude (occurred_at) from taken
+            anti join ({feedback.dismissed(end)}) as said
+            on said.actor = taken.actor and said.item_id = taken.item_id and occurred_at <= dismissed_at""")
     others = "union all select item_id, 0 from items" if untaken else ""
     db.execute(f"""
         create or replace temp table ranked_items as
@@ -215,6 +229,9 @@ def read_interactions(
         from taken join actors as a using (actor) join ranked_items as i using (item_id)
             left join back using (event_id)
         group by all order by 1, 2, 3""").fetchnumpy()
+    shown = db.execute(f"""
+        select a.code as user, i.code as item, day - date '1970-01-01' as day from ({feedback.left_alone(end)})
+            join actors as a using (actor) join ranked_items as i using (item_id)""").fetchnumpy()
     user_ids, item_ids = (
         db.execute(f"select {name} from {table} order by code").fetchnumpy()[name].astype(str)
         for name, table in (("actor", "actors"), ("item_id", "ranked_items"))
@@ -223,7 +240,9 @@ def read_interactions(
     user, item, day, returned = (np.asarray(rows[name], np.int64) for name in ("user", "item", "day", "returned"))
     n_acts = np.column_stack([np.asarray(rows[f"n_{kind}"], np.float32) for kind in KINDS])
     quantity = np.nan_to_num(_known(rows["quantity"]))
-    return Interactions(user, item, day, n_acts, quantity, returned, _known(rows["price"]), user_ids, item_ids)
+    acts = Interactions(user, item, day, n_acts, quantity, returned, _known(rows["price"]), user_ids, item_ids)
+    places = acts.place_in_time(*(np.asarray(shown[name], np.int64) for name in ("user", "item", "day")))
+    return replace(acts, shown=np.sort(places))
 
 
 def _known(column: NDArray) -> Singles:

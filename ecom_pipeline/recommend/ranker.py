@@ -6,6 +6,7 @@ On the floor above `pilot`. Everything is chosen on validation visits; a weighte
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,9 +93,7 @@ class Ranker:
         logit = self.chooser.pilot.logit(rows)
         if not self.trees:
             return logit
-        import lightgbm
-
-        return logit + lightgbm.Booster(model_str=self.trees).predict(rows.known, raw_score=True)
+        return logit + _booster(self.trees).predict(rows.known, raw_score=True)
 
     def to_json(self) -> dict:
         """Plain values; the trees are kept beside them."""
@@ -206,6 +205,13 @@ def _boost(
 
     booster = lightgbm.train(settings, data, max(search.rounds), valid_sets=[judged], feval=judge)
     return booster, found
+
+
+@lru_cache(maxsize=8)
+def _booster(trees: str) -> "lightgbm.Booster":
+    import lightgbm
+
+    return lightgbm.Booster(model_str=trees)
 
 
 def _mean(by_visit: Sequence[float] | Floats) -> float:

@@ -46,6 +46,7 @@ class RidgeByUsers:
     solved: Singles  # (users, items) M X
     own: Singles  # (items,) r diag(P)
     leverage: Singles  # (users,) diag(M)
+    ridge: float
 
     @classmethod
     def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
@@ -56,7 +57,7 @@ class RidgeByUsers:
         solved = inverse @ matrix.toarray().astype(np.float32, copy=False)
         cells = matrix.tocoo()
         explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
-        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy())
+        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy(), ridge)
 
     def held_out(self, user: Ints, item: Ints) -> Singles:
         """(k,) what the rest of a history foretells of pairs that the model was fitted on: without the pair itself.
@@ -68,6 +69,13 @@ class RidgeByUsers:
         """
         value, solved = np.asarray(self.back[item, user], np.float32).ravel(), self.solved[user, item]
         return value - solved / (self.leverage[user] * self.own[item] + solved**2)
+
+    def own_scores(self, user: int, history: sparse.csr_matrix) -> Singles:
+        """(items,) `scores` of the history that the model was fitted on, which `history` is, for the cost of reading a row.
+
+        As X X' M = I - r M, the user's row of X B is x - r m X / diag(r P).
+        """
+        return np.asarray(history.todense(), np.float32).ravel() - np.float32(self.ridge) * self.solved[user] / self.own
 
     def scores(self, history: sparse.csr_matrix) -> Singles:
         """(v, items)."""
@@ -300,18 +308,20 @@ class Lately:
 
     Attributes:
         days: (d,) sorted.
-        row: (v,) place of each visit's day among them.
         takings: (d, items) of each item, by how many days are looked back.
     """
 
     days: Ints
-    row: Ints
     takings: Mapping[int, Singles]
+
+    def row(self, visits: Visits) -> Ints:
+        """(v,) place of each visit's day among the days."""
+        return np.searchsorted(self.days, visits.day)
 
     @classmethod
     def of(cls, acts: Interactions, visits: Visits, *, windows: Sequence[int]) -> "Lately":
         """Cost: one sort of the days that are looked at, and the rows of each window for each day."""
-        days, row = np.unique(visits.day, return_inverse=True)
+        days = np.unique(visits.day)
         inside = (acts.day >= days.min(initial=NEVER) - max(windows)) & (acts.day < days.max(initial=0))
         order = np.flatnonzero(inside)
         order = order[np.argsort(acts.day[order], kind="stable")]
@@ -321,4 +331,4 @@ class Lately:
             for place, day in enumerate(days):
                 rows = slice(*np.searchsorted(by_day, [day - n, day]))
                 table[place] = np.bincount(item[rows], minlength=acts.n_items)
-        return cls(days, row, takings)
+        return cls(days, takings)

@@ -19,7 +19,7 @@ from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
 from ecom_pipeline.recommend.retrieval import ItemItem, Neighbours, evidence, history_value
-from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
+from ecom_pipeline.recommend.weighting import IGNORED, UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
 # of the item-item channel beside the own history: each weighting has its best, the twin too. The last is a list of what is
@@ -83,6 +83,7 @@ def lay_out(acts: Interactions, *, n_trials: int, has_text: bool, draw: np.rando
                 returned=float(kind > 0.5) if returns and rest else 1.0,
                 evidence=opinions[int(opinion * len(opinions))] if rest else "none",
                 evidence_strength=round(0.25 + 1.75 * strength, 2) if rest else 0.0,
+                ignored=IGNORED,
             )
         )
     return [one for one in dict.fromkeys(found) if not one.plain]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ecom_pipeline.arrays import Singles
 from ecom_pipeline.recommend.interactions import KINDS, Interactions
 
+IGNORED = 0.1  # a prior: how much less an act tells for each time that its item was shown since; too few shops log it
 AGE_FORMS = ("none", "exponential", "hyperbolic", "square_root")
 
 
@@ -28,6 +29,7 @@ class Weighting:
         evidence: whose opinion of the pair counts: "behaviour": how strongly what the user took else foretells the item,
             by an item-item model (`retrieval.evidence` says what that model has seen of the pair). "text": how like the item's text is to the rest.
         evidence_strength: power of that opinion's rank share.
+        ignored: an act weighs 1 / (1 + ignored x times) where a list has shown its item so many times since.
     """
 
     age_form: str = "none"
@@ -37,6 +39,7 @@ class Weighting:
     returned: float = 1.0
     evidence: str = "none"
     evidence_strength: float = 0.0
+    ignored: float = 0.0
 
     @property
     def plain(self) -> bool:
@@ -90,7 +93,7 @@ class Weighting:
         return weight.astype(np.float32)
 
     def as_of(self, acts: Interactions, day: NDArray | int, opinion: Singles | None = None) -> Singles:
-        """(n,) weight of each row when a day begins: at its age then, and knowing returns until then.
+        """(n,) weight of each row when a day begins: at its age then, knowing what was returned and shown until then.
 
         Args:
             acts: rows, all of earlier days.
@@ -98,6 +101,8 @@ class Weighting:
             opinion: as in `at_once`.
         """
         weight = self.at_once(acts, opinion) * self.by_age(day - acts.day)
+        if self.ignored and len(acts.shown):
+            weight = weight / (1 + np.float32(self.ignored) * acts.times_shown(day))
         return np.where(acts.returned < day, weight * np.float32(self.returned), weight)
 
     def settings(self) -> dict[str, object]:

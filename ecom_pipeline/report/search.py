@@ -22,6 +22,7 @@ from ecom_pipeline.importance.frames import AUTOMATIC
 from ecom_pipeline.importance.selection import NONE
 from ecom_pipeline.importance.weights import ess_share
 from ecom_pipeline.ranking.baselines import SIMPLE
+from ecom_pipeline.report import answers
 from ecom_pipeline.report.comparison import (
     baseline_told,
     best_trials,
@@ -31,7 +32,7 @@ from ecom_pipeline.report.comparison import (
     seeds_told,
     strongest_baseline,
 )
-from ecom_pipeline.report.doubts import SUSPECT_BELOW, suspects
+from ecom_pipeline.report.doubts import SUSPECT_BELOW, n_flagged, suspects
 from ecom_pipeline.samples import TAKEN
 from ecom_pipeline.schema import SPLITS
 
@@ -63,6 +64,7 @@ class SearchTold:
         suspects: the samples most likely mislabelled.
         evaluation: the relation.
         manifest: how the rankers were made.
+        answers: what raters answered and what it did; None where nobody did.
     """
 
     counts: Mapping[str, int]
@@ -72,6 +74,7 @@ class SearchTold:
     suspects: pd.DataFrame
     evaluation: pd.DataFrame
     manifest: Mapping
+    answers: answers.AnswersTold | None
 
     @property
     def chosen(self) -> str:
@@ -121,7 +124,7 @@ def gather(db: DuckDBPyConnection, models: Path) -> SearchTold | None:
     if not name:
         return None
     counts = dict(db.execute("select split, count(*) from training_samples group by split").fetchall())
-    (counts["suspects"],) = db.execute("select count(*) from label_suspicions where flagged").fetchall()[0]
+    counts["suspects"] = n_flagged(db)
     weights = db.execute(
         """with scored as (
             select sample_id, avg(oof_score) as oof_score from fold_predictions group by sample_id)
@@ -132,7 +135,16 @@ def gather(db: DuckDBPyConnection, models: Path) -> SearchTold | None:
     trials = db.execute("from weighting_trials order by utility desc, trial").df()
     manifest = json.loads((models / name / "manifest.json").read_text())
     evaluation = db.execute("from evaluation").df()
-    return SearchTold(counts, _estimators(db, weights), weights, trials, suspects(db, 15), evaluation, manifest)
+    return SearchTold(
+        counts=counts,
+        estimators=_estimators(db, weights),
+        weights=weights,
+        trials=trials,
+        suspects=suspects(db, 15),
+        evaluation=evaluation,
+        manifest=manifest,
+        answers=answers.gather(db, evaluation),
+    )
 
 
 def _estimators(db: DuckDBPyConnection, weights: pd.DataFrame) -> pd.DataFrame:
@@ -196,7 +208,7 @@ def lines(told: SearchTold) -> list[str]:
         cells = [cell(told.figure(model, metric), signed=" - " in model) for metric in ("ndcg_at_10", "mrr", "auc")]
         if any(cells):
             shown.append(f"{model:<28}" + "".join(f"{one:>24}" for one in cells))
-    return [*shown, "", verdict(told), *filter(None, [baseline_told(told)]), seeds_told(told)]
+    return [*shown, "", verdict(told), *filter(None, [baseline_told(told)]), seeds_told(told), *answers_told(told)]
 
 
 def markdown(told: SearchTold) -> str:
@@ -208,7 +220,12 @@ def markdown(told: SearchTold) -> str:
         + " |"
         for model in compared(told)
     ]
-    return "\n".join([verdict(told), "", head, *rows, "", baseline_told(told), seeds_told(told)])
+    return "\n".join([verdict(told), "", head, *rows, "", baseline_told(told), seeds_told(told), *answers_told(told)])
+
+
+def answers_told(told: SearchTold) -> list[str]:
+    """What raters' answers did, where there are any."""
+    return [answers.sentences(told.answers)] if told.answers else []
 
 
 def for_template(told: SearchTold) -> dict[str, Any]:
@@ -223,6 +240,7 @@ def for_template(told: SearchTold) -> dict[str, Any]:
         "models": [model for model in compared(told) if told.figure(model) is not None],
         "baseline_told": baseline_told(told),
         "seeds_told": seeds_told(told),
+        "answers_told": answers_told(told),
         "cell": cell,
         "weights_figure": _weights_figure(told),
         "results_figure": _results_figure(told),

@@ -30,13 +30,14 @@ from ecom_pipeline.schema.shop import (
     ACTIONS,
     CLEANED_INTERACTIONS,
     ITEMS,
+    JOURNAL,
     JUDGMENTS,
     REJECTED_ROWS,
     SPLITS,
     held_out,
 )
 
-__all__ = ["ACTIONS", "SPLITS", "Column", "Relation", "Violation", "held_out", "most_rejected", "violations"]
+__all__ = ["ACTIONS", "JOURNAL", "SPLITS", "Column", "Relation", "Violation", "held_out", "most_rejected", "violations"]
 
 RELATIONS = {
     relation.name: relation

@@ -3,8 +3,12 @@
 All but `embeddings` are empty where nothing was judged and nobody searched.
 """
 
+from typing import Literal
+
 from ecom_pipeline.schema.relation import Column, Relation, text
 from ecom_pipeline.schema.shop import SPLITS
+
+SuspectOrder = Literal["probability", "worth"]  # by which column of `label_suspicions` samples are listed
 
 TRAINING_SAMPLES = Relation(
     "training_samples",
@@ -20,6 +24,14 @@ TRAINING_SAMPLES = Relation(
         text("item_text", "of the item"),
         text("category", "top of the item's category path", required=False),
         Column("label", "DOUBLE", "what the model is taught", minimum=0, maximum=1),
+        Column(
+            "source_label",
+            "DOUBLE",
+            "label without what raters answered; null where the pair is judged by raters alone",
+            False,
+            minimum=0,
+            maximum=1,
+        ),
         Column("relevance", "DOUBLE", "judged grade; for behaviour the label", minimum=0),
         Column("rater_std", "DOUBLE", "disagreement of the raters, in grades", False, minimum=0),
         Column("position", "INTEGER", "rank at which the item was shown, the best of a visit", False, minimum=1),
@@ -108,6 +120,13 @@ LABEL_SUSPICIONS = Relation(
             1,
         ),
         Column("flagged", "BOOLEAN", "whether to say so, of judgments alone: the cut with the highest expected F1"),
+        Column(
+            "worth_of_asking",
+            "DOUBLE",
+            "wrong_probability times the chance that the label is wrong beside the others of its query; of behaviour the former",
+            minimum=0,
+            maximum=1,
+        ),
     ),
     may_be_empty=True,
 )

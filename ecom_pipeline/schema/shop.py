@@ -2,8 +2,9 @@
 
 from ecom_pipeline.schema.relation import Column, Relation, text
 
-ACTIONS = ("impression", "click", "cart", "purchase", "review", "return")
+ACTIONS = ("impression", "click", "cart", "purchase", "review", "return", "dismiss", "restore")
 SPLITS = ("train", "validation", "test")  # the further from training the later
+JOURNAL = "journal/"  # below it stand, by name, the files of what users did and raters answered at the service
 
 
 def held_out(split: str) -> str:
@@ -65,7 +66,16 @@ JUDGMENTS = Relation(
         text("query_id", "the source's id of the row's query, or the query's group"),
         text("query", "what was asked, in the row's spelling"),
         text("item_id", "in `items`"),
-        Column("relevance", "DOUBLE", "judged grade, higher is better", minimum=0),
+        Column(
+            "relevance",
+            "DOUBLE",
+            "judged grade, higher is better: of raters, where any answered, else of the source",
+            minimum=0,
+        ),
+        Column("source_relevance", "DOUBLE", "grade of the source; null where it gave none", False, minimum=0),
+        Column(
+            "n_raters", "BIGINT", "raters whose last answers `relevance` is the median of; 0: none answered", minimum=0
+        ),
         Column("rater_std", "DOUBLE", "disagreement of the raters, in grades", False, minimum=0),
         text("split", "given by the source to the query in any spelling", required=False, choices=SPLITS),
     ),

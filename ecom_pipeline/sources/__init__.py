@@ -5,33 +5,47 @@ On the floor above `schema`. To add a format, add a file with an `ADAPTER`.
 
 import hashlib
 import importlib
+import os
 import pkgutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import SourceError
 from ecom_pipeline.files import stamp
+from ecom_pipeline.quoting import literal
+from ecom_pipeline.schema import JOURNAL
 from ecom_pipeline.sources.landing import Landed, Origin, land
-from ecom_pipeline.sources.source import Adapter
+from ecom_pipeline.sources.source import Adapter, Part
 
 DEFAULT = "complete-journey"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An adapter and the folder that it reads."""
+    """An adapter, the folder that it reads, and the journal of the shop's service beside it.
+
+    Attributes:
+        adapter: of the folder's format.
+        folder: of the user's files, or of a package's.
+        journal: folder with what users did and raters said at the service, in files that never change; None: none.
+    """
 
     adapter: Adapter
     folder: Path
+    journal: Path | None = None
+
+    def parts(self) -> list[Part]:
+        """What the files hold, those of the journal last."""
+        return [*self.adapter.parts(self.folder), *(journal_parts(self.journal) if self.journal else [])]
 
     def fingerprint(self, table: str) -> str:
         """Changes when a file of a table appears, goes, grows or is written again; reads no content."""
-        parts = self.adapter.parts(self.folder)
-        files = {file for part in parts if part.table == table for file in (part.file, *part.also)}
-        told = repr((self.adapter.name, sorted((str(file.relative_to(self.folder)), stamp(file)) for file in files)))
+        files = {file for part in self.parts() if part.table == table for file in (part.file, *part.also)}
+        told = repr((self.adapter.name, sorted((os.path.relpath(file, self.folder), stamp(file)) for file in files)))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def land(self, db: DuckDBPyConnection, table: str, *, hash_key: bytes, reader: str = "") -> Landed:
@@ -44,7 +58,21 @@ class Source:
             reader: version of the code that reads; files that another version read are read again.
         """
         origin = Origin(f"{self.adapter.name}:{self.folder}", self.folder, reader, hash_key)
-        return land(db, table, self.adapter.parts(self.folder), origin, datetime.now(UTC).replace(tzinfo=None))
+        return land(db, table, self.parts(), origin, datetime.now(UTC).replace(tzinfo=None))
+
+
+def journal_parts(folder: Path) -> list[Part]:
+    """What a service has kept: events, and raters' answers as judgments."""
+    tables = {"events": "events", "ratings": "judgments"}
+    return [
+        Part(table, file, partial(_read_parquet, file), name=f"{JOURNAL}{file.name}", hashed=True)
+        for kept, table in tables.items()
+        for file in sorted(folder.glob(f"{kept}-*-*.parquet"))
+    ]
+
+
+def _read_parquet(file: Path, _: DuckDBPyConnection) -> str:
+    return f"select * from read_parquet({literal(str(file))})"
 
 
 def adapters() -> dict[str, Adapter]:

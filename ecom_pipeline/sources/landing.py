@@ -104,7 +104,9 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     Cost: one scan of new and changed files, and one of their ids through the events that are there.
     """
     parts = [part for part in parts if part.table == table]
-    files = {people.masked_path(part.file.relative_to(origin.folder), origin.hash_key): part for part in parts}
+    files = {
+        part.name or people.masked_path(part.file.relative_to(origin.folder), origin.hash_key): part for part in parts
+    }
     _prepare(db, table, files, origin)
     known = {
         file: _Known(*rest) for file, *rest in _landed(db, table, "file, source, stamp, content, reader, read_key")
@@ -307,7 +309,7 @@ def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
         db.execute(f"create or replace temp view landing as {part.query(db)}")
         present = {row[0].lower(): row[0] for row in db.execute("describe landing").fetchall()}
         _require(table, file, set(present) - {ROW_NUMBER, MALFORMED})
-        known = [_known(column, present.get(column)) for column in COLUMNS[table]]
+        known = [_known(column, present.get(column), hashed=part.hashed) for column in COLUMNS[table]]
         others = attributes.expression(table, file, db.sql("from landing"))
         instant = times.inline("occurred_at")
         possible = f"instant between '{days.FIRST_DAY}' and '{now}'"
@@ -338,11 +340,11 @@ def _require(table: str, file: str, present: set[str]) -> None:
 _IDS = ("item_id", "event_id", "query_id")
 
 
-def _known(column: str, given: str | None) -> str:
+def _known(column: str, given: str | None, *, hashed: bool) -> str:
     if given is None:
         return f"null as {column}"
     text = f"{name(given)}::varchar"
-    if column in PERSONAL:
+    if column in PERSONAL and not hashed:
         return f"keyed_hash({text}) as {column}"
     return f"trimmed({text}) as {column}" if column in _IDS else f"{text} as {column}"
 

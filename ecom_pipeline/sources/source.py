@@ -26,12 +26,16 @@ class Part:
             attributes, but for two: `row_number`, the place in the file from 1 (without it: the place in the result),
             and `malformed`, why the row could not be read, null for a sound one.
         also: other files that the query reads; when one of them changes, the part is read again.
+        name: what the file is called in the warehouse where it does not lie below the source's folder.
+        hashed: whether ids of people are keyed hashes already.
     """
 
     table: str
     file: Path
     query: Callable[[DuckDBPyConnection], str]
     also: tuple[Path, ...] = ()
+    name: str = ""
+    hashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

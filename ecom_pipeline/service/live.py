@@ -1,0 +1,358 @@
+"""Histories as they are now: what was published, and what users did since; one more event is one more row.
+
+On the floor of `service`.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sparse
+
+from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.feedback import DISMISS, RESTORE
+from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits, day_of
+from ecom_pipeline.recommend.list_maker import ListMaker, ListRules
+from ecom_pipeline.recommend.lists import reason_text, reasons
+from ecom_pipeline.recommend.retrieval import ItemItem, RidgeByUsers
+from ecom_pipeline.service.journal import Event, Journal
+from ecom_pipeline.service.measures import stage
+from ecom_pipeline.service.published import PublishedModel
+
+LIKED = 3.0  # stars above which a review is of something taken
+RECORDING = timedelta(days=28)  # a model whose day is longer past is of a recording: its days go on from there
+_FEW = 64  # changed items of a history up to which its scores are changed, not made anew
+_ROWS = 512  # of the item-item model that are remembered
+
+
+class RowMemory:
+    """Rows of the item-item model that were asked for last, as they cost a look at everybody who took the item."""
+
+    def __init__(self, model: ItemItem, n_items: int) -> None:
+        self._model, self._n_items, self._lock = model, n_items, Lock()
+        self._rows: OrderedDict[int, Singles] = OrderedDict()
+
+    def learn(self, items: Ints) -> None:
+        """Ask for many at once."""
+        one = np.ones(len(items), np.float32)
+        each = sparse.csr_matrix((one, (np.arange(len(items)), items)), shape=(len(items), self._n_items))
+        for item, row in zip(items.tolist(), self._model.scores(each), strict=True):
+            self._keep(item, row)
+
+    def row(self, item: int) -> Singles:
+        """(items,) how strongly a history of this item alone, once, speaks for each item."""
+        with self._lock:
+            found = self._rows.get(item)
+            if found is not None:
+                self._rows.move_to_end(item)
+                return found
+        one = sparse.csr_matrix((np.ones(1, np.float32), ([0], [item])), shape=(1, self._n_items))
+        return self._keep(item, self._model.scores(one)[0])
+
+    def _keep(self, item: int, row: Singles) -> Singles:
+        with self._lock:
+            self._rows[item] = row
+            while len(self._rows) > _ROWS:
+                self._rows.popitem(last=False)
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The item-item model for a user whose fitted history is known: what has changed of it is added."""
+
+    model: RidgeByUsers
+    memory: RowMemory
+    user: int | None
+    fitted: sparse.csr_matrix
+
+    def scores(self, history: sparse.csr_matrix) -> Singles:
+        """(1, items)."""
+        known = None if self.user is None else self.fitted[self.user]
+        change = (history if known is None else history - known).tocoo()
+        real = np.abs(change.data) > 1e-6  # the sums were made in another order
+        if real.sum() > _FEW:
+            return self.model.scores(history)
+        result = np.zeros(history.shape[1], np.float32)
+        if known is not None and self.user is not None:
+            result += self.model.own_scores(self.user, known)
+        for item, value in zip(change.col[real].tolist(), change.data[real].tolist(), strict=True):
+            result += value * self.memory.row(item)
+        return result[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The shop's time: now, or for a recording as long after its last day as has passed since it was published."""
+
+    lag: timedelta
+
+    @classmethod
+    def of(cls, day: int, published_at: datetime) -> "Clock":
+        """From a model's day and when it was published."""
+        lag = published_at - datetime.combine(day_of(day), datetime.min.time(), UTC)
+        return cls(lag if lag > RECORDING else timedelta())
+
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.now(UTC) - self.lag
+
+
+class Live:
+    """A published model, and what users did since it was made."""
+
+    def __init__(self, model: PublishedModel, published_at: datetime) -> None:
+        self.model, self.published_at = model, published_at
+        self.clock = Clock.of(model.told["day"], published_at)
+        self.seen_until: int = model.told["journal"]
+        self._events: dict[str, list[Event]] = defaultdict(list)
+        self._lock = Lock()
+        self._memories: dict[str, tuple[RowMemory, sparse.csr_matrix]] = {}
+        for name, maker in model.makers.items():
+            together = maker.index.together
+            if isinstance(together, RidgeByUsers):
+                memory = RowMemory(together, model.acts.n_items)
+                memory.learn(np.argsort(-maker.index.n_users, kind="stable")[: _ROWS // 2])
+                self._memories[name] = (memory, together.back.T.tocsr())
+
+    def catch_up(self, journal: Journal) -> None:
+        """Know of every event that was acknowledged, by this process or another."""
+        with self._lock:
+            for kept in journal.after(self.seen_until):
+                self._events[kept.event.actor].append(kept.event)
+                self.seen_until = kept.seq
+
+    @property
+    def n_events(self) -> int:
+        """Events that the model knows only from the journal."""
+        with self._lock:
+            return sum(map(len, self._events.values()))
+
+    def events(self, actor: str) -> list[Event]:
+        """What somebody did since, in the order in which it happened."""
+        with self._lock:
+            return sorted(self._events.get(actor, []), key=lambda event: event.occurred_at)
+
+    def code(self, actor: str) -> int:
+        """Of a user; of one who is not in the model a code that nobody has."""
+        return self.model.user.get(actor, self.model.acts.n_users)
+
+    def knows(self, actor: str) -> bool:
+        """Whether anything is known of somebody."""
+        return actor in self.model.user or bool(self._events.get(actor))
+
+    def history(self, actor: str) -> "History":
+        """What somebody took, as of now."""
+        acts, code = self.model.acts, self.code(actor)
+        own = slice(np.searchsorted(acts.user, code), np.searchsorted(acts.user, code, side="right"))
+        before = acts.only(np.arange(own.start, own.stop))
+        return _with_events(before, code, self.events(actor), self.model, self.clock.now())
+
+    def lists(self, actor: str, system: str, rules: ListRules) -> pd.DataFrame:
+        """A list for somebody's next visit.
+
+        Args:
+            actor: a keyed hash, or a session's actor.
+            system: "weighted" or its twin, "unweighted".
+            rules: of the list.
+
+        Returns:
+            item (code), rank, score, channel, reason. What is popular for those of whom nothing is known, or where too
+            little was there to learn from.
+        """
+        maker = self.model.makers.get(system)
+        with stage("history"):
+            history = self.history(actor) if maker else None
+        if maker is None or history is None or not len(history.acts):
+            return self._popular(rules.top)
+        code, day = self.code(actor), self.model.told["day"]
+        visits = Visits(np.array([code]), np.array([day]))
+        with stage("lists"):
+            found = self._remembering(maker, system, actor).lists(history.acts, visits, rules=rules)
+        titles = self.model.search.titles
+        return found.assign(reason=reasons(found, titles, day))
+
+    def weights(self, actor: str, system: str) -> pd.DataFrame:
+        """What each taking of somebody's history weighs, and why: a row an item and day, the latest first.
+
+        Returns:
+            item (code), day (a number), weight, by_age, at_once, times_shown, returned, new (since the model was made).
+        """
+        history = self.history(actor)
+        acts, day = history.acts, self.model.told["day"]
+        maker = self.model.makers.get(system)
+        weight = maker.index.weights(acts, np.full(len(acts), day)) if maker else np.ones(len(acts), np.float32)
+        aged = maker.index.weighting.by_age(day - acts.day) if maker else np.ones(len(acts), np.float32)
+        shown = acts.times_shown(day) if len(acts.shown) else np.zeros(len(acts), np.int64)
+        frame = pd.DataFrame(
+            {
+                "item": acts.item,
+                "day": acts.day,
+                "n_acts": acts.n_acts.sum(1).astype(int),
+                "weight": weight.astype(float),
+                "by_age": aged.astype(float),
+                "times_shown": shown,
+                "returned": acts.returned < day,
+                "counts": True,
+            }
+        )
+        out = history.dismissed
+        gone = pd.DataFrame({"item": out.item, "day": out.day, "n_acts": out.n_acts.sum(1).astype(int)})
+        gone = gone.assign(weight=0.0, by_age=1.0, times_shown=0, returned=False, counts=False)
+        parts = [part for part in (frame, gone) if len(part)] or [frame]
+        return pd.concat(parts, ignore_index=True).sort_values(
+            ["day", "weight", "item"], ascending=[False, False, True]
+        )
+
+    def _remembering(self, maker: ListMaker, system: str, actor: str) -> ListMaker:
+        if system not in self._memories:
+            return maker
+        memory, fitted = self._memories[system]
+        together = maker.index.together
+        assert isinstance(together, RidgeByUsers)
+        changed = Changed(together, memory, self.model.user.get(actor), fitted)
+        return replace(maker, index=replace(maker.index, together=changed))
+
+    def _popular(self, top: int) -> pd.DataFrame:
+        found, day = self.model.popular.head(top), self.model.told["day"]
+        told = [reason_text("popular", [], n, day, 0) for n in found.popular]
+        return found.assign(rank=np.arange(1, len(found) + 1), channel="popular", reason=told)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What somebody took.
+
+    Attributes:
+        acts: rows of one user.
+        dismissed: rows that do not count, as somebody said so.
+    """
+
+    acts: Interactions
+    dismissed: Interactions
+
+
+def _with_events(
+    before: Interactions, code: int, events: Sequence[Event], model: PublishedModel, now: datetime
+) -> History:
+    """The published rows of a user and the events since, as one history in which an event of today is of yesterday.
+
+    What a user did on the day of a visit was not known when rankers learnt, so the latest that can be is the day before.
+    """
+    last_day, said = model.told["day"] - 1, _said(events)
+    rows: list[tuple[int, int, int, float, float, int]] = []
+    returned, shown = before.returned.copy(), []
+    dismissed = np.zeros(len(before), bool)
+    for item_id, number in said.items():
+        until = _day(events[number], now, last_day)
+        dismissed |= (before.item == model.place.get(item_id, -1)) & (before.day <= until)
+    gone: list[bool] = []
+    for number, event in enumerate(events):
+        item = model.place.get(event.item_id, -1)
+        if not 0 <= item < before.n_items:
+            continue
+        day = _day(event, now, last_day)
+        kind = _taken_as(event)
+        if kind is not None:
+            pieces = (event.quantity or 1.0) if event.action == "purchase" else 0.0
+            price = np.nan if event.price is None else event.price
+            rows.append((item, day, kind, pieces, price, NEVER))
+            gone.append(said.get(event.item_id, -1) > number)
+        elif event.action == "return":
+            _give_back(rows, before, returned, item, last_day)
+        elif event.action == "impression" and event.query is None:
+            shown.append(int(before.place_in_time(code, item, day)))
+    before = replace(before, returned=returned, shown=_shown_to(before, code, shown))
+    live = _rows(before, code, rows)
+    out = np.array(gone, bool)
+    return History(_joined(before.only(~dismissed), live.only(~out)), _joined(before.only(dismissed), live.only(out)))
+
+
+def _day(event: Event, now: datetime, last_day: int) -> int:
+    """Of an event: that of today is of the last day, one of yesterday of the day before."""
+    return last_day - max((now.date() - datetime.fromisoformat(event.occurred_at).date()).days, 0)
+
+
+def _shown_to(before: Interactions, code: int, since: Sequence[int]) -> Ints:
+    """Places in time of what lists have shown to a user, before the model was made and since."""
+    ends = [before.place_in_time(user, 0, 0) for user in (code, code + 1)]
+    own = before.shown[slice(*np.searchsorted(before.shown, ends))]
+    return np.sort(np.r_[own, np.array(since, np.int64)])
+
+
+def _said(events: Sequence[Event]) -> Mapping[str, int]:
+    """Items that were dismissed and not restored, and the place of the event that said so."""
+    found: dict[str, int] = {}
+    for number, event in enumerate(events):
+        if event.action == DISMISS:
+            found[event.item_id] = number
+        elif event.action == RESTORE:
+            found.pop(event.item_id, None)
+    return found
+
+
+def _taken_as(event: Event) -> int | None:
+    if event.action not in KINDS or (event.action == "review" and (event.rating or 5) <= LIKED):
+        return None
+    return KINDS.index(event.action)
+
+
+def _give_back(rows: list[tuple], before: Interactions, returned: Ints, item: int, day: int) -> None:
+    """The latest purchase of an item went back: of those since the model was made, else of those in it."""
+    bought = KINDS.index("purchase")
+    for place in range(len(rows) - 1, -1, -1):
+        if rows[place][0] == item and rows[place][2] == bought and rows[place][5] == NEVER:
+            rows[place] = (*rows[place][:5], day)
+            return
+    mine = np.flatnonzero((before.item == item) & (before.n_acts[:, bought] > 0) & (returned == NEVER))
+    if len(mine):
+        returned[mine[-1]] = day
+
+
+def _rows(before: Interactions, code: int, rows: Sequence[tuple]) -> Interactions:
+    item, day, kind, pieces, price, returned = (
+        (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.empty(0) for _ in range(6))
+    )
+    n_acts = np.zeros((len(rows), len(KINDS)), np.float32)
+    n_acts[np.arange(len(rows)), kind.astype(np.int64)] = 1
+    return replace(
+        before,
+        user=np.full(len(rows), code),
+        item=item.astype(np.int64),
+        day=day.astype(np.int64),
+        n_acts=n_acts,
+        quantity=pieces.astype(np.float32),
+        returned=returned.astype(np.int64),
+        price=price.astype(np.float32),
+    )
+
+
+def _joined(first: Interactions, second: Interactions) -> Interactions:
+    """One row an item and day again."""
+    if not len(second):
+        return first
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in (first, second)])
+        for name in ("user", "item", "day", "n_acts", "quantity", "returned", "price")
+    }
+    order = np.lexsort((columns["day"], columns["item"]))
+    columns = {name: values[order] for name, values in columns.items()}
+    key = columns["item"] * (1 << 20) + columns["day"]
+    start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+    known = np.isfinite(columns["price"])
+    paid = np.add.reduceat(np.where(known, columns["price"], 0), start)
+    n_known = np.add.reduceat(known.astype(np.float32), start)
+    return replace(
+        first,
+        user=columns["user"][start],
+        item=columns["item"][start],
+        day=columns["day"][start],
+        n_acts=np.add.reduceat(columns["n_acts"], start, axis=0),
+        quantity=np.add.reduceat(columns["quantity"], start),
+        returned=np.maximum.reduceat(columns["returned"], start),
+        price=np.where(n_known > 0, paid / np.maximum(n_known, 1), np.nan).astype(np.float32),
+    )

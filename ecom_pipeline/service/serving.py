@@ -1,0 +1,122 @@
+"""What serves now, and how another model takes its place while requests run.
+
+On the floor of `service`.
+"""
+
+import logging
+import threading
+from datetime import datetime
+from pathlib import Path
+
+from ecom_pipeline.errors import PipelineError, PublicationError
+from ecom_pipeline.service import folders
+from ecom_pipeline.service.journal import Event, Journal, Kept, sealed_until
+from ecom_pipeline.service.live import Clock, Live
+from ecom_pipeline.service.measures import stage
+from ecom_pipeline.service.published import PublishedModel
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """Holds one model; a request takes it once, and so is answered by one model from its beginning to its end."""
+
+    def __init__(self, published: Path, journal: Journal) -> None:
+        """Load the model that is to serve.
+
+        Raises:
+            PublicationError: if there is none, or none that is whole.
+        """
+        self.published, self.journal = published, journal
+        self.refused: str = ""  # why the latest publication does not serve
+        self.n_swaps = 0
+        self._refused_name = ""
+        self._live = self._load()
+        self._stop = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def live(self) -> Live:
+        """The model that serves, knowing every event that was acknowledged, by this process or another."""
+        live = self._live
+        live.catch_up(self.journal)
+        return live
+
+    @property
+    def model(self) -> PublishedModel:
+        """The model that serves."""
+        return self._live.model
+
+    @property
+    def clock(self) -> Clock:
+        """The shop's time."""
+        return self._live.clock
+
+    @property
+    def rated(self) -> dict[str, float]:
+        """The grade of each sample that a rater answered; of several answers the last."""
+        return {one.sample_id: one.relevance for one in self.journal.ratings()}
+
+    def take_back(self, rating_id: str) -> bool:
+        """Undo a rating that no file was sealed with; whether there was one."""
+        return self.journal.take_back(rating_id, sealed_until(self.journal.folder, "ratings"))
+
+    def keep(self, events: list[Event]) -> list[Kept]:
+        """Keep events for certain, and know of them at once."""
+        with stage("disk"):
+            kept = self.journal.append(events)
+        self._live.catch_up(self.journal)
+        return kept
+
+    def refresh(self) -> bool:
+        """Take the latest publication if it is another and whole; whether it serves now."""
+        try:
+            name = folders.current(self.published)
+            if name in (self._live.model.name, self._refused_name):
+                return False
+            fresh = self._load()
+        except PipelineError as error:
+            self._refuse(str(error))
+            return False
+        except Exception as error:
+            log.exception("a publication cannot be loaded")
+            self._refuse(f"{type(error).__name__}: {error}")
+            return False
+        self._live, self.refused, self._refused_name = fresh, "", ""
+        self.n_swaps += 1
+        log.info("model %s serves", fresh.model.name)
+        return True
+
+    def watch(self, seconds: float) -> None:
+        """Look for another publication, again and again, in a thread of its own."""
+
+        def look() -> None:
+            while not self._stop.wait(seconds):
+                self.refresh()
+
+        self._watcher = threading.Thread(target=look, name="publications", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Stop watching, and write what waits."""
+        self._stop.set()
+        if self._watcher:
+            self._watcher.join()
+        self.journal.close()
+
+    def _refuse(self, why: str) -> None:
+        try:
+            self._refused_name = folders.current(self.published)
+        except PublicationError:
+            self._refused_name = ""
+        if why != self.refused:
+            log.error("the latest publication does not serve: %s", why)
+        self.refused = why
+
+    def _load(self) -> Live:
+        told = folders.pointer(self.published)
+        model = PublishedModel.read(self.published / told["name"])
+        self.journal.begin_after(model.told["journal"])
+        live = Live(model, datetime.fromisoformat(told["published_at"]))
+        live.catch_up(self.journal)
+        return live

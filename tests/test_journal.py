@@ -1,0 +1,168 @@
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecom_pipeline.errors import JournalError
+from ecom_pipeline.service.journal import Event, Journal, Rating, n_unsealed, seal, sealed_files, sealed_until
+
+
+def event(name: str, **changes: object) -> Event:
+    told = {"occurred_at": "2026-01-01T00:00:00+00:00", "user_id": "u", "session_id": None, "action": "click"}
+    return Event(**{"event_id": name, "item_id": "i", **told, **changes})
+
+
+@pytest.fixture
+def journal(tmp_path):
+    one = Journal(tmp_path / "journal")
+    yield one
+    one.close()
+
+
+def test_an_event_is_kept_once_and_told_as_it_came_first(journal):
+    (first,) = journal.append([event("a")])
+    (again,) = journal.append([event("a", item_id="other")])
+    assert (first.new, again.new) == (True, False)
+    assert again.event.item_id == "i"
+    assert [kept.event.event_id for kept in journal.after(0)] == ["a"]
+
+
+def test_a_batch_that_names_an_event_twice_keeps_it_once(journal):
+    assert [kept.new for kept in journal.append([event("a"), event("b"), event("a")])] == [True, True, False]
+    assert len(journal.after(0)) == 2
+
+
+def test_many_threads_lose_nothing(journal):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: journal.append([event(f"e{n % 150}")]), range(300)))
+    kept = journal.after(0)
+    assert sorted(one.event.event_id for one in kept) == sorted(f"e{n}" for n in range(150))
+    assert [one.seq for one in kept] == sorted(one.seq for one in kept)
+
+
+def test_two_processes_write_one_journal(tmp_path):
+    here, there = Journal(tmp_path), Journal(tmp_path)
+    here.append([event("a")])
+    there.append([event("b"), event("a")])
+    assert [kept.event.event_id for kept in here.after(0)] == ["a", "b"]
+    for one in (here, there):
+        one.close()
+
+
+def test_what_cannot_be_written_is_said_and_not_acknowledged(tmp_path):
+    folder = tmp_path / "journal"
+    one = Journal(folder)
+    one.append([event("a")])
+    (folder / "journal.sqlite").unlink()
+    (folder / "journal.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(JournalError, match="1 file cannot be used"):
+        Journal(folder)
+
+
+def test_what_is_sealed_is_in_one_file_whatever_comes_between(tmp_path):
+    one = Journal(tmp_path)
+    one.append([event("a"), event("b", quantity=2.5, position=3)])
+    assert n_unsealed(tmp_path, "events") == 2
+    (first,) = seal(tmp_path)
+    assert seal(tmp_path) == []
+    one.append([event("c")])
+    one.rate([Rating("r", "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00")])
+    seal(tmp_path)
+    tables = [pq.read_table(file).to_pylist() for file in sealed_files(tmp_path, "events")]
+    assert [[row["event_id"] for row in table] for table in tables] == [["a", "b"], ["c"]]
+    assert tables[0][1]["quantity"] == 2.5
+    assert pq.read_table(sealed_files(tmp_path, "ratings")[0]).to_pylist()[0]["relevance"] == 3
+    assert first.name == "events-000000000001-000000000002.parquet"
+    assert (n_unsealed(tmp_path, "events"), sealed_until(tmp_path, "events")) == (0, 3)
+    one.close()
+
+
+def test_a_journal_that_was_taken_away_begins_behind_what_was_sealed_and_what_models_know(tmp_path):
+    one = Journal(tmp_path)
+    one.append([event("a"), event("b")])
+    seal(tmp_path)
+    one.close()
+    (tmp_path / "journal.sqlite").unlink()
+    again = Journal(tmp_path)
+    again.begin_after(7)
+    assert [kept.seq for kept in again.append([event("c")])] == [8]
+    again.begin_after(3)
+    assert [kept.seq for kept in again.append([event("d")])] == [9]
+    (file,) = seal(tmp_path)
+    assert [row["event_id"] for row in pq.read_table(file).to_pylist()] == ["c", "d"]
+    again.close()
+
+
+def test_a_sealing_that_was_killed_before_the_rename_is_done_again(tmp_path):
+    one = Journal(tmp_path)
+    one.append([event("a")])
+    (file,) = seal(tmp_path)
+    file.rename(file.with_suffix(".123.part"))  # what a kill leaves
+    (again,) = seal(tmp_path)
+    assert pq.read_table(again).num_rows == 1
+    one.close()
+
+
+def test_a_rating_is_taken_back_until_a_file_holds_it(tmp_path):
+    one = Journal(tmp_path)
+    said = [Rating(name, "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00") for name in ("r1", "r2")]
+    one.rate(said[:1])
+    assert one.take_back("r1", sealed_until(tmp_path, "ratings"))
+    assert one.ratings() == []
+    one.rate(said[1:])
+    seal(tmp_path)
+    assert not one.take_back("r2", sealed_until(tmp_path, "ratings"))
+    assert [rating.rating_id for rating in one.ratings()] == ["r2"]
+    one.close()
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12))
+@settings(max_examples=15)
+def test_in_whatever_order_events_come_and_files_are_sealed_each_event_is_in_one_file(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("journal")
+    one = Journal(folder)
+    for name, sealing in steps:
+        one.append([event(name)])
+        if sealing:
+            seal(folder)
+    seal(folder)
+    found = [row["event_id"] for file in sealed_files(folder, "events") for row in pq.read_table(file).to_pylist()]
+    assert found == list(dict.fromkeys(name for name, _ in steps))
+    one.close()
+
+
+def _write_until_killed(folder, told) -> None:
+    one = Journal(folder)
+    with open(told, "a", buffering=1) as acknowledged, ThreadPoolExecutor(4) as pool:
+
+        def send(number: int) -> None:
+            one.append([event(f"e{number}")])
+            acknowledged.write(f"e{number}\n")
+
+        for _ in pool.map(send, range(1_000_000)):
+            pass
+
+
+def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_write_until_killed, args=(tmp_path / "journal", tmp_path / "told"))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "told").exists() and (tmp_path / "told").stat().st_size > 2000):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    acknowledged = set((tmp_path / "told").read_text().split("\n")[:-1])
+    one = Journal(tmp_path / "journal")
+    kept = [row.event.event_id for row in one.after(0)]
+    assert len(acknowledged) > 200
+    assert acknowledged <= set(kept)
+    assert len(kept) == len(set(kept))
+    one.close()
