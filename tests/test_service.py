@@ -237,6 +237,11 @@ def test_similar_items_and_texts(client):
             {"user_id": "u", "action": "click", "item_id": "i", "occurred_at": "2999-01-01T00:00:00Z"},
             "possible",
         ),
+        *(
+            ("/events", {"user_id": "u", "action": "click", "item_id": "i", "occurred_at": at}, "possible")
+            for at in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00")
+        ),
+        ("/search", {"query": "mug", "top": True}, "top"),
         ("/events", {"events": []}, "events"),
     ],
 )

@@ -180,7 +180,7 @@ def _add_events(app: FastAPI, house: House) -> None:
 
 def _event(house: House, sent: EventRequest, number: int, now: datetime) -> journal.Event:
     # what comes without a time happened in the order of the batch
-    occurred_at = sent.occurred_at.astimezone(UTC) if sent.occurred_at else now + timedelta(microseconds=number)
+    occurred_at = sent.occurred_at or now + timedelta(microseconds=number)
     latest = datetime.now(UTC) + AHEAD
     if occurred_at > latest or occurred_at.year < 2000:
         raise Problem(
@@ -205,7 +205,7 @@ def _event(house: House, sent: EventRequest, number: int, now: datetime) -> jour
     told = sent.model_dump(exclude={"event_id", "occurred_at", "user_id", "session_id"})
     return journal.Event(
         event_id=sent.event_id or uuid4().hex,
-        occurred_at=occurred_at.isoformat(timespec="microseconds"),
+        occurred_at=occurred_at.astimezone(UTC).isoformat(timespec="microseconds"),
         user_id=user_id,
         session_id=session_id,
         **told,
