@@ -121,3 +121,5 @@ def test_the_history_that_a_model_was_fitted_on_is_scored_by_reading_a_row(seed)
     model = RidgeByUsers.fit(matrix, 3.0)
     for user in range(7):
         np.testing.assert_allclose(model.own_scores(user, matrix[user]), model.scores(matrix[user])[0], atol=2e-5)
+    each = model.scores(sparse.identity(12, np.float32, "csr"))
+    np.testing.assert_allclose([model.item_scores(item) for item in range(12)], each, atol=2e-5)

@@ -18,7 +18,7 @@ from ecom_pipeline.feedback import DISMISS, RESTORE
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits, day_of
 from ecom_pipeline.recommend.list_maker import ListMaker, ListRules
 from ecom_pipeline.recommend.lists import reason_text, reasons
-from ecom_pipeline.recommend.retrieval import ItemItem, RidgeByUsers
+from ecom_pipeline.recommend.retrieval import RidgeByUsers
 from ecom_pipeline.service.journal import Event, Journal
 from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
@@ -33,7 +33,7 @@ _ROWS = 512  # of the item-item model that are remembered
 class RowMemory:
     """Rows of the item-item model that were asked for last, as they cost a look at everybody who took the item."""
 
-    def __init__(self, model: ItemItem, n_items: int) -> None:
+    def __init__(self, model: RidgeByUsers, n_items: int) -> None:
         self._model, self._n_items, self._lock = model, n_items, Lock()
         self._rows: OrderedDict[int, Singles] = OrderedDict()
 
@@ -51,8 +51,7 @@ class RowMemory:
             if found is not None:
                 self._rows.move_to_end(item)
                 return found
-        one = sparse.csr_matrix((np.ones(1, np.float32), ([0], [item])), shape=(1, self._n_items))
-        return self._keep(item, self._model.scores(one)[0])
+        return self._keep(item, self._model.item_scores(item))
 
     def _keep(self, item: int, row: Singles) -> Singles:
         with self._lock:
