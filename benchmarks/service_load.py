@@ -3,8 +3,8 @@
     python benchmarks/service_load.py --home HOME [--seconds 30]
 
 HOME has a published model. The client runs beside the service and sends at its own pace whether answers come or not, so
-that a slow answer delays nobody's clock. Queries are words of titles, users and items are drawn at random; a tenth of the
-users of lists have just done something. Prints quantiles, the time of each stage, and the memory before and after.
+that a slow answer delays nobody's clock. Queries are words of titles; who acts on what is drawn from the acts themselves, so
+that busy users and popular items come as often as they do. Prints quantiles, the time of each stage, and the memory before and after.
 """
 
 import argparse
@@ -70,26 +70,27 @@ def makers(home: Path, draw: random.Random):
     name = json.loads((home / "published" / "current.json").read_text())["name"]
     folder = home / "published" / name
     items = pd.read_parquet(folder / "items.parquet", columns=["item_id", "title"])
-    users = pd.read_parquet(folder / "users.parquet").user_id.tolist()
-    ranked = items.item_id.tolist()[: json.loads((folder / "manifest.json").read_text())["n_ranked"]]
-    titles = items.title.tolist()
-    acting = users[:: max(1, len(users) // 200)]
+    users = pd.read_parquet(folder / "users.parquet").user_id.to_numpy()
+    acts = {name: np.load(folder / "acts" / f"{name}.npy", mmap_mode="r") for name in ("user", "item")}
+    titles, n_ranked = items.title.tolist(), json.loads((folder / "manifest.json").read_text())["n_ranked"]
+
+    def act() -> tuple[str, str]:
+        row = draw.randrange(len(acts["user"]))
+        return str(users[acts["user"][row]]), items.item_id.iat[acts["item"][row]]
 
     def query() -> str:
         words = draw.choice(titles).lower().split()
         return " ".join(draw.sample(words, min(len(words), draw.randint(1, 3))))
 
     def event() -> dict:
-        return {"user_id": draw.choice(acting), "action": "purchase", "item_id": draw.choice(ranked)}
+        user, item = act()
+        return {"user_id": user, "action": "purchase", "item_id": item}
 
-    def user() -> str:
-        return draw.choice(acting if draw.random() < 0.1 else users)
-
-    print(f"{len(items):,} items, {len(ranked):,} ranked, {len(users):,} users")
+    print(f"{len(items):,} items, {n_ranked:,} ranked, {len(users):,} users")
     return {
-        "search": lambda: ("POST", "/search", {"query": query(), "top": 10}),
-        "lists": lambda: ("GET", f"/users/{user()}/recommendations?top=10", None),
-        "similar": lambda: ("GET", f"/items/{draw.choice(ranked)}/similar?top=10", None),
+        "search": lambda: ("POST", "/search", {"query": query(), "top": 50}),
+        "lists": lambda: ("GET", f"/users/{act()[0]}/recommendations?top=10", None),
+        "similar": lambda: ("GET", f"/items/{act()[1]}/similar?top=10", None),
         "events": lambda: ("POST", "/events", event()),
     }
 

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from published import DAY, KEY, N_ITEMS, Shop, copied, make_published_shop, serve
 
+from ecom_pipeline import schema
 from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
 from ecom_pipeline.recommend.interactions import day_of, read_interactions
@@ -23,6 +25,7 @@ from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
 from ecom_pipeline.service.live import Changed, Clock, RowMemory
 from ecom_pipeline.service.problems import MEDIA_TYPE
+from ecom_pipeline.service.published import journal_until
 from ecom_pipeline.sources.people import keyed_hash
 
 FOUR_PARTS = ("title", "detail", "must", "action")
@@ -547,3 +550,42 @@ def test_what_has_changed_of_a_history_is_scored_as_the_whole_would_be():
             asked = sparse.csr_matrix(history[None])
             found = Changed(model, memory, user, seen).scores(asked)
             np.testing.assert_allclose(found, model.scores(asked), atol=2e-4)
+
+
+def test_events_that_landed_and_wait_to_be_cleaned_are_still_the_journals(tmp_path):
+    with duckdb.connect() as db:
+        for relation in (schema.CLEANED_INTERACTIONS, schema.REJECTED_ROWS):
+            relation.create(db)
+        db.execute(
+            "create table landed_files as select 'events' as relation, unnest(['journal/events-000000000001-000000000002.parquet', 'journal/events-000000000003-000000000004.parquet', 'events.csv']) as file"
+        )
+        db.execute(
+            "create table raw_events as select file, row_number, 'e' || row_number || file as event_id from landed_files, range(1, 3) as r(row_number)"
+        )
+        assert journal_until(db) == 0
+        first = "journal/events-000000000001-000000000002.parquet"
+        rows = [(f"e{n}{first}", "2026-01-01", "2026-01-01", "click", "i1") for n in (1,)]
+        db.executemany(
+            "insert into cleaned_interactions (event_id, occurred_at, day, action, item_id) values (?, ?, ?, ?, ?)",
+            rows,
+        )
+        assert journal_until(db) == 0
+        db.execute(
+            "insert into rejected_rows by name select 'events' as source, ? as file, 2 as row_number, 'r' as rule, '' as reason, '' as raw",
+            [first],
+        )
+        assert journal_until(db) == 2
+        db.execute(
+            "insert into rejected_rows by name select 'events' as source, file, row_number, 'r' as rule, '' as reason, '' as raw from raw_events where file like 'journal/events-000000000003%'"
+        )
+        assert journal_until(db) == 4
+
+
+def test_a_query_is_kept_without_addresses_and_a_recording_takes_no_event_of_today(client, home):
+    send(client, user_id="u1", item_id="i1", action="click", query="gift for jane@example.org")
+    (kept,) = client.app.state.house.serving.journal.after(0)
+    assert kept.event.query == "gift for (masked)"
+    today = {"user_id": "u1", "item_id": "i1", "action": "click", "occurred_at": datetime.now(UTC).isoformat()}
+    answer = client.post("/events", json=today)
+    assert answer.status_code == 422
+    assert "its data end on 2024-02-09" in answer.json()["must"]

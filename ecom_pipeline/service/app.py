@@ -43,7 +43,7 @@ from ecom_pipeline.service.messages import (
 from ecom_pipeline.service.page import add_page
 from ecom_pipeline.service.problems import MEDIA_TYPE, Problem, ProblemBody
 from ecom_pipeline.service.serving import Serving
-from ecom_pipeline.sources.people import keyed_hash
+from ecom_pipeline.sources.people import keyed_hash, masked
 
 log = logging.getLogger(__name__)
 AHEAD = timedelta(minutes=5)  # clocks differ
@@ -181,15 +181,16 @@ def _add_events(app: FastAPI, house: House) -> None:
 def _event(house: House, sent: EventRequest, number: int, now: datetime) -> journal.Event:
     # what comes without a time happened in the order of the batch
     occurred_at = sent.occurred_at or now + timedelta(microseconds=number)
-    latest = datetime.now(UTC) + AHEAD
+    latest = now + AHEAD
     if occurred_at > latest or occurred_at.year < 2000:
         raise Problem(
             status=422,
             type="time-impossible",
             title="an event is of no possible time",
             detail=f"1 event or more; first: number {number + 1} of the batch, at {occurred_at.isoformat()}",
-            must=f"occurred_at must be from 2000 on, and not after {latest.isoformat(timespec='seconds')}",
-            action="mend the clock that wrote it; nothing of the batch was kept",
+            must=f"occurred_at must be from 2000 on, and not after {latest.isoformat(timespec='seconds')}, the shop's time: "
+            f"its data end on {day_of(house.serving.model.told['day'] - 1)}",
+            action="mend the clock that wrote it, leave occurred_at out, or bring the data up to date; nothing was kept",
         )
     user_id = None if sent.user_id is None else house.person(sent.user_id)
     session_id = None if sent.session_id is None else house.hashed(sent.session_id)
@@ -202,12 +203,13 @@ def _event(house: House, sent: EventRequest, number: int, now: datetime) -> jour
             must="user_id or session_id must be an id, and no word for nothing",
             action="send the id of the user, or of the session; nothing of the batch was kept",
         )
-    told = sent.model_dump(exclude={"event_id", "occurred_at", "user_id", "session_id"})
+    told = sent.model_dump(exclude={"event_id", "occurred_at", "user_id", "session_id", "query"})
     return journal.Event(
         event_id=sent.event_id or uuid4().hex,
         occurred_at=occurred_at.astimezone(UTC).isoformat(timespec="microseconds"),
         user_id=user_id,
         session_id=session_id,
+        query=None if sent.query is None else masked(sent.query),
         **told,
     )
 
@@ -233,8 +235,9 @@ def _add_labels(app: FastAPI, house: House) -> None:
             raise _unknown("relevance", str(sent.relevance), f"one of {model.grades}", "choose of these")
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         row = found.iloc[0]
+        rater = keyed_hash(sent.rater.strip(), house.hash_key)
         rating = journal.Rating(
-            *(uuid4().hex, sent.sample_id, row.context_text, row.item_id, sent.relevance, sent.rater.strip(), now)
+            *(uuid4().hex, sent.sample_id, row.context_text, row.item_id, sent.relevance, rater, now)
         )
         house.serving.journal.rate([rating])
         return RatingKept(rating_id=rating.rating_id)

@@ -73,7 +73,7 @@ class Rating:
         query: of the sample.
         item_id: of the sample.
         relevance: the grade.
-        rater: a name.
+        rater: keyed hash of a name.
         rated_at: UTC, ISO 8601.
     """
 

@@ -106,12 +106,16 @@ def write_model(folder: Path, db: DuckDBPyConnection, given: Ingredients) -> dic
 
 
 def journal_until(db: DuckDBPyConnection) -> int:
-    """The last place of the journal whose event has landed; 0 where none has."""
-    (last,) = db.execute(
-        "select max(regexp_extract(file, 'events-[0-9]+-([0-9]+)', 1)::bigint) from landed_files "
-        f"where relation = 'events' and starts_with(file, '{JOURNAL}')"
+    """The last place of the journal up to which every event was cleaned or rejected; 0 where none was."""
+    place = "regexp_extract(file, 'events-([0-9]+)-([0-9]+)', {})::bigint".format
+    of_journal = f"relation = 'events' and starts_with(file, '{JOURNAL}')"
+    (last,) = db.execute(f"select coalesce(max({place(2)}), 0) from landed_files where {of_journal}").fetchall()[0]
+    (waiting,) = db.execute(
+        f"""select min({place(1)}) from raw_events as r where starts_with(file, '{JOURNAL}')
+            and event_id not in (select event_id from cleaned_interactions)
+            and (file, row_number) not in (select (file, row_number) from rejected_rows where source = 'events')"""
     ).fetchall()[0]
-    return last or 0
+    return last if waiting is None else min(last, waiting - 1)
 
 
 def _items(db: DuckDBPyConnection, acts: Interactions) -> pd.DataFrame:

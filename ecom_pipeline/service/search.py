@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ecom_pipeline.ranking.model import Ranker
 
 N_CHANNEL = 100  # items that words, and that meaning, bring
-N_RANKED = 50  # of the fused ones, ranked again
+N_RANKED = 50  # of the fused ones, ranked again; as many as are asked for, if those are more
 FUSION = 60  # of reciprocal ranks; Cormack et al. 2009
 TOKEN_BUDGET = 4096
 _READING = Lock()  # of two threads that read at once neither is faster, and what speeds products up is set for all
@@ -186,7 +186,7 @@ class Search:
         item, fused = item[order], fused[order]
         score, ranked_by = fused, "words" if cosine is None else "words and meaning"
         if by in self.rankers and self.encoder and self.vectors is not None and vector is not None and len(item):
-            again = item[:N_RANKED]
+            again = item
             read, texts = np.vstack([self.vectors[again], vector]), self._texts(again)
             with stage("rank"), _READING:
                 chance = self.rankers[by].chances(self.encoder, query, again, read=read, texts=texts)

@@ -115,6 +115,15 @@ def make_macro(db: DuckDBPyConnection, hash_key: bytes) -> None:
     )
 
 
+def masked(text: str) -> str:
+    """A text without what tells who somebody is: as the macro of this name.
+
+    >>> masked("write to jane@example.org")
+    'write to (masked)'
+    """
+    return re.sub(_TELLING, MASK, masked_json(text) if "{" in text else text)
+
+
 def keyed_hash(person: str, hash_key: bytes) -> str:
     """What is kept of an id of a user or a session: HMAC-SHA256, cut to 128 bits, as 32 hexadecimal digits."""
     return hmac.new(hash_key, person.encode(), hashlib.sha256).hexdigest()[:32]
