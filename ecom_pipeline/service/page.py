@@ -17,6 +17,7 @@ import pandas as pd
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import ConfigDict
 
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
@@ -36,7 +37,9 @@ N_LISTED, N_HISTORY, N_PEOPLE, N_CATEGORIES = 10, 50, 8, 300
 
 
 class Asked(SearchRequest):
-    """A query of the page."""
+    """A query of the page, whose address holds text alone."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
     side_by_side: bool = False
 

@@ -19,7 +19,9 @@ htmx.defineExtension("json", {
     if (name === "htmx:configRequest") event.detail.headers["Content-Type"] = "application/json";
     return true;
   },
-  encodeParameters: (xhr, parameters) => JSON.stringify(Object.fromEntries(parameters)),
+  // numbers of hx-vals have become text among the parameters
+  encodeParameters: (xhr, parameters, from) =>
+    JSON.stringify({ ...Object.fromEntries(parameters), ...JSON.parse(from.getAttribute("hx-vals") ?? "{}") }),
 });
 
 document.addEventListener("htmx:configRequest", (event) => {
