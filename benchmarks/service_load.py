@@ -1,8 +1,8 @@
 """How long a service takes to answer, and where the time goes: text queries, lists, similar items and events at fixed rates.
 
-    python benchmarks/service_load.py --home HOME [--seconds 30]
+    python benchmarks/service_load.py --home HOME [--seconds 30] [--ranked 50000] [--flat 10000]
 
-HOME has a published model. The client runs beside the service and sends at its own pace whether answers come or not, so
+HOME has a published model; with --ranked a copy is served in which so many items are ranked, by the ranker that it has. The client runs beside the service and sends at its own pace whether answers come or not, so
 that a slow answer delays nobody's clock. Queries are words of titles; who acts on what is drawn from the acts themselves, so
 that busy users and popular items come as often as they do. Prints quantiles, the time of each stage, and the memory before and after.
 """
@@ -15,6 +15,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -95,13 +96,37 @@ def makers(home: Path, draw: random.Random):
     }
 
 
+def publish_more(home: Path, target: Path, n_items: int) -> None:
+    """A model of more ranked items than the ranker of a home learnt on."""
+    from ecom_pipeline import ledger
+    from ecom_pipeline.recommend.catalogue import read_shop
+    from ecom_pipeline.recommend.saved import SavedRanker
+    from ecom_pipeline.service import folders
+    from ecom_pipeline.service.published import Ingredients, write_model
+    from resources.warehouse import Warehouse
+
+    with Warehouse(path=str(home / "warehouse.duckdb")).connect() as db:
+        of = {name: ledger.entries(db, name)[ledger.WHOLE].content for name in ("ranker", "adapted_encoder")}
+        folder = home / "rankers" / of["ranker"]
+        rankers = {"weighted": SavedRanker.read(folder), "unweighted": SavedRanker.read(folder / "twin")}
+        shop = read_shop(db, n_items, divisions=rankers["weighted"].divisions)
+        day = int(shop.acts.day.max()) + 1
+        given = Ingredients(shop, day, rankers, home / "encoders" / of["adapted_encoder"], None, 0)
+        folders.publish(target / "published", lambda part: write_model(part, db, given), lambda _: {})
+
+
 def main() -> None:
     """Start a service, and send."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--flat", type=int, default=0, help="Then so many more requests, to see the memory.")
+    parser.add_argument("--ranked", type=int, default=0, help="Items; 0: the published model as it is.")
     asked = parser.parse_args()
+    if asked.ranked:
+        target = Path(tempfile.mkdtemp())
+        publish_more(asked.home, target, asked.ranked)
+        asked.home = target
     command = [sys.executable, "-m", "ecom_pipeline.cli", "serve", "--home", str(asked.home), "--port", str(PORT)]
     service = subprocess.Popen([*command, "--rate", "100000"], env={**os.environ, "HF_HUB_OFFLINE": "1"})
     try:
