@@ -91,9 +91,9 @@ def test_a_journal_that_was_taken_away_begins_behind_what_was_sealed_and_what_mo
     one.close()
     (tmp_path / "journal.sqlite").unlink()
     again = Journal(tmp_path)
-    again.begin_after(7)
+    again.go_on_after("events", 7)
     assert [kept.seq for kept in again.append([event("c")])] == [8]
-    again.begin_after(3)
+    again.go_on_after("events", 3)
     assert [kept.seq for kept in again.append([event("d")])] == [9]
     (file,) = seal(tmp_path)
     assert [row["event_id"] for row in pq.read_table(file).to_pylist()] == ["c", "d"]

@@ -16,6 +16,7 @@ import anyio.to_thread
 from fastapi import FastAPI, Query, Response
 from fastapi import Path as InPath
 
+from ecom_pipeline import identity
 from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
@@ -79,7 +80,7 @@ class House:
 
     def session(self, raw: str) -> str:
         """Who a session is there."""
-        return f"session:{self.hashed(raw)}"
+        return identity.actors_of(str(self.hashed(raw)))[1]
 
     def hashed(self, raw: str) -> str | None:
         """The keyed hash of an id, None where it is a word for nothing."""

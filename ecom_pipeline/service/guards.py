@@ -67,7 +67,7 @@ def require(scope: str, keys: Path | None) -> Any:
     async def check(request: Request) -> None:
         if keys is None:
             return
-        key = _key_of(request, keys)
+        key = request.state.key
         if key is None:
             raise _no_key()
         if scope not in key.scopes:
@@ -142,7 +142,7 @@ class Guard:
         if self._keys is None:
             _refuse_other_names(request, self._hosts)
         _refuse_size(request, self._limits.body_bytes)
-        key = _key_of(request, self._keys)
+        key = request.state.key = _key_of(request, self._keys)
         address = request.client.host if request.client else ""
         if not self._limiter.hit(self._rate, "key" if key else "address", key.name if key else address):
             raise _too_many(self._limits.per_second)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecom_pipeline import identity
 from ecom_pipeline.errors import JournalError
 
 FILE = "journal.sqlite"
@@ -60,7 +61,7 @@ class Event:
     @property
     def actor(self) -> str:
         """Who acted, as `identity.actor` has it."""
-        return self.user_id or f"session:{self.session_id}"
+        return self.user_id or identity.actors_of(str(self.session_id))[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,6 @@ class Journal:
                     db.execute(
                         f"create table if not exists {table} (seq integer primary key autoincrement, {columns}, unique ({key}))"
                     )
-                    _begin_after(db, table, sealed_until(folder, table))
         except sqlite3.Error as error:
             raise _broken(self._file, error) from error
         for table in _TABLES:
@@ -195,11 +195,6 @@ class Journal:
             found = db.execute("delete from ratings where rating_id = ? and seq > ?", [rating_id, sealed])
             return found.rowcount > 0
 
-    def begin_after(self, seq: int) -> None:
-        """Give no event a place up to one: a journal that was taken away is begun anew behind what models know of it."""
-        with closing(self._connect()) as db:
-            _begin_after(db, "events", seq)
-
     def close(self) -> None:
         """Write what waits, and stop."""
         self._queue.put(None)
@@ -255,16 +250,6 @@ class Journal:
             return
         for kept, (_, waiting) in zip(found, batch, strict=True):
             waiting.set_result(kept)
-
-
-def _begin_after(db: sqlite3.Connection, table: str, seq: int) -> None:
-    db.execute("begin immediate")
-    known = db.execute("select seq from sqlite_sequence where name = ?", [table]).fetchone()
-    if known is None:
-        db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", [table, seq])
-    else:
-        db.execute("update sqlite_sequence set seq = max(seq, ?) where name = ?", [seq, table])
-    db.execute("commit")
 
 
 def _put(db: sqlite3.Connection, row: Event | Rating) -> Kept | None:

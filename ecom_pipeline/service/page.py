@@ -113,7 +113,7 @@ def _add_search(pages: APIRouter, house: "House", look: Look) -> None:
 
     @pages.get("/page/parts/found", dependencies=read)
     def found(request: Request, asked: Annotated[Asked, Query()]) -> HTMLResponse:
-        model = house.serving.live.model
+        model = house.serving.model
         systems = (*SYSTEMS, "none") if asked.side_by_side else (asked.by,)
         each = [asked.model_copy(update={"by": system, "explain": True}) for system in systems]
         told = [(one.by, _with_items(model, answers.search(model, one))) for one in each]
@@ -127,7 +127,7 @@ def _add_search(pages: APIRouter, house: "House", look: Look) -> None:
 
     @pages.get("/page/parts/alike", dependencies=read)
     def alike(request: Request, asked: Annotated[TextRequest, Query()]) -> HTMLResponse:
-        model = house.serving.live.model
+        model = house.serving.model
         rows = _with_items(model, answers.like_text(model, asked))
         address = "/page/new-item?" + urlencode(asked.model_dump(exclude_defaults=True))
         return look.part("alike", request, address, rows=rows, text=asked.text)
@@ -182,7 +182,7 @@ def _add_suspects(pages: APIRouter, house: "House", look: Look) -> None:
         order: SuspectOrder = "probability", skipped: Annotated[str, Query(max_length=40_000)] = ""
     ) -> HTMLResponse:
         """The first suspect that nobody has rated and this rater has not left aside; ids are parted by commas."""
-        model, rated = house.serving.live.model, house.serving.rated
+        model, rated = house.serving.model, house.serving.rated
         aside = set(filter(None, skipped.split(",")))
         found = answers.suspects(model, top=len(aside) + 1, order=order, rated=rated)
         listed = model.suspects if model.suspects.empty else model.suspects[model.suspects[f"by_{order}"].notna()]
