@@ -32,7 +32,7 @@ FLOORS = [
     {"importance"},
     {"ranking"},
     {"recommend"},
-    {"benchmark"},
+    {"benchmark", "experiments", "audiences", "demand"},
     {"report", "laws", "export"},
     {"service"},
     {"cli", "definitions"},

@@ -4,6 +4,7 @@ The lowest floor beside `errors`: everything else reads what a column may hold f
 """
 
 from ecom_pipeline.schema.figures import EVALUATION, IMPORTANCE_BENCHMARK
+from ecom_pipeline.schema.offers import CAMPAIGN_ITEMS, CAMPAIGN_USERS, CAMPAIGNS, EXPOSURES, PROMOTIONS
 from ecom_pipeline.schema.recommendations import (
     INTERACTION_TRIALS,
     INTERACTION_WEIGHTS,
@@ -45,6 +46,11 @@ RELATIONS = {
         ITEMS,
         CLEANED_INTERACTIONS,
         JUDGMENTS,
+        CAMPAIGNS,
+        CAMPAIGN_USERS,
+        CAMPAIGN_ITEMS,
+        PROMOTIONS,
+        EXPOSURES,
         REJECTED_ROWS,
         TRAINING_SAMPLES,
         EMBEDDINGS,
