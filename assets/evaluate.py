@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.importance import TRAIN, VALIDATION, importance_weights, label_suspicions
-from assets.ingest import raw_items, raw_judgments
+from assets.ingest import raw_exposures, raw_items, raw_judgments, raw_offers
 from assets.language import adapted_encoder, encoder_folder
 from assets.model import fine_tuned_model
 from assets.prepare import training_samples
@@ -70,7 +70,8 @@ def evaluation(
 @dg.asset(
     deps=[
         *(evaluation, importance_weights, label_suspicions),
-        *("rejected_rows", "cleaned_interactions", raw_items, raw_judgments),  # what is rejected depends on these
+        # what is rejected depends on these
+        *("rejected_rows", "cleaned_interactions", raw_items, raw_judgments, raw_offers, raw_exposures),
         *(interaction_trials, interaction_weights, item_index, recommendations),
         *("sample_choice", "next_visit_evaluation"),
     ],

@@ -1,6 +1,7 @@
 """Stage 1: the source's tables land as they came, people only as keyed hashes."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -11,12 +12,22 @@ from assets.code import function_of, version
 from assets.publish import recipe, told
 from ecom_pipeline import cleaning, ledger, sources
 from ecom_pipeline.ledger import Entry
+from ecom_pipeline.schema.inputs import OFFERS
 from ecom_pipeline.service.journal import n_unsealed, seal
 from ecom_pipeline.sources import Source, landing
 from resources.home import Home
 from resources.warehouse import Warehouse
 
-_KEPT = {"events": "events", "judgments": "ratings"}  # tables of the journal, by the table that they land in
+# tables of the journal, by the table that they land in
+_KEPT = {"events": "events", "judgments": "ratings"}
+# tables of a source that land together, by the asset that lands them
+TABLES = {
+    "raw_items": ("items",),
+    "raw_events": ("events",),
+    "raw_judgments": ("judgments",),
+    "raw_offers": tuple(OFFERS),
+    "raw_exposures": ("exposures",),
+}
 RETRY = dg.RetryPolicy(max_retries=1, delay=1)  # a folder on a network share may be away for a moment
 
 
@@ -30,15 +41,17 @@ def hash_key_of(home: Home) -> bytes:
     return PUBLIC_KEY if packaged and not home.asked_key else home.hash_key()
 
 
-def outside(home: Home, table: str) -> dict[str, str]:
-    """What a raw table depends on besides code: which source, its files, and the key that hashes people."""
-    name = home.source(sources.DEFAULT)
-    key = hashlib.sha256(hash_key_of(home)).hexdigest()[:8]
+def outside(home: Home, asset: str) -> dict[str, str]:
+    """What an asset of raw tables depends on besides code: which source, its files, and the key that hashes people."""
+    source = source_of(home)
+    told = {
+        "source": home.source(sources.DEFAULT),
+        "files": ",".join(source.fingerprint(table) for table in TABLES[asset]),
+        "key": hashlib.sha256(hash_key_of(home)).hexdigest()[:8],
+    }
     # what a service has kept since is sealed when the table lands
-    waiting = n_unsealed(home.journal, _KEPT[table]) if table in _KEPT else 0
-    return {"source": name, "files": source_of(home).fingerprint(table), "key": key} | (
-        {"waiting": str(waiting)} if waiting else {}
-    )
+    waiting = sum(n_unsealed(home.journal, _KEPT[table]) for table in TABLES[asset] if table in _KEPT)
+    return told | ({"waiting": str(waiting)} if waiting else {})
 
 
 def source_of(home: Home) -> Source:
@@ -47,36 +60,60 @@ def source_of(home: Home) -> Source:
 
 
 def _land(
-    context: dg.AssetExecutionContext, db: DuckDBPyConnection, home: Home, table: str, made: str
-) -> dict[str, object]:
+    context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home, after: Callable[[DuckDBPyConnection], dict]
+) -> dg.MaterializeResult:
+    """Land the tables of the asset that is running, and what `after` adds, in one transaction."""
+    asset, reader = context.asset_key.to_user_string(), version(function_of(context.assets_def))
+    if set(_KEPT) & set(TABLES[asset]):
+        seal(home.journal)
+    made = recipe(context, None, warehouse, outside(home, asset))
     name, source = home.source(sources.DEFAULT), source_of(home)
-    context.log.info("reading %s of %s", table, name)
-    reader = version(function_of(context.assets_def))
-    done = source.land(db, table, hash_key=hash_key_of(home), reader=reader)
-    ledger.record(db, f"raw_{table}", Entry(made, *landing.content(db, table)))
-    context.log.info(
-        "%d %s, of which %d came from %d new or changed files", done.n_rows, table, done.n_rows_read, done.n_files_read
-    )
-    return {"source": name, "format": source.adapter.name, **asdict(done)}
+    metadata: dict[str, object] = {"source": name, "format": source.adapter.name}
+    with home.landing(warehouse, sources.DEFAULT) as db:
+        for table in TABLES[asset]:
+            context.log.info("reading %s of %s", table, name)
+            done = source.land(db, table, hash_key=hash_key_of(home), reader=reader)
+            read = (done.n_rows, table, done.n_rows_read, done.n_files_read)
+            context.log.info("%d %s, of which %d came from %d new or changed files", *read)
+            of = f"{table}_" if len(TABLES[asset]) > 1 else ""
+            metadata |= {f"{of}{figure}": value for figure, value in asdict(done).items()}
+        ledger.record(db, asset, Entry(made, *landing.content(db, TABLES[asset])))
+        metadata |= after(db)
+    return told(warehouse, asset, metadata)
+
+
+def _nothing(_: DuckDBPyConnection) -> dict:
+    return {}
+
+
+def _days(db: DuckDBPyConnection) -> dict:
+    counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
+    ledger.forget_days(db, "cleaned_interactions", "select day from event_days")
+    return counts
 
 
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_items(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's catalogue, as it came."""
-    made = recipe(context, None, warehouse, outside(home, "items"))
-    with home.landing(warehouse, sources.DEFAULT) as db:
-        metadata = _land(context, db, home, "items", made)
-    return told(warehouse, "raw_items", metadata)
+    return _land(context, warehouse, home, _nothing)
 
 
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_judgments(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
     """One row per row of the source's judged pairs, and of raters' answers at the service, as it came."""
-    seal(home.journal)
-    made = recipe(context, None, warehouse, outside(home, "judgments"))
-    with home.landing(warehouse, sources.DEFAULT) as db:
-        metadata = _land(context, db, home, "judgments", made)
-    return told(warehouse, "raw_judgments", metadata)
+    return _land(context, warehouse, home, _nothing)
+
+
+@dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+def raw_offers(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
+    """One row per row of the source's campaigns, of their users and items, and of its promotions, as it came."""
+    return _land(context, warehouse, home, _nothing)
+
+
+@dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
+def raw_exposures(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
+    """One row per time that somebody met an arm of an experiment, as it came."""
+    return _land(context, warehouse, home, _nothing)
 
 
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
@@ -85,10 +122,4 @@ def raw_events(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Ho
 
     Events of the service's journal are among them, each once.
     """
-    seal(home.journal)
-    made = recipe(context, None, warehouse, outside(home, "events"))
-    with home.landing(warehouse, sources.DEFAULT) as db:
-        metadata = _land(context, db, home, "events", made)
-        counts = cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
-        ledger.forget_days(db, "cleaned_interactions", "select day from event_days")
-    return told(warehouse, "raw_events", metadata | counts)
+    return _land(context, warehouse, home, _days)

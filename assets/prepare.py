@@ -9,10 +9,11 @@ from duckdb import DuckDBPyConnection
 from pydantic import Field
 
 from assets.code import function_of, version
-from assets.ingest import raw_events, raw_items, raw_judgments
-from assets.publish import column_schema, recipe, remember, settings_of, told
+from assets.ingest import raw_events, raw_exposures, raw_items, raw_judgments, raw_offers
+from assets.publish import column_schema, made_from, recipe, remember, settings_of, told
 from ecom_pipeline import cleaning, days, ledger, schema
 from ecom_pipeline.samples import SampleRules, build_samples
+from ecom_pipeline.schema.inputs import OFFERS
 from resources.warehouse import Warehouse
 
 # today is a partition too, so that a run sees the events of the hours before it
@@ -49,6 +50,49 @@ def judgments(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Mat
         remember(db, "judgments", made)
     context.log.info("judgments: %s", counts)
     return told(warehouse, "judgments", counts)
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            name,
+            deps=[raw_offers, items],
+            description=f"One row per {schema.RELATIONS[name].row}.",
+            metadata={"dagster/column_schema": column_schema(schema.RELATIONS[name])},
+            group_name="prepare",
+            kinds={"duckdb"},
+        )
+        for name in OFFERS
+    ],
+    name="offers",
+)
+def offers(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.MaterializeResult]:
+    """Keep or reject what the source says of campaigns and promotions."""
+    with warehouse.connect() as db:
+        contents = ledger.contents(db)
+    with warehouse.transaction() as db:
+        counts = cleaning.clean_offers(db)
+        for name in OFFERS:
+            remember(db, name, made_from(context.assets_def, name, None, contents))
+    context.log.info("offers: %s", counts)
+    for name in OFFERS:
+        yield told(warehouse, name, counts[name])
+
+
+@dg.asset(
+    deps=[raw_exposures],
+    group_name="prepare",
+    kinds={"duckdb"},
+    metadata={"dagster/column_schema": column_schema(schema.EXPOSURES)},
+)
+def exposures(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    """One row per unit and arm of an experiment, at the first time that they met."""
+    made = recipe(context, None, warehouse)
+    with warehouse.transaction() as db:
+        counts = cleaning.clean_exposures(db)
+        remember(db, "exposures", made)
+    context.log.info("exposures: %s", counts)
+    return told(warehouse, "exposures", counts)
 
 
 class CleaningConfig(dg.Config):

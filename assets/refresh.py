@@ -18,7 +18,7 @@ from assets.importance import (
     sample_values,
     weighting_trials,
 )
-from assets.ingest import outside, raw_events, raw_items, raw_judgments
+from assets.ingest import TABLES, outside, raw_events, raw_exposures, raw_items, raw_judgments, raw_offers
 from assets.language import EncoderConfig, adapted_encoder, embeddings, encoder_files
 from assets.model import fine_tuned_model
 from assets.modes import PicturesConfig, image_embeddings, picture_files, sample_attributes
@@ -27,8 +27,10 @@ from assets.prepare import (
     cleaned_interactions,
     day_settings,
     expected_days,
+    exposures,
     items,
     judgments,
+    offers,
     stale_days,
     training_samples,
 )
@@ -49,7 +51,10 @@ from ecom_pipeline.service import folders
 from resources.home import Home
 from resources.warehouse import Warehouse
 
-CATALOGUE = [raw_items, raw_judgments, raw_events, items, judgments]
+CATALOGUE = [
+    *(raw_items, raw_judgments, raw_offers, raw_exposures, raw_events),
+    *(items, judgments, offers, exposures),
+]
 SAMPLES = [
     *(training_samples, adapted_encoder, embeddings, image_embeddings, sample_attributes),
     *(fold_predictions, label_suspicions),
@@ -185,8 +190,8 @@ def _is_stale(
 
 def _besides(name: str, config: dg.Config | None, home: Home) -> dict[str, str]:
     """What an asset depends on that no asset holds: files of the source, or of a model."""
-    if name.startswith("raw_"):
-        return outside(home, name.removeprefix("raw_"))
+    if name in TABLES:
+        return outside(home, name)
     if isinstance(config, EncoderConfig):
         return encoder_files(config)
     return picture_files(config) if isinstance(config, PicturesConfig) else {}

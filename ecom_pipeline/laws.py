@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ecom_pipeline.identity import group_id
 from ecom_pipeline.samples import TAKEN
+from ecom_pipeline.schema.inputs import OFFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +30,19 @@ def _empty_only_without_samples(relation: str) -> Law:
     )
 
 
+def _rows_in_are_kept_or_rejected(table: str) -> Law:
+    return Law(
+        table,
+        "rows_in_are_kept_or_rejected",
+        f"every row of raw_{table} is in {table} or in rejected_rows, once",
+        f"""select file, row_number from raw_{table} group by all
+           having count(*) <> 1 or (select count(*) from raw_{table}) <> (select count(*) from {table})
+               + (select count(*) from rejected_rows where source = '{table}')""",
+    )
+
+
 LAWS = (
-    Law(
-        "items",
-        "rows_in_are_kept_or_rejected",
-        "every row of raw_items is in items or in rejected_rows, once",
-        """select file, row_number from raw_items group by all
-           having count(*) <> 1 or (select count(*) from raw_items) <> (select count(*) from items)
-               + (select count(*) from rejected_rows where source = 'items')""",
-    ),
-    Law(
-        "judgments",
-        "rows_in_are_kept_or_rejected",
-        "every row of raw_judgments is in judgments or in rejected_rows, once",
-        """select file, row_number from raw_judgments
-           where (select count(*) from raw_judgments) <> (select count(*) from judgments)
-               + (select count(*) from rejected_rows where source = 'judgments')""",
-    ),
+    *(_rows_in_are_kept_or_rejected(table) for table in ("items", "judgments", *OFFERS, "exposures")),
     Law(
         "judgments",
         "a_query_has_one_split_and_one_grade_an_item",

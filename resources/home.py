@@ -198,7 +198,7 @@ class Home(dg.ConfigurableResource):
 
     def _refuse_another(self, warehouse: Warehouse, default: str) -> None:
         with warehouse.connect() as db:
-            names = "select table_name from duckdb_tables() where table_name in ('raw_items', 'raw_events', 'raw_judgments')"
+            names = "select table_name from duckdb_tables() where starts_with(table_name, 'raw_')"
             tables = [name for (name,) in db.execute(names).fetchall()]
             filled = [name for name in tables if db.execute(f"from {name} limit 1").fetchall()]
         if filled:

@@ -266,6 +266,60 @@ def plant_bad_rows(items: list[dict], events: list[dict], judgments: list[dict],
     judged("grades_conflict", **{**judgments[0], "relevance": 2})
 
 
+def make_offers(items: list[dict], shop: Shop) -> dict[str, list[dict]]:
+    """Two campaigns, of which the second held users out, some promotions and an experiment: and rows that break a rule."""
+    mugs = [item["item_id"] for item in items if item.get("category", "").endswith("mug")][:12]
+    days = {"first_day": "2024-05-04", "last_day": "2024-05-07"}
+    tables: dict[str, list[dict]] = {
+        "campaigns": [
+            {"campaign_id": "c1", "kind": "coupon", "first_day": "2024-05-02", "last_day": "2024-05-04"},
+            {"campaign_id": "c2", "kind": "coupon", "first_day": "2024-05-06", "last_day": "2024-05-08"},
+        ],
+        "campaign_users": [
+            {"campaign_id": f"c{n}", "user_id": f"person-{user}", "held_out": "true" if n == 2 and user % 2 else ""}
+            for n in (1, 2)
+            for user in range(10 * n)
+        ],
+        "campaign_items": [{"campaign_id": f"c{n}", "item_id": mug} for n in (1, 2) for mug in mugs],
+        "promotions": [{"item_id": mug, "kind": "mailer", "reach": "0.5", **days} for mug in mugs],
+        "exposures": [
+            {
+                "experiment": "colours",
+                "arm": ("plain", "loud")[user % 2],
+                "user_id": f"person-{user}",
+                "exposed_at": "2024-05-05T00:00:00Z",
+            }
+            for user in range(30)
+        ],
+    }
+
+    def bad(table: str, rule: str, **changes: object) -> None:
+        plant(tables[table], {**tables[table][0], **changes}, table, rule, shop)
+
+    bad("campaigns", "campaign_id_missing", campaign_id=" ")
+    bad("campaigns", "first_day_unreadable", campaign_id="c3", first_day="soon")
+    bad("campaigns", "last_day_unreadable", campaign_id="c4", last_day="")
+    bad("campaigns", "days_reversed", campaign_id="c5", last_day="2024-05-01")
+    bad("campaigns", "campaign_id_repeated")
+    bad("campaign_users", "campaign_unknown", campaign_id="c5")
+    bad("campaign_users", "user_missing", user_id="")
+    bad("campaign_users", "held_out_unreadable", held_out="perhaps")
+    bad("campaign_users", "held_out_conflicts", held_out="true")
+    bad("campaign_users", "campaign_user_repeated")
+    bad("campaign_items", "item_unknown", item_id="no-such-item")
+    bad("campaign_items", "campaign_item_repeated")
+    bad("promotions", "item_id_missing", item_id="")
+    bad("promotions", "kind_missing", kind="")
+    bad("promotions", "reach_out_of_range", reach="1.5", kind="display")
+    bad("promotions", "promotion_repeated", reach="0.1")
+    bad("exposures", "experiment_missing", experiment="")
+    bad("exposures", "arm_missing", arm="")
+    bad("exposures", "unit_missing", user_id="")
+    bad("exposures", "exposed_at_unreadable", exposed_at="never")
+    bad("exposures", "exposed_again", exposed_at="2024-05-06T00:00:00Z")
+    return tables
+
+
 def make_shop(folder: Path) -> Shop:
     """Write the shop into an empty folder."""
     made = Shop(folder)
@@ -273,7 +327,8 @@ def make_shop(folder: Path) -> Shop:
     items = make_items()
     events, judgments = make_events(items, draw), make_judgments(items, draw, made.flipped)
     plant_bad_rows(items, events, judgments, made)
-    for name, rows in (("items", items), ("events", events), ("judgments", judgments)):
+    tables = {"items": items, "events": events, "judgments": judgments, **make_offers(items, made)}
+    for name, rows in tables.items():
         write_csv(made.folder / f"{name}.csv", rows)
     return made
 

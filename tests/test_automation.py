@@ -6,7 +6,9 @@ import pytest
 from shop import write_csv
 
 from assets.automation import nightly_refresh, refresh, refresh_goes_on, source_changed
+from assets.refresh import CATALOGUE
 from ecom_pipeline.definitions import defs
+from ecom_pipeline.schema.inputs import OFFERS
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -43,7 +45,7 @@ def names(request):
 def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_made_of_them(resources):
     with dg.instance_for_test() as instance:
         first = ask(instance, resources)
-        assert names(first) == {"raw_items", "raw_judgments", "raw_events", "items", "judgments"}
+        assert names(first) == {asset.to_user_string() for one in CATALOGUE for asset in one.keys}
         assert execute(instance, resources, first).success
         second = ask(instance, resources)
     # what lies below is asked for when it is known whether the samples have changed
@@ -138,6 +140,8 @@ def test_every_relation_and_asset_has_a_blocking_gate():
     assert checked == {
         "items",
         "judgments",
+        *OFFERS,
+        "exposures",
         "cleaned_interactions",
         "rejected_rows",
         "training_samples",

@@ -5,7 +5,7 @@ from resources.home import Home
 def test_packaged_data_are_hashed_alike_everywhere_unless_a_key_is_asked_for(tmp_path, monkeypatch):
     def key_of(name: str, asked: str) -> str:
         monkeypatch.setenv("ECOM_HASH_KEY", asked)
-        return outside(Home(path=str(tmp_path / name)), "items")["key"]
+        return outside(Home(path=str(tmp_path / name)), "raw_items")["key"]
 
     here, there, secret = key_of("here", ""), key_of("there", ""), key_of("secret", "mine")
     assert here == there != secret
@@ -15,7 +15,7 @@ def test_packaged_data_are_hashed_alike_everywhere_unless_a_key_is_asked_for(tmp
 def test_a_shops_own_folder_has_a_secret_of_its_home(tmp_path, shop, monkeypatch):
     monkeypatch.delenv("ECOM_HASH_KEY")
     keys = {
-        outside(Home(path=str(tmp_path / name), asked_source=f"canonical:{shop.folder}"), "items")["key"]
+        outside(Home(path=str(tmp_path / name), asked_source=f"canonical:{shop.folder}"), "raw_items")["key"]
         for name in ("a", "b")
     }
     assert len(keys) == 2

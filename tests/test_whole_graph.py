@@ -8,6 +8,7 @@ from shop import ecom, make_purchases
 from sklearn.metrics import roc_auc_score
 
 from ecom_pipeline import schema
+from ecom_pipeline.schema.inputs import COLUMNS
 from resources.home import Home
 
 
@@ -23,7 +24,8 @@ def test_every_planted_bad_row_is_rejected_under_its_rule_and_no_other_row_is(db
 
 
 def test_rows_in_are_rows_kept_plus_rows_rejected(db):
-    for table, kept in (("items", "items"), ("events", "cleaned_interactions"), ("judgments", "judgments")):
+    for table in COLUMNS:
+        kept = "cleaned_interactions" if table == "events" else table
         came, stayed, gone = db.execute(
             f"select (select count(*) from raw_{table}), (select count(*) from {kept}), "
             f"(select count(*) from rejected_rows where source = '{table}')"
@@ -42,11 +44,13 @@ def test_planted_wrong_labels_come_out_low(db, shop):
 
 
 def test_people_are_in_the_warehouse_only_as_hashes(db):
-    for table in ("raw_events", "cleaned_interactions"):
+    for table in ("raw_events", "cleaned_interactions", "raw_exposures"):
         (n,) = db.execute(
             f"select count(*) from {table} where user_id like 'person%' or session_id like 's%-%'"
         ).fetchone()
         assert n == 0
+    for table, column in (("raw_campaign_users", "user_id"), ("campaign_users", "user_id"), ("exposures", "unit_id")):
+        assert db.execute(f"select count(*) from {table} where {column} like '%person%'").fetchone() == (0,)
     (n,) = db.execute("select count(*) from rejected_rows where raw like '%person-%' or raw like '%robot%'").fetchone()
     assert n == 0
 

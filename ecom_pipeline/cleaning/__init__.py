@@ -6,5 +6,14 @@ On the floor above `schema`. All work is SQL on the connection given, so memory 
 from ecom_pipeline.cleaning.catalogue import clean_items
 from ecom_pipeline.cleaning.events import Limits, clean_events, settle_days
 from ecom_pipeline.cleaning.judgments import clean_judgments
+from ecom_pipeline.cleaning.offers import clean_exposures, clean_offers
 
-__all__ = ["Limits", "clean_events", "clean_items", "clean_judgments", "settle_days"]
+__all__ = [
+    "Limits",
+    "clean_events",
+    "clean_exposures",
+    "clean_items",
+    "clean_judgments",
+    "clean_offers",
+    "settle_days",
+]

@@ -55,7 +55,7 @@ def sieve(
 
     Args:
         db: a connection inside a transaction.
-        source: items, events or judgments.
+        source: one of `schema.inputs.COLUMNS`.
         prepared: a query: `file`, `row_number`, what the rules ask about, and the columns of `kept`. It is run twice.
         rules: in the order in which they are asked.
         kept: where sound rows go; None: they stay where they are.

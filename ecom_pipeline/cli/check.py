@@ -22,15 +22,19 @@ from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL
 from ecom_pipeline.sources import Source
 from ecom_pipeline.sources.source import Part
 
-_CLEANED = {"items": schema.ITEMS, "events": schema.CLEANED_INTERACTIONS, "judgments": schema.JUDGMENTS}
-_KINDS = {"VARCHAR": "text", "TIMESTAMP": "time, UTC", "DOUBLE": "number", "INTEGER": "number"}
+_CLEANED = {table: schema.RELATIONS.get(table, schema.CLEANED_INTERACTIONS) for table in COLUMNS}
+_KINDS = {
+    **{"VARCHAR": "text", "TIMESTAMP": "time, UTC", "DATE": "day"},
+    **{"DOUBLE": "number", "INTEGER": "number", "BOOLEAN": "true or false"},
+}
+_WHOLE = ("items", "campaigns")  # other rows are judged by them
 
 
 @app.command()
 def check(
     source: Annotated[str, typer.Argument(help="A packaged source's name, a folder, or NAME:FOLDER.")],
     rows: Annotated[
-        int, typer.Option(help="Of each file of events or judgments look at so many rows.", min=1)
+        int, typer.Option(help="Of each file but those of items and campaigns look at so many rows.", min=1)
     ] = 300_000,
     config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
@@ -73,14 +77,14 @@ def _recognised(source: Source) -> list[str]:
 
 
 def _land(db: DuckDBPyConnection, source: Source, n_rows: int) -> None:
-    """Land the first rows of each file; of items all, as other rows are judged by them."""
+    """Land the first rows of each file; all where other rows are judged by them."""
 
     def cut(part: Part) -> Callable[[DuckDBPyConnection], str]:
         return lambda db: f"select * from ({part.query(db)}) limit {n_rows}"
 
     def parts(folder: Path) -> list[Part]:
         every = source.adapter.parts(folder)
-        return [part if part.table == "items" else replace(part, query=cut(part)) for part in every]
+        return [part if part.table in _WHOLE else replace(part, query=cut(part)) for part in every]
 
     some = replace(source, adapter=replace(source.adapter, parts=parts))
     key = secrets.token_bytes(32)  # nobody shall know it, and nothing that is counted depends on it
@@ -95,6 +99,8 @@ def _clean(db: DuckDBPyConnection, settings: Mapping) -> None:
     cleaning.settle_days(db, datetime.now(UTC).replace(tzinfo=None))
     cleaning.clean_items(db)
     cleaning.clean_judgments(db)
+    cleaning.clean_offers(db)
+    cleaning.clean_exposures(db)
     first, last = db.execute("select min(day), max(day) from event_days").fetchall()[0]
     if first:
         cleaning.clean_events(db, first, last, limits)
@@ -147,7 +153,7 @@ def _short(text: str) -> str:
 
 def _cut(db: DuckDBPyConnection, n_rows: int) -> list[str]:
     (n_cut,) = db.execute(
-        "select count(*) from landed_files where relation <> 'items' and n_rows = ?", [n_rows]
+        "select count(*) from landed_files where not list_contains(?, relation) and n_rows = ?", [list(_WHOLE), n_rows]
     ).fetchall()[0]
     return (
         [f"\nOf {n_cut:,} files only the first {n_rows:,} rows were looked at: their counts are of these."]
@@ -187,7 +193,19 @@ def _kept(db: DuckDBPyConnection) -> list[str]:
         grades = db.execute("select relevance, count(*) from judgments group by all order by all").fetchall()
         of_each = ", ".join(f"{grade:g} {n:,}" for grade, n in grades[:9]) + (" and more" if len(grades) > 9 else "")
         shown.append(f"  {n_pairs:,} judged pairs of {n_queries:,} queries, by grade: {of_each}")
-    return shown
+    return [*shown, *_offered(db)]
+
+
+def _offered(db: DuckDBPyConnection) -> list[str]:
+    """Campaigns, promotions and experiments, where there are any."""
+    told = (
+        ("campaigns", "campaigns", "count(distinct campaign_id)"),
+        ("campaign_users", "users who got them", "count(distinct user_id)"),
+        ("promotions", "promoted items", "count(distinct item_id)"),
+        ("exposures", "units in experiments", "count(distinct (experiment, unit_id))"),
+    )
+    counts = [(name, db.execute(f"select {count} from {table}").fetchall()[0][0]) for table, name, count in told]
+    return [f"  {n:,} {name}" for name, n in counts if n]
 
 
 def _require_items(db: DuckDBPyConnection) -> None:

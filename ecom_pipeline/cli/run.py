@@ -13,18 +13,14 @@ import typer
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, tell
 from ecom_pipeline.errors import InputError, PipelineError
+from ecom_pipeline.schema.inputs import OFFERS
 from resources.writer import one_writer
 
 _DEVICES = "auto, cpu, cuda, or cuda:1 and so on."
 _PID = "ecom/pid"
 _GATES_OF_INPUT = {
-    "raw_items",
-    "raw_events",
-    "raw_judgments",
-    "items",
-    "judgments",
-    "cleaned_interactions",
-    "training_samples",
+    *("raw_items", "raw_events", "raw_judgments", "raw_offers", "raw_exposures"),
+    *("items", "judgments", *OFFERS, "exposures", "cleaned_interactions", "training_samples"),
 }
 
 

@@ -32,11 +32,14 @@ def forget_file(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Take the rows of a file that is gone from the source out of the home, for good; the next run makes the rest so."""
+    from assets.ingest import TABLES
+
     with finished(home, "landed_files") as db, one_writer(home.expanduser(), "`ecom forget-file`"):
         db.begin()
         gone = landing.forget(db, file)
-        for table in gone:
-            ledger.forget(db, f"raw_{table}")
+        for asset, tables in TABLES.items():
+            if gone.keys() & set(tables):
+                ledger.forget(db, asset)
         db.commit()
     print(", ".join(f"{n_rows} {table} of {file!r} are forgotten" for table, n_rows in gone.items()))
 

@@ -14,7 +14,7 @@ def make_macros(db: DuckDBPyConnection, table: str) -> None:
 
     Args:
         db: a connection.
-        table: items, events or judgments: whose prices are read.
+        table: one of `schema.inputs.COLUMNS`: whose prices are read.
     """
     texts.make_macros(db)
     prices.make_macros(db, columns.forms(db, table, "price"))

@@ -13,13 +13,18 @@ from ecom_pipeline.quoting import literal, mapping
 log = logging.getLogger(__name__)
 
 # optional columns that cost no row: how they are read; null is what cannot be
-READ = {
+READ: dict[str, dict[str, str]] = {
     "items": {
         "price": "nonnegative(read_price(price, file))",
         "currency": "read_currency(currency)",
     },
     "events": {"price": "nonnegative(read_price(price, file))", "quantity": "read_number(quantity)"},
     "judgments": {"rater_std": "nonnegative(read_number(rater_std))"},
+    "campaigns": {},
+    "campaign_users": {"redeemed_at": times.inline("redeemed_at")},
+    "campaign_items": {},
+    "promotions": {"reach": "nonnegative(read_number(reach))"},
+    "exposures": {},
 }
 
 
@@ -63,7 +68,7 @@ def settle(db: DuckDBPyConnection, table: str, file: str, now: datetime) -> None
 
     Args:
         db: a connection inside the transaction that landed it.
-        table: items, events or judgments.
+        table: one of `schema.inputs.COLUMNS`.
         file: its name in the raw table.
         now: UTC, without zone; what happens later is not yet of any day.
 

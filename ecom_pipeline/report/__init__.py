@@ -14,6 +14,7 @@ from duckdb import DuckDBPyConnection
 from ecom_pipeline import page as html
 from ecom_pipeline.recommend import backtest
 from ecom_pipeline.report import lists, search
+from ecom_pipeline.schema.inputs import COLUMNS
 
 NO_LISTS = "Nobody took anything, so there is nothing to learn lists from."
 NO_SEARCH = "Nothing was judged and nobody searched, so there is nothing to learn search from."
@@ -44,7 +45,7 @@ def gather(db: DuckDBPyConnection, models: Path) -> Page:
         models: folder of all fine-tuned models.
     """
     counts = {}
-    for table in ("items", "events", "judgments"):
+    for table in COLUMNS:
         (counts[f"{table} in"],) = db.execute(f"select count(*) from raw_{table}").fetchall()[0]
         (counts[f"{table} rejected"],) = db.execute(
             "select count(*) from rejected_rows where source = ?", [table]
@@ -83,10 +84,10 @@ def lines(page: Page) -> list[str]:
 
 def _came(page: Page) -> list[str]:
     shown = []
-    for table in ("items", "events", "judgments"):
+    for table in COLUMNS:
         came, gone = page.counts[f"{table} in"], page.counts[f"{table} rejected"]
         if came:
-            shown.append(f"{table:<18}{came:>11,} in {came - gone:>11,} kept {gone:>9,} rejected")
+            shown.append(f"{table.replace('_', ' '):<18}{came:>11,} in {came - gone:>11,} kept {gone:>9,} rejected")
     for row in page.rejected.head(6).itertuples():
         shown.append(f"  {row.source + ': ' + row.rule:<38}{row.n_rows:>9,}   {_short(row.first_reason, 90)}")
     if len(page.rejected) > 6:

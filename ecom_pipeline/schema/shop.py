@@ -1,5 +1,6 @@
 """What the shop has and what its people did: rows that passed the rules, and those that did not."""
 
+from ecom_pipeline.schema.inputs import COLUMNS
 from ecom_pipeline.schema.relation import Column, Relation, text
 
 ACTIONS = ("impression", "click", "cart", "purchase", "review", "return", "dismiss", "restore")
@@ -87,7 +88,7 @@ REJECTED_ROWS = Relation(
     "row that broke a rule",
     ("source", "file", "row_number"),
     (
-        text("source", "which table of the source", choices=("items", "events", "judgments")),
+        text("source", "which table of the source", choices=tuple(COLUMNS)),
         text("file", "that it came in, below the source's folder"),
         Column("row_number", "BIGINT", "place in the file, from 1", minimum=1),
         text("rule", "the first rule that the row broke"),

@@ -53,7 +53,7 @@ class Source:
 
         Args:
             db: a connection inside a transaction.
-            table: items, events or judgments.
+            table: one of `schema.inputs.COLUMNS`.
             hash_key: secret for ids of people, at most 64 bytes.
             reader: version of the code that reads; files that another version read are read again.
         """

@@ -1,4 +1,4 @@
-"""Columns that we do not know, kept as JSON; of events and judgments, those that tell who somebody is only hashed or masked."""
+"""Columns that we do not know, kept as JSON; but for items, those that tell who somebody is only hashed or masked."""
 
 import logging
 
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 def expression(table: str, file: str, rows: DuckDBPyRelation) -> str:
     """An SQL expression for all unknown columns of some rows, as JSON text; null where there are none.
 
-    A column of events or judgments with a person's name is hashed with the key; other texts lose addresses of mail and network, and
+    But for items, a column with a person's name is hashed with the key; other texts lose addresses of mail and network, and
     numbers of telephones and cards, wherever they stand in them.
 
     Args:
-        table: items, events or judgments.
+        table: one of `schema.inputs.COLUMNS`.
         file: for the log.
         rows: as they are read.
     """

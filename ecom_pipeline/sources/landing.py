@@ -89,7 +89,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
 
     Args:
         db: a connection inside a transaction.
-        table: items, events or judgments.
+        table: one of `schema.inputs.COLUMNS`.
         parts: what the source's files hold, of this table and of others.
         origin: whose files, and how they are read.
         now: UTC, without zone; what happens later is not yet of any day.
@@ -148,10 +148,11 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone, file_forms.unread(db, table))
 
 
-def content(db: DuckDBPyConnection, table: str) -> tuple[str, int]:
-    """A hash of what landed of a table, and its rows; reads none of them."""
-    query = "select md5(string_agg(file || content || reader || read_key, ',' order by file)), sum(n_rows)::bigint"
-    found, n_rows = db.execute(f"{query} from landed_files where relation = ?", [table]).fetchall()[0]
+def content(db: DuckDBPyConnection, tables: Sequence[str]) -> tuple[str, int]:
+    """A hash of what landed of some tables, and their rows; reads none of them."""
+    told = "string_agg(file || content || reader || read_key, ',' order by relation, file)"
+    query = f"select md5({told}), sum(n_rows)::bigint from landed_files where list_contains(?, relation)"
+    found, n_rows = db.execute(query, [list(tables)]).fetchall()[0]
     return found or "", n_rows or 0
 
 
@@ -337,7 +338,7 @@ def _require(table: str, file: str, present: set[str]) -> None:
         )
 
 
-_IDS = ("item_id", "event_id", "query_id")
+_IDS = ("item_id", "event_id", "query_id", "campaign_id", "cluster_id", "experiment", "arm")
 
 
 def _known(column: str, given: str | None, *, hashed: bool) -> str:

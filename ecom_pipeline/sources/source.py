@@ -20,7 +20,7 @@ class Part:
     """The rows of one canonical table that one file holds.
 
     Attributes:
-        table: items, events or judgments.
+        table: one of `schema.inputs.COLUMNS`.
         file: which. Its path below the source's folder and a row's place in it are the identity of the row.
         query: given a connection, an SQL query that yields the rows. Columns that are not of the table are kept as
             attributes, but for two: `row_number`, the place in the file from 1 (without it: the place in the result),
