@@ -19,7 +19,7 @@ from resources.home import Home
 from resources.warehouse import Warehouse
 
 # tables of the journal, by the table that they land in
-_KEPT = {"events": "events", "judgments": "ratings"}
+_KEPT = {"events": "events", "judgments": "ratings", "exposures": "exposures"}
 # tables of a source that land together, by the asset that lands them
 TABLES = {
     "raw_items": ("items",),
@@ -112,7 +112,7 @@ def raw_offers(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Ho
 
 @dg.asset(group_name="ingest", kinds={"duckdb"}, retry_policy=RETRY)
 def raw_exposures(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -> dg.MaterializeResult:
-    """One row per time that somebody met an arm of an experiment, as it came."""
+    """One row per time that somebody met an arm of an experiment, as it came; those that the service applied too."""
     return _land(context, warehouse, home, _nothing)
 
 

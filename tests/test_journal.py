@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
@@ -11,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_pipeline.errors import JournalError
-from ecom_pipeline.service.journal import Event, Journal, Rating, n_unsealed, seal, sealed_files, sealed_until
+from ecom_pipeline.service.journal import (
+    FILE,
+    Event,
+    Exposure,
+    Journal,
+    Rating,
+    n_unsealed,
+    seal,
+    sealed_files,
+    sealed_until,
+)
 
 
 def event(name: str, **changes: object) -> Event:
@@ -236,3 +247,28 @@ def test_after_an_event_that_cannot_be_written_others_are_kept(tmp_path):
         one.append([event("a", position=1 << 70)])
     assert one.append([event("b")])[0].new
     one.close()
+
+
+def exposure(unit: str, at: str = "2026-01-01T00:00:00+00:00") -> Exposure:
+    return Exposure(f"colours:loud:{unit}", "colours", "loud", unit, None, at)
+
+
+def test_a_unit_is_exposed_to_an_arm_once_at_the_first_time_and_sealed_as_an_instant(journal):
+    journal.expose([exposure("u"), exposure("v")])
+    journal.expose([exposure("u", "2026-02-02T00:00:00+00:00")])
+    assert journal.exposures() == {"colours:loud:u", "colours:loud:v"}
+    (file,) = seal(journal.folder)
+    rows = pq.read_table(file).to_pylist()
+    assert [(row["user_id"], row["exposed_at"].isoformat()) for row in rows] == [
+        ("u", "2026-01-01T00:00:00+00:00"),
+        ("v", "2026-01-01T00:00:00+00:00"),
+    ]
+    assert n_unsealed(journal.folder, "exposures") == 0
+
+
+def test_a_journal_of_an_older_version_gets_what_it_lacks(journal):
+    journal.append([event("a")])
+    with sqlite3.connect(journal.folder / FILE) as db:
+        db.execute("drop table exposures")
+    assert n_unsealed(journal.folder, "exposures") == 0
+    assert [file.name.split("-")[0] for file in seal(journal.folder)] == ["events"]

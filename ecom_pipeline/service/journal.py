@@ -1,4 +1,4 @@
-"""The journal: what users did and raters said, on the disk for certain before anybody is told so.
+"""The journal: what users did, raters said and experiments applied to, on the disk for certain before anybody is told so.
 
 On the floor of `service`. SQLite with a write-ahead log, synchronous, one writer at a time. Events that come at once share a
 commit. People are in it as keyed hashes only. Sealed files of it are a source of the next refresh.
@@ -87,7 +87,30 @@ class Rating:
     rated_at: str
 
 
-_TABLES: dict[str, type] = {"events": Event, "ratings": Rating}
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """That an arm of an experiment was applied to somebody, for the first time.
+
+    Attributes:
+        exposure_id: the same for one unit and arm of an experiment.
+        experiment: its name.
+        arm: that was applied.
+        user_id: keyed hash; None: nobody is known.
+        session_id: keyed hash.
+        exposed_at: UTC, ISO 8601.
+    """
+
+    exposure_id: str
+    experiment: str
+    arm: str
+    user_id: str | None
+    session_id: str | None
+    exposed_at: str
+
+
+Row = Event | Rating | Exposure
+_TABLES: dict[str, type] = {"events": Event, "ratings": Rating, "exposures": Exposure}
+_TIMES = ("rated_at", "exposed_at")  # kept as texts, sealed as instants
 _TYPES = {
     "position": pa.int64(),
     **dict.fromkeys(("propensity", "rating", "quantity", "price", "relevance"), pa.float64()),
@@ -120,15 +143,10 @@ class Journal:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._file = folder, folder / FILE
-        self._queue: queue.SimpleQueue[tuple[Sequence[Event | Rating], Future] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Sequence[Row], Future] | None] = queue.SimpleQueue()
         try:
             with closing(self._connect()) as db:
-                for table, kind in _TABLES.items():
-                    columns = ", ".join(field.name for field in fields(kind))
-                    key = next(field.name for field in fields(kind))
-                    db.execute(
-                        f"create table if not exists {table} (seq integer primary key autoincrement, {columns}, unique ({key}))"
-                    )
+                _make_tables(db)
         except sqlite3.Error as error:
             raise _broken(self._file, error) from error
         for table in _TABLES:
@@ -149,7 +167,7 @@ class Journal:
                 db.execute("delete from sqlite_sequence where name = ?", [table])
                 db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", [table, seq])
 
-    def submit(self, rows: Sequence[Event | Rating]) -> Future:
+    def submit(self, rows: Sequence[Row]) -> Future:
         """As `append` or `rate`, for whoever has other things to do until then."""
         waiting: Future = Future()
         self._queue.put((rows, waiting))
@@ -168,6 +186,14 @@ class Journal:
     def rate(self, rows: Sequence[Rating]) -> None:
         """Keep ratings, as `append` keeps events."""
         self.submit(rows).result()
+
+    def expose(self, rows: Sequence[Exposure]) -> None:
+        """Keep exposures likewise; one that is there already stays as it is."""
+        self.submit(rows).result()
+
+    def exposures(self) -> set[str]:
+        """Ids of all exposures."""
+        return {exposure_id for (exposure_id,) in self._read("select exposure_id from exposures")}
 
     def after(self, seq: int) -> list[Kept]:
         """Events behind a place, in their order."""
@@ -231,7 +257,7 @@ class Journal:
                 if stop:
                     break
 
-    def _commit(self, db: sqlite3.Connection, batch: list[tuple[Sequence[Event | Rating], Future]]) -> None:
+    def _commit(self, db: sqlite3.Connection, batch: list[tuple[Sequence[Row], Future]]) -> None:
         """All of a batch in one transaction; only then is anybody told."""
         try:
             db.execute("begin immediate")
@@ -252,12 +278,21 @@ class Journal:
             waiting.set_result(kept)
 
 
-def _put(db: sqlite3.Connection, row: Event | Rating) -> Kept | None:
-    table = "events" if isinstance(row, Event) else "ratings"
+def _make_tables(db: sqlite3.Connection) -> None:
+    """Those that are missing, as in a journal that an older version began."""
+    for table, kind in _TABLES.items():
+        names = [field.name for field in fields(kind)]
+        db.execute(
+            f"create table if not exists {table} (seq integer primary key autoincrement, {', '.join(names)}, unique ({names[0]}))"
+        )
+
+
+def _put(db: sqlite3.Connection, row: Row) -> Kept | None:
+    table = next(name for name, kind in _TABLES.items() if isinstance(row, kind))
     names = [field.name for field in fields(row)]
     marks = ", ".join("?" * len(names))
     done = db.execute(f"insert or ignore into {table} ({', '.join(names)}) values ({marks})", astuple(row))
-    if isinstance(row, Rating):
+    if not isinstance(row, Event):
         return None
     if done.rowcount:
         return Kept(done.lastrowid or 0, row, True)
@@ -275,7 +310,7 @@ def seal(folder: Path) -> list[Path]:
         folder: of the journal; nothing is done where there is none.
 
     Returns:
-        The new files, each `events-<first>-<last>.parquet` or `ratings-<first>-<last>.parquet`.
+        The new files, each `<table>-<first>-<last>.parquet`.
 
     Raises:
         JournalError: if the journal cannot be read.
@@ -301,6 +336,7 @@ def n_unsealed(folder: Path, table: str) -> int:
         return 0
     try:
         with closing(sqlite3.connect(folder / FILE, timeout=_PATIENCE)) as db:
+            _make_tables(db)
             return db.execute(f"select count(*) from {table} where seq > ?", [sealed_until(folder, table)]).fetchone()[
                 0
             ]
@@ -315,6 +351,7 @@ def _alone(file: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)) as db:
             db.execute("pragma synchronous = full")
             db.execute("begin immediate")
+            _make_tables(db)
             yield db
             db.execute("commit")
     except sqlite3.Error as error:
@@ -334,8 +371,7 @@ def _written(folder: Path, table: str, rows: Sequence[tuple]) -> Path:
     seq, *columns = zip(*rows, strict=True)
     types = [_TYPES.get(name, pa.string()) for name in names]
     arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
-    if "rated_at" in names:
-        place = names.index("rated_at")
+    for place in [names.index(name) for name in _TIMES if name in names]:
         arrays[place] = arrays[place].cast(pa.timestamp("us", "UTC"))
     file = folder / f"{table}-{seq[0]:012}-{seq[-1]:012}.parquet"
     part = file.with_suffix(f".{time.time_ns()}.part")

@@ -62,8 +62,8 @@ class Source:
 
 
 def journal_parts(folder: Path) -> list[Part]:
-    """What a service has kept: events, and raters' answers as judgments."""
-    tables = {"events": "events", "ratings": "judgments"}
+    """What a service has kept: events, raters' answers as judgments, and exposures."""
+    tables = {"events": "events", "ratings": "judgments", "exposures": "exposures"}
     return [
         Part(table, file, partial(_read_parquet, file), name=f"{JOURNAL}{file.name}", hashed=True)
         for kept, table in tables.items()
