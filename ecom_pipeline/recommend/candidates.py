@@ -302,9 +302,8 @@ class _Part:
         of_class = weight[place]
         share = of_class / total[visit]
         takings = self.lately.takings[RECENT]
-        days, row = np.unique(self.of_day, return_inverse=True)
-        in_class = np.stack([np.bincount(code, takings[day], n) for day in days])[row]
-        within = takings[self.of_day[visit], item] / (in_class[place] + 1)
+        in_class = self.lately.of_classes(name, code, RECENT)
+        within = takings[self.of_day[visit], item] / (in_class[self.of_day[visit], code[item]] + 1)
         n_days, first, last = (value.reshape(shape)[place] for value in self._class_days(cell, size))
         gap = (last - first) / np.maximum(n_days - 1, 1)
         age = self.visits.day[visit] - last

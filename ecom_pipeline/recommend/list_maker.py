@@ -110,10 +110,8 @@ class ListMaker:
             hidden = self.withdrawn[rows.item] | (rows.column("own_age") < self.soonest[rows.item])
             score = np.where(hidden, -np.inf, score)
             pool = top_items(rows.visit, rows.item, score, n_visits=len(user), k=POOL * rules.top)
-            found = _described(rows, score, pool, user)
-            found = found[np.isfinite(found.score)]
-            parts.append(_spread(found, self.likeness, rules))
-        result = pd.concat(parts, ignore_index=True)
+            parts.append(_spread(_described(rows, score, pool, user), self.likeness, rules))
+        result = pd.concat(parts, ignore_index=True) if len(parts) != 1 else parts[0].reset_index(drop=True)
         result["score"] = 1 / (1 + np.exp(-result.score))
         known = acts.before(self.index.day)
         return _with_reasons(result, known, self.index, {"together": self.co_taken, "text": self.likeness})
@@ -160,6 +158,8 @@ def _described(rows: Candidates, score: Floats, pool: Ints, user: Ints) -> pd.Da
     table[rows.visit, rows.item] = np.arange(len(rows))
     visit, rank = np.nonzero(pool >= 0)
     place = table[visit, pool[visit, rank]]
+    shown = np.isfinite(score[place])
+    visit, place = visit[shown], place[shown]
     order = np.array([0, 1, 3, 2])  # own, together, text, popular
     first = order[rows.channels[place][:, order].argmax(1)]
     return pd.DataFrame(
@@ -176,11 +176,13 @@ def _described(rows: Candidates, score: Floats, pool: Ints, user: Ints) -> pd.Da
 
 def _spread(pool: pd.DataFrame, vectors: Singles, rules: ListRules) -> pd.DataFrame:
     """The first `top` of each user's pool by maximal marginal relevance; all users step together."""
-    n_users, width = pool.user.nunique(), POOL * rules.top
-    if not n_users:
+    if pool.empty:
         return pool.assign(rank=0)
-    whose = np.unique(pool.user, return_inverse=True)[1]
-    at = pool.groupby("user", sort=False).cumcount().to_numpy()
+    # rows of a user stand together
+    begins = np.flatnonzero(np.diff(pool.user.to_numpy(), prepend=-1))
+    n_users, width = len(begins), POOL * rules.top
+    whose = np.repeat(np.arange(n_users), np.diff(begins, append=len(pool)))
+    at = np.arange(len(pool)) - begins[whose]
     place = np.full((n_users, width), -1)
     place[whose, at] = np.arange(len(pool))
     score = np.where(place >= 0, pool.score.to_numpy()[place], -np.inf)
@@ -208,14 +210,18 @@ def _with_reasons(
     """The past items that speak most for each item: those of the history nearest to it in its channel's vectors."""
     reason = np.full((len(lists), REASONS), -1)
     weight = index.weights(known, np.full(len(known), index.day))
-    for (user, channel), rows in lists.groupby(["user", "channel"]).indices.items():
-        if channel not in vectors:  # what was had speaks for itself, and so does what is popular
-            continue
+    whose, channel, item = (lists[name].to_numpy() for name in ("user", "channel", "item"))
+    spoken = np.flatnonzero(
+        np.isin(channel, list(vectors))
+    )  # what was had speaks for itself, and so does what is popular
+    for user in np.unique(whose[spoken]):
         mine = slice(np.searchsorted(known.user, user), np.searchsorted(known.user, user, side="right"))
         past, place = np.unique(known.item[mine], return_inverse=True)
         strength = np.log1p(np.bincount(place, weight[mine]))
-        near = (vectors[channel][lists.item.to_numpy()[rows]] @ vectors[channel][past].T) * strength
-        best = best_columns(near.astype(np.float32), REASONS)
-        value = np.take_along_axis(near, best, 1)
-        reason[rows, : best.shape[1]] = np.where(value > 0, past[best], -1)
+        for name, vector in vectors.items():
+            rows = spoken[(whose[spoken] == user) & (channel[spoken] == name)]
+            near = (vector[item[rows]] @ vector[past].T) * strength
+            best = best_columns(near.astype(np.float32), REASONS)
+            value = np.take_along_axis(near, best, 1)
+            reason[rows, : best.shape[1]] = np.where(value > 0, past[best], -1)
     return lists.assign(reason_item_1=reason[:, 0], reason_item_2=reason[:, 1])

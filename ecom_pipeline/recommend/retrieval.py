@@ -4,14 +4,14 @@ On the floor above `weighting`. Everything here is of interactions before one da
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.recommend.interactions import NEVER, Interactions, Visits
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
@@ -320,10 +320,25 @@ class Lately:
 
     days: Ints
     takings: Mapping[int, Singles]
+    _by_class: dict[tuple[str, int], Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def row(self, visits: Visits) -> Ints:
         """(v,) place of each visit's day among the days."""
         return np.searchsorted(self.days, visits.day)
+
+    def of_classes(self, name: str, code: Ints, n_days: int) -> Floats:
+        """(d, classes) takings of each class of items; summed once.
+
+        Args:
+            name: of the division.
+            code: (items,) class of each item.
+            n_days: how many days are looked back.
+        """
+        key = (name, n_days)
+        if key not in self._by_class:
+            n = int(code.max()) + 1
+            self._by_class[key] = np.stack([np.bincount(code, row, n) for row in self.takings[n_days]])
+        return self._by_class[key]
 
     @classmethod
     def of(cls, acts: Interactions, visits: Visits, *, windows: Sequence[int]) -> "Lately":
