@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from assets.experiments import experiment_readout
 from assets.importance import TRAIN, VALIDATION, importance_weights, label_suspicions
 from assets.ingest import raw_exposures, raw_items, raw_judgments, raw_offers
 from assets.language import adapted_encoder, encoder_folder
@@ -73,7 +74,7 @@ def evaluation(
         # what is rejected depends on these
         *("rejected_rows", "cleaned_interactions", raw_items, raw_judgments, raw_offers, raw_exposures),
         *(interaction_trials, interaction_weights, item_index, recommendations),
-        *("sample_choice", "next_visit_evaluation"),
+        *("sample_choice", "next_visit_evaluation", experiment_readout),
     ],
     group_name="evaluate",
     kinds={"html"},

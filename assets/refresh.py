@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from assets.benchmark import importance_benchmark
 from assets.code import function_of
 from assets.evaluate import evaluation, evaluation_report
+from assets.experiments import experiment_readout, experiments_file
 from assets.importance import (
     fold_predictions,
     importance_weights,
@@ -61,7 +62,8 @@ SAMPLES = [
     *(sample_values, weighting_trials, importance_weights),
 ]
 LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
-MODELS = [fine_tuned_model, evaluation, evaluation_report, published_model]
+SALES = [experiment_readout]
+MODELS = [fine_tuned_model, evaluation, *SALES, evaluation_report, published_model]
 BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
 FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]
 # made anew on most days, and most often as they were: what lies below waits to see whether they changed
@@ -192,6 +194,8 @@ def _besides(name: str, config: dg.Config | None, home: Home) -> dict[str, str]:
     """What an asset depends on that no asset holds: files of the source, or of a model."""
     if name in TABLES:
         return outside(home, name)
+    if name == "experiment_readout":
+        return experiments_file(home)
     if isinstance(config, EncoderConfig):
         return encoder_files(config)
     return picture_files(config) if isinstance(config, PicturesConfig) else {}

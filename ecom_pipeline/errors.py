@@ -3,7 +3,8 @@
 PipelineError
 ├── InputError            the caller's data or options are at fault (exit code 2)
 │   ├── SourceError       a source cannot be found, read or recognised
-│   └── SampleError       the data leaves nothing to learn from
+│   ├── SampleError       the data leaves nothing to learn from
+│   └── ExperimentError   an experiment, an audience or a forecast is asked for what the data cannot tell
 ├── ModelError            a language model is missing or of a kind that we cannot cut
 ├── DeviceError           the device that was asked for is not there, or its memory is too small
 ├── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
@@ -27,6 +28,10 @@ class SourceError(InputError):
 
 class SampleError(InputError):
     """The data leaves nothing to learn from."""
+
+
+class ExperimentError(InputError):
+    """An experiment, an audience or a forecast is asked for what the data, or its own settings, cannot tell."""
 
 
 class ModelError(PipelineError):

@@ -80,6 +80,11 @@ class Home(dg.ConfigurableResource):
         return self.folder / "keys.json"
 
     @property
+    def experiments(self) -> Path:
+        """The file that says which experiments there are; absent where there are none."""
+        return self.folder / "experiments.yaml"
+
+    @property
     def report(self) -> Path:
         """The latest report."""
         return self.folder / "reports" / "report.html"

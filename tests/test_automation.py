@@ -162,6 +162,7 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "similar_items",
         "sample_choice",
         "next_visit_evaluation",
+        "experiment_readout",
         "recommendations",
     }
     assert all(spec.blocking for check in defs.asset_checks for spec in check.check_specs)

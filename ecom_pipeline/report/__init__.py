@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
 from ecom_pipeline.recommend import backtest
-from ecom_pipeline.report import lists, search
+from ecom_pipeline.report import experiments, lists, search
 from ecom_pipeline.schema.inputs import COLUMNS
 
 NO_LISTS = "Nobody took anything, so there is nothing to learn lists from."
@@ -29,12 +29,14 @@ class Page:
         rejected: a row a rule: source, rule, n_rows, first_reason.
         lists: what is told of the lists; None where nobody took anything.
         search: what is told of search; None where nothing was judged and nobody searched.
+        experiments: what is told of experiments; None where none is defined.
     """
 
     counts: Mapping[str, int]
     rejected: pd.DataFrame
     lists: lists.ListsTold | None
     search: search.SearchTold | None
+    experiments: experiments.ExperimentsTold | None
 
 
 def gather(db: DuckDBPyConnection, models: Path) -> Page:
@@ -55,15 +57,16 @@ def gather(db: DuckDBPyConnection, models: Path) -> Page:
         """select source, rule, count(*) as n_rows, arg_min(reason, row_number) as first_reason
         from rejected_rows group by source, rule order by n_rows desc, source, rule"""
     ).df()
-    return Page(counts, rejected, lists.gather(db), search.gather(db, models))
+    return Page(counts, rejected, lists.gather(db), search.gather(db, models), experiments.gather(db))
 
 
 def verdicts(page: Page) -> list[str]:
-    """A sentence a half: did weights help?"""
-    return [
+    """A sentence a half: did weights help? And one of experiments, where there are any."""
+    told = [
         lists.verdict(page.lists) if page.lists else NO_LISTS,
         search.verdict(page.search) if page.search else NO_SEARCH,
     ]
+    return [*told, experiments.verdict(page.experiments)] if page.experiments else told
 
 
 def headline(page: Page) -> dict[str, float]:
@@ -79,7 +82,8 @@ def lines(page: Page) -> list[str]:
     """The short tables that a terminal shows."""
     of_lists = lists.lines(page.lists) if page.lists else [NO_LISTS]
     of_search = search.lines(page.search) if page.search else [NO_SEARCH]
-    return [*_came(page), "", *of_lists, "", *of_search]
+    of_sales = ["", experiments.verdict(page.experiments)] if page.experiments else []
+    return [*_came(page), "", *of_lists, "", *of_search, *of_sales]
 
 
 def _came(page: Page) -> list[str]:
@@ -110,9 +114,11 @@ def markdown(page: Page) -> str:
 
 def write(page: Page, path: Path) -> None:
     """Write the page, all or nothing."""
-    halves = {"lists": None, "search": None, "no_lists": NO_LISTS, "no_search": NO_SEARCH}
+    halves = {"lists": None, "search": None, "experiments": None, "no_lists": NO_LISTS, "no_search": NO_SEARCH}
     if page.lists:
         halves |= lists.for_template(page.lists)
     if page.search:
         halves |= search.for_template(page.search)
+    if page.experiments:
+        halves |= experiments.for_template(page.experiments)
     html.write("report.html.j2", path, page=page, verdicts=verdicts(page), **halves)

@@ -3,6 +3,7 @@
 The lowest floor beside `errors`: everything else reads what a column may hold from here.
 """
 
+from ecom_pipeline.schema.experiments import EXPERIMENT_READOUT
 from ecom_pipeline.schema.figures import EVALUATION, IMPORTANCE_BENCHMARK
 from ecom_pipeline.schema.offers import CAMPAIGN_ITEMS, CAMPAIGN_USERS, CAMPAIGNS, EXPOSURES, PROMOTIONS
 from ecom_pipeline.schema.recommendations import (
@@ -71,5 +72,6 @@ RELATIONS = {
         SAMPLE_CHOICE,
         NEXT_VISIT_EVALUATION,
         RECOMMENDATIONS,
+        EXPERIMENT_READOUT,
     )
 }

@@ -1,0 +1,362 @@
+"""Who gets which arm, what counts, and what a readout may say: golden values, laws, and every kind of bad input."""
+
+from datetime import date, datetime
+
+import dagster as dg
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from assets.experiments import experiment_readout
+from ecom_pipeline import schema
+from ecom_pipeline.errors import ExperimentError
+from ecom_pipeline.experiments import power
+from ecom_pipeline.experiments.plan import Arm, Experiment, named, place, read_experiments
+from ecom_pipeline.experiments.readings import every_readout, read_experiment
+from ecom_pipeline.experiments.readout import MAIN, quantile_effect, read_out, tail_share
+from ecom_pipeline.experiments.sequences import fixed_half_width, half_width
+from ecom_pipeline.experiments.units import read_units
+from resources.home import Home
+from resources.warehouse import Warehouse
+
+MAY = (date(2024, 5, 1), date(2024, 5, 31))
+HALVES = (Arm("old", 0.5), Arm("new", 0.5))
+PLAIN = Experiment("e", HALVES, *MAY)
+FILE = """\
+weights:
+  arms: {unweighted: {share: 0.5, system: unweighted}, weighted: {share: 0.5, system: weighted}}
+  first_day: 2024-05-01
+  last_day: 2024-05-31
+  changes: lists
+"""
+
+
+def test_a_unit_falls_where_the_hash_says():
+    assert place("arms:weights", "77") == int("d9e8981ef72e1", 16) / 16**13
+    assert PLAIN.assign("person") == PLAIN.assign("person")
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=4), st.text(max_size=9))
+def test_arms_get_their_shares_and_another_salt_draws_anew(parts, salt):
+    arms = tuple(Arm(f"arm{n}", part / sum(parts)) for n, part in enumerate(parts))
+    one = Experiment("e", arms, *MAY, salt=f"a{salt}")
+    other = Experiment("e", arms, *MAY, salt=f"b{salt}")
+    units = [f"unit-{n}" for n in range(3000)]
+    got, drawn_anew = ([experiment.assign(unit).name for unit in units] for experiment in (one, other))
+    seen = [got.count(arm.name) for arm in arms]
+    assert stats.chisquare(seen, [arm.share * 3000 for arm in arms]).pvalue > 1e-6
+    table = pd.crosstab(np.array(got), np.array(drawn_anew))
+    assert stats.chi2_contingency(table).pvalue > 1e-6  # one says nothing of the other
+
+
+@given(st.text(min_size=1, max_size=9))
+def test_two_parts_of_a_layer_share_no_unit_and_together_have_all(unit):
+    parts = [Experiment(f"e{n}", HALVES, *MAY, traffic=(n / 2, (n + 1) / 2)) for n in range(2)]
+    assert sum(part.assign(unit) is not None for part in parts) == 1
+
+
+def written(tmp_path, text):
+    path = tmp_path / "experiments.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_says_what_experiments_there_are(tmp_path):
+    (found,) = read_experiments(written(tmp_path, FILE))
+    assert found.control == Arm("unweighted", 0.5, "unweighted")
+    assert (found.changes, found.unit, found.days_before) == ("lists", "user", 28)
+    assert read_experiments(tmp_path / "absent.yaml") == ()
+    assert read_experiments(written(tmp_path, "")) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("arms: {", "arms: [", "cannot be read"),
+        (", weighted: {share: 0.5, system: weighted}", "", "number of arms cannot be taken: 1"),
+        ("share: 0.5, system: weighted", "share: 0.6, system: weighted", "sum of shares cannot be taken: 1.1"),
+        ("share: 0.5, system: weighted", "share: -1, system: weighted", "'weighted' cannot be taken: -1"),
+        ("system: weighted", "system: better", "'better'. It must be one of weighted, unweighted"),
+        ("2024-05-31", "2024-04-30", "2024-05-01 to 2024-04-30"),
+        ("2024-05-31", "soon", "pair of days"),
+        ("changes: lists", "changes: prices", "'prices'. It must be one of lists, search, elsewhere"),
+        ("changes: lists", "traffic: [0.5, 0.2]", "0 <= from < to <= 1"),
+        ("changes: lists", "days_before: -3", "a number of days, 0 or more"),
+        ("changes: lists", "colour: red", "'colour'"),
+        ("  first_day: 2024-05-01\n", "", "write all three"),
+    ],
+)
+def test_a_wrong_setting_is_told(tmp_path, old, new, told):
+    assert old in FILE
+    with pytest.raises(ExperimentError, match=r"must be|cannot be read") as error:
+        read_experiments(written(tmp_path, FILE.replace(old, new)))
+    assert told in str(error.value)
+
+
+def test_two_experiments_of_a_layer_on_the_same_units_and_days_are_refused(tmp_path):
+    other = FILE.replace("weights:", "colours:")
+    with pytest.raises(ExperimentError, match=r"2 share units .* 'weights' and 'colours'"):
+        read_experiments(written(tmp_path, FILE + other))
+    assert len(read_experiments(written(tmp_path, FILE + other.replace("changes: lists", "layer: second")))) == 2
+    with pytest.raises(
+        ExperimentError, match=r"1 name is unknown: 'third'. It must be one of the 1 .* first 'weights'"
+    ):
+        named(read_experiments(written(tmp_path, FILE)), "third")
+
+
+def shop(events, exposures):
+    """A warehouse of purchases (user, day, price, quantity) and exposures (user, arm, day)."""
+    db = duckdb.connect()
+    schema.CLEANED_INTERACTIONS.create(db)
+    schema.EXPOSURES.create(db)
+    bought = [
+        (f"e{n}", at, user, "purchase", price, pieces, None) for n, (user, at, price, pieces, *_) in enumerate(events)
+    ]
+    back = [
+        (f"r{n}", "2024-06-20 00:00", event[0], "return", None, event[4], f"e{n}")
+        for n, event in enumerate(events)
+        if event[4:]
+    ]
+    names = ["event_id", "occurred_at", "user_id", "action", "price", "quantity", "return_of"]
+    rows = pd.DataFrame([*bought, *back], columns=names)
+    rows["occurred_at"] = pd.to_datetime(rows.occurred_at)
+    db.register("rows", rows.assign(day=rows.occurred_at.dt.date, item_id="i"))
+    db.execute("insert into cleaned_interactions by name from rows")
+    for user, arm, at in exposures:
+        db.execute("insert into exposures values ('e', ?, ?, null, ?)", [arm, user, at])
+    return db
+
+
+def test_what_counts_is_what_was_kept_between_exposure_and_last_day():
+    events = [
+        ("a", "2024-05-09 09:00", 3, 2),  # before
+        ("a", "2024-04-01 09:00", 100, 1),  # too long before
+        ("a", "2024-05-10 11:00", 5, 2),
+        ("a", "2024-05-10 12:00", 7, 3, 1),  # of which one goes back later
+        ("a", "2024-06-01 00:00", 100, 1),  # after the last day
+        ("b", "2024-05-20 00:00", None, 1),
+    ]
+    exposures = [
+        ("a", "new", "2024-05-10 10:00"),
+        ("b", "old", "2024-05-11 10:00"),
+        ("c", "old", "2024-05-12 10:00"),
+        ("c", "new", "2024-05-13 10:00"),
+        ("d", "third", "2024-05-13 10:00"),
+        ("f", "new", "2024-04-13 10:00"),  # not of the experiment's days
+    ]
+    with shop(events, exposures) as db:
+        found = read_units(db, PLAIN)
+    assert (found.n_in_two_arms, found.n_foreign, found.n_unpriced) == (1, 1, 1)
+    rows = found.units.set_index("unit_id")[["arm", "revenue", "purchases", "pieces", "visits", "before_revenue"]]
+    assert rows.to_dict("split")["data"] == [["new", 24.0, 2.0, 4.0, 1.0, 6.0], ["old", 0.0, 1.0, 1.0, 1.0, 0.0]]
+
+
+def drawn(n=2000, effect=0.0, seed=0, arms=("old", "new"), **columns):
+    draw = np.random.default_rng(seed)
+    past = draw.gamma(1, 20, n)
+    arm = draw.integers(0, len(arms), n)
+    revenue = np.maximum(past + draw.normal(0, 8, n) + effect * (arm == 1), 0)
+    purchases = draw.poisson(3, n).astype(float)
+    return pd.DataFrame(
+        {
+            "unit_id": np.arange(n).astype(str),
+            "arm": np.array(arms)[arm],
+            "revenue": revenue,
+            "purchases": purchases,
+            "pieces": purchases,
+            "visits": np.minimum(purchases, 2),
+            "before_revenue": past,
+            "before_purchases": draw.poisson(2, n).astype(float),
+            "before_pieces": purchases,
+            "before_visits": 1.0,
+            **columns,
+        }
+    )
+
+
+def figure(found, metric=MAIN, arm="new", segment="all"):
+    rows = found.rows
+    (row,) = rows[(rows.metric == metric) & (rows.arm == arm) & (rows.segment == segment)].itertuples()
+    return row
+
+
+def test_a_planted_effect_is_found_and_the_past_makes_its_interval_narrower():
+    found = read_out(drawn(effect=4), PLAIN, n_planned=2000)
+    with_past, without = figure(found), figure(found, "revenue")
+    assert with_past.verdict == "higher"
+    assert with_past.ci_low < 4 < with_past.ci_high
+    assert with_past.variance_taken > 0.7
+    assert (with_past.ci_high - with_past.ci_low) / (without.ci_high - without.ci_low) < 0.6
+    assert with_past.sequence_low < with_past.ci_low < with_past.ci_high < with_past.sequence_high
+    assert "higher" in found.verdict
+
+
+def test_a_forecast_made_before_the_exposure_takes_more_variance_out():
+    units = drawn()
+    forecast = units.revenue * 0.9 + np.random.default_rng(1).normal(0, 2, len(units))
+    more = figure(read_out(units.assign(forecast=forecast), PLAIN, n_planned=2000))
+    assert more.variance_taken > figure(read_out(units, PLAIN, n_planned=2000)).variance_taken + 0.02
+
+
+def test_lost_units_leave_no_verdict_however_large_the_effect():
+    units = drawn(4000, effect=20)
+    lost = units[(units.arm == "old") | (np.arange(len(units)) % 5 > 0)]
+    found = read_out(lost, PLAIN, n_planned=4000)
+    assert found.sample_ratio_p < 0.001
+    assert found.verdict.startswith("No verdict")
+    assert set(found.rows.verdict[~found.rows.metric.str.startswith("before")]) == {
+        "no verdict: units are missing or were drawn otherwise than planned"
+    }
+
+
+def test_many_units_of_two_arms_leave_no_verdict():
+    assert read_out(drawn(), PLAIN, n_planned=2000, n_in_two_arms=300).verdict.startswith("No verdict: 13.0%")
+    few = read_out(drawn(effect=4), PLAIN, n_planned=2000, n_in_two_arms=3)
+    assert few.warnings[0] == "3 units met two arms (0.1%) and are left out"
+    assert figure(few).verdict == "higher"
+
+
+def test_before_the_last_day_only_the_sequence_speaks():
+    units = drawn(effect=1.0, seed=3)
+    over, running = (read_out(units, PLAIN, n_planned=2000, over=over) for over in (True, False))
+    row = figure(over)
+    assert row.ci_low > 0 > row.sequence_low
+    assert (figure(over).verdict, figure(running).verdict) == ("higher", "no difference is shown")
+
+
+def test_equal_outcomes_and_no_past_are_no_fault():
+    units = drawn().assign(revenue=0.0, purchases=0.0, visits=0.0, before_revenue=0.0, before_purchases=0.0)
+    found = read_out(units, PLAIN, n_planned=2000)
+    assert figure(found).verdict == "no difference is shown"
+    assert figure(found).effect == 0
+    assert found.warnings == ("nobody bought in the 28 days before: no past can be taken out",)
+
+
+def test_three_arms_are_each_compared_with_the_first():
+    arms = (Arm("old", 1 / 3), Arm("new", 1 / 3), Arm("newer", 1 / 3))
+    found = read_out(drawn(3000, effect=4, arms=("old", "new", "newer")), Experiment("e", arms, *MAY), n_planned=3000)
+    assert figure(found).verdict == "higher"
+    assert figure(found, arm="newer").verdict == "no difference is shown"
+
+
+def test_users_of_a_cluster_are_not_taken_as_independent():
+    draw = np.random.default_rng(0)
+    units = drawn(4000)
+    units["cluster_id"] = (np.arange(4000) % 200).astype(str)
+    of_cluster = draw.normal(0, 10, 200)
+    units["arm"] = np.where(np.arange(4000) % 200 % 2, "new", "old")
+    units["revenue"] = units.revenue + 30 + of_cluster[np.arange(4000) % 200]
+    alone = figure(read_out(units, PLAIN, n_planned=4000), "revenue")
+    together = figure(read_out(units, Experiment("e", HALVES, *MAY, unit="cluster"), n_planned=200), "revenue")
+    assert together.effect == pytest.approx(alone.effect)
+    assert together.n_units == 100
+    # 20 users share a cluster's 100 of about 560: the error grows by the root of 1 + 19 * .18
+    assert (together.ci_high - together.ci_low) / (alone.ci_high - alone.ci_low) == pytest.approx(2.1, abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("units", "unit", "told"),
+    [
+        (drawn(30), "user", "arms have too few units; first: 'old' with 1"),
+        (drawn(100).assign(revenue=-1.0), "user", "100 units have a revenue below 0; first: '0' with -1"),
+        (drawn(100).assign(cluster_id=None), "cluster", "100 units have no cluster_id"),
+        (drawn(100)[lambda frame: frame.arm == "old"], "user", "1 of 2 arms have too few units; first: 'new' with 0"),
+    ],
+)
+def test_what_cannot_be_read_out_is_told(units, unit, told):
+    with pytest.raises(ExperimentError) as error:
+        read_out(units, Experiment("e", HALVES, *MAY, unit=unit), n_planned=100)
+    assert told in str(error.value)
+
+
+def test_the_sequence_is_as_published_and_narrowest_where_planned():
+    # 1.549 times the interval of one look at the planned number of units; the wider the further away
+    n = np.array([100, 1000, 10_000, 100_000])
+    ratio = half_width(1.0, n, 10_000) / fixed_half_width(1.0)
+    assert ratio[2] == pytest.approx(1.5487, abs=1e-4)
+    assert ratio.argmin() == 2
+
+
+def test_the_sequence_is_hardly_ever_left_in_a_hundred_looks():
+    draw, looks = np.random.default_rng(0), np.arange(100, 10_001, 100)
+    mean = np.cumsum(draw.normal(size=(400, 10_000)), axis=1)[:, looks - 1] / looks
+    outside = np.abs(mean) > half_width(1 / np.sqrt(looks), looks, 10_000)
+    peeked = np.abs(mean) > fixed_half_width(1 / np.sqrt(looks))
+    assert outside.any(1).mean() < 0.05
+    assert peeked.any(1).mean() > 0.25
+
+
+def test_a_quantile_is_compared_by_order_statistics():
+    values = np.arange(1, 101, dtype=float)
+    effect, se, base = quantile_effect(values + 5, values, 0.9)
+    assert (effect, base) == (pytest.approx(5), pytest.approx(90.1))
+    assert se == pytest.approx(np.hypot(3, 3), rel=0.1)  # ranks 84 to 96, over 2 * 1.96, in each arm
+
+
+def test_the_tail_of_nothing_is_unknown():
+    assert np.isnan(tail_share(np.zeros(5)))
+
+
+def year(n_users=300, seed=0):
+    draw = np.random.default_rng(seed)
+    taste = draw.gamma(2, 2, n_users)
+    return [
+        (f"u{user}", f"2024-{month:02}-{1 + int(day):02} 10:00", float(price), 1)
+        for user in range(n_users)
+        for month in (3, 4, 5)
+        for day, price in zip(draw.integers(0, 28, draw.poisson(taste[user])), draw.gamma(2, 5, 50), strict=False)
+    ]
+
+
+def test_before_the_start_it_is_told_what_could_be_seen():
+    with shop(year(), []) as db:
+        told = power.plan(db, PLAIN)
+        assert (told.first_day, told.last_day) == (date(2024, 3, 29), date(2024, 4, 28))
+        assert told.n_units == power.expected_units(db, PLAIN) > 200
+        assert 0 < told.smallest < told.smallest_unadjusted < 1
+        half = power.plan(db, Experiment("e", HALVES, *MAY, traffic=(0, 0.25)))
+        assert half.smallest == pytest.approx(2 * told.smallest, rel=0.05)  # a quarter of the units
+        with pytest.raises(ExperimentError, match="nobody bought from 2019-12-02 to 2019-12-31"):
+            power.plan(db, Experiment("e", HALVES, date(2020, 1, 1), date(2020, 1, 30)))
+
+
+def exposed(experiment):
+    return [(f"u{n}", experiment.assign(f"u{n}").name, "2024-05-01 00:00") for n in range(300)]
+
+
+def test_an_experiment_that_cannot_be_read_yet_says_so_and_the_others_are_read():
+    early = Experiment("early", HALVES, date(2024, 7, 1), date(2024, 7, 31))
+    with shop(year(), exposed(PLAIN)) as db:
+        rows, verdicts = every_readout(db, [PLAIN, early])
+        assert read_experiment(db, PLAIN).sample_ratio_p > 0.001
+    assert set(rows.experiment) == {"e", "early"}
+    assert "2 of 2 arms have too few units; first: 'old' with 0" in verdicts["early"]
+
+
+def test_the_asset_reads_the_experiments_of_the_home(tmp_path):
+    home = Home(path=str(tmp_path))
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    experiment = Experiment("weights", (Arm("unweighted", 0.5), Arm("weighted", 0.5)), *MAY)
+    with shop(year(), []) as db, warehouse.connect() as target:
+        for table in ("cleaned_interactions", "exposures"):
+            target.register("frame", db.execute(f"from {table}").df())
+            schema.RELATIONS[table].create(target)
+            target.execute(f"insert into {table} by name from frame")
+        rows = [("weights", arm, unit, None, datetime.fromisoformat(at)) for unit, arm, at in exposed(experiment)]
+        target.executemany("insert into exposures values (?, ?, ?, ?, ?)", rows)
+    resources = {"home": home, "warehouse": warehouse}
+    assert dg.materialize([experiment_readout], resources=resources).success
+    assert warehouse.read("select count(*) as n from experiment_readout").n[0] == 0
+    written(tmp_path, FILE)
+    result = dg.materialize([experiment_readout], resources=resources)
+    (event,) = result.asset_materializations_for_node("experiment_readout")
+    assert event.metadata["weights"].value.startswith("weighted: revenue a unit")
+    found = warehouse.read("select * from experiment_readout where metric = 'revenue'")
+    assert found[["experiment", "arm", "n_units"]].values.tolist()[0][:2] == ["weights", "weighted"]
+    with warehouse.connect() as db:
+        assert [str(v) for v in schema.violations(db, schema.EXPERIMENT_READOUT) if v.n_rows] == []
