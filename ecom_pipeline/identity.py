@@ -41,6 +41,24 @@ def actors_of(person: str) -> tuple[str, str]:
     return person, _SESSION + person
 
 
+def is_session(actor: str) -> bool:
+    """Whether an actor is a session without a user.
+
+    >>> is_session("session:77"), is_session("77")
+    (True, False)
+    """
+    return actor.startswith(_SESSION)
+
+
+def person_of(actor: str) -> tuple[str | None, str | None]:
+    """The user and the session that an actor is, of which one is None.
+
+    >>> person_of("77"), person_of("session:77")
+    (('77', None), (None, '77'))
+    """
+    return (None, actor.removeprefix(_SESSION)) if is_session(actor) else (actor, None)
+
+
 def query_key(query: str) -> str:
     """An SQL expression: what spellings of one query share; case and the making of accents do not count.
 

@@ -25,6 +25,7 @@ from ecom_pipeline.service.journal import Journal
 from ecom_pipeline.service.published import Ingredients, write_model
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.service.smoke import smoke_test
+from ecom_pipeline.service.trials import Trials
 from ecom_pipeline.sources.people import keyed_hash
 
 N_DAYS, N_ITEMS = 40, 30
@@ -89,7 +90,8 @@ def serve(folder: Path, *, keys: Path | None = None, limits: Limits | None = Non
     """The app of a home's folder, with its journal; close the second."""
     serving = Serving(folder / "published", Journal(folder / "journal"))
     hosts = (*LOOPBACK, "testserver")  # as test clients call it
-    return make_app(House(serving, KEY, keys, limits or Limits(per_second=100_000), hosts=hosts)), serving
+    trials = Trials(folder / "experiments.yaml", serving.journal)
+    return make_app(House(serving, KEY, keys, trials, limits or Limits(per_second=100_000), hosts=hosts)), serving
 
 
 def copied(source: Path, target: Path) -> Path:

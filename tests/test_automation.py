@@ -49,7 +49,7 @@ def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_
         assert execute(instance, resources, first).success
         second = ask(instance, resources)
     # what lies below is asked for when it is known whether the samples have changed
-    assert names(second) == {"cleaned_interactions", "rejected_rows", "training_samples"}
+    assert names(second) == {"cleaned_interactions", "rejected_rows", "training_samples", "experiment_readout"}
     assert second.tags["dagster/asset_partition_range_start"] == "2024-05-01"
     assert second.tags["dagster/asset_partition_range_end"] == "2024-05-10"
     assert first.run_key != second.run_key
@@ -93,7 +93,12 @@ def test_schedule_and_sensors_share_one_plan(resources):
         )
         with done:
             assert refresh_goes_on(done) == ask(instance, resources)
-            assert names(refresh_goes_on(done)) == {"cleaned_interactions", "rejected_rows", "training_samples"}
+            assert names(refresh_goes_on(done)) == {
+                "cleaned_interactions",
+                "rejected_rows",
+                "training_samples",
+                "experiment_readout",
+            }
     assert {nightly_refresh.job_name, source_changed.job_name, refresh_goes_on.job.name} == {refresh.name}
 
 

@@ -50,6 +50,7 @@ def serve(
     from ecom_pipeline.service.guards import Limits
     from ecom_pipeline.service.journal import Journal
     from ecom_pipeline.service.serving import Serving
+    from ecom_pipeline.service.trials import Trials
 
     serving = Serving(settled.published, Journal(settled.journal))
     serving.watch(look)
@@ -57,6 +58,7 @@ def serve(
         serving=serving,
         hash_key=definitions.hash_key_of(settled),
         keys=None if open_to_all else settled.key_file,
+        trials=Trials(settled.experiments, serving.journal),
         limits=Limits(per_second=rate),
         origins=tuple(cors or ()),
     )

@@ -31,7 +31,7 @@ from ecom_pipeline.service.search import Found
 
 def search(model: PublishedModel, asked: SearchRequest) -> Results:
     """Items for a query."""
-    found = model.search.find(asked.query, top=asked.top, allowed=_allowed(model, asked), by=asked.by)
+    found = model.search.find(asked.query, top=asked.top, allowed=_allowed(model, asked), by=asked.by or "weighted")
     wanted = dict.fromkeys(words(asked.query))
     results = []
     for row in range(len(found.item)):

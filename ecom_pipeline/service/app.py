@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import anyio.to_thread
@@ -22,7 +22,6 @@ from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service import answers, journal, measures
 from ecom_pipeline.service.guards import LOOPBACK, Limits, add_guards, require
-from ecom_pipeline.service.live import Live
 from ecom_pipeline.service.messages import (
     EventRequest,
     EventsKept,
@@ -44,6 +43,7 @@ from ecom_pipeline.service.messages import (
 from ecom_pipeline.service.page import add_page
 from ecom_pipeline.service.problems import MEDIA_TYPE, Problem, ProblemBody
 from ecom_pipeline.service.serving import Serving
+from ecom_pipeline.service.trials import HEADER, Applied, Trials
 from ecom_pipeline.sources.people import keyed_hash, masked
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class House:
 
     Attributes:
         serving: the model that serves, and the journal.
+        trials: experiments that run; None: none can.
         hash_key: with which ids of people are hashed, as in the warehouse.
         keys: file of the API keys; None: no key is asked for, as on loopback.
         limits: of requests.
@@ -66,6 +67,7 @@ class House:
     serving: Serving
     hash_key: bytes
     keys: Path | None
+    trials: Trials | None = None
     limits: Limits = field(default_factory=Limits)
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = LOOPBACK
@@ -81,6 +83,14 @@ class House:
     def session(self, raw: str) -> str:
         """Who a session is there."""
         return identity.actors_of(str(self.hashed(raw)))[1]
+
+    def apply(self, changes: Literal["lists", "search"], actor: str, response: Response) -> System:
+        """The system that answers somebody: his arm's, which the header tells, else the weighted one."""
+        named = actor and identity.person_of(actor) != (None, "None")  # not of a word for nothing
+        applied = self.trials.apply(changes, actor, self.serving.clock.now()) if self.trials and named else Applied()
+        if applied.header:
+            response.headers[HEADER] = applied.header
+        return applied.system or "weighted"
 
     def hashed(self, raw: str) -> str | None:
         """The keyed hash of an id, None where it is a word for nothing."""
@@ -134,19 +144,35 @@ def _add_reading(app: FastAPI, house: House) -> None:
     read = [require("read", house.keys)]
 
     @app.post("/search", dependencies=read, tags=["read"])
-    def search(asked: SearchRequest) -> Results:
-        """Items for a query, by words and by meaning, the best ranked again by what was learnt."""
-        return answers.search(house.serving.model, asked)
+    def search(asked: SearchRequest, response: Response) -> Results:
+        """Items for a query, by words and by meaning, the best ranked again by what was learnt.
+
+        Where `user_id` or `session_id` says who searches, the arm of an experiment may rank; the header X-Experiment tells.
+        """
+        by = asked.by
+        if by is None:
+            actor = house.user(asked.user_id) if asked.user_id else house.session(asked.session_id or "")
+            by = house.apply("search", actor, response)
+        return answers.search(house.serving.model, asked.model_copy(update={"by": by}))
 
     @app.get("/users/{user_id:path}/recommendations", dependencies=read, tags=["read"])
-    def of_user(user_id: Id, top: Top = 10, system: System = "weighted") -> Results:
-        """What to show a user on the next visit; what is popular for one of whom nothing is known."""
-        return answers.recommend(house.serving.live, house.user(user_id), top=top, system=system)
+    def of_user(user_id: Id, response: Response, top: Top = 10, system: System | None = None) -> Results:
+        """What to show a user on the next visit; what is popular for one of whom nothing is known.
+
+        Where no system is asked for, the arm of an experiment may say which; the header X-Experiment tells.
+        """
+        actor = house.user(user_id)
+        return answers.recommend(
+            house.serving.live, actor, top=top, system=system or house.apply("lists", actor, response)
+        )
 
     @app.get("/sessions/{session_id:path}/recommendations", dependencies=read, tags=["read"])
-    def of_session(session_id: Id, top: Top = 10, system: System = "weighted") -> Results:
+    def of_session(session_id: Id, response: Response, top: Top = 10, system: System | None = None) -> Results:
         """The same for one who is not known, by what this session did and nothing else."""
-        return answers.recommend(house.serving.live, house.session(session_id), top=top, system=system)
+        actor = house.session(session_id)
+        return answers.recommend(
+            house.serving.live, actor, top=top, system=system or house.apply("lists", actor, response)
+        )
 
     @app.get("/items/{item_id:path}/similar", dependencies=read, tags=["read"])
     def like_item(item_id: Id, top: Top = 10) -> Results:
@@ -264,16 +290,17 @@ def _add_watching(app: FastAPI, house: House) -> None:
     @app.get("/ready", tags=["watch"])
     def ready() -> Ready:
         """What serves, and why the latest publication does not, if so."""
-        return _ready(house.serving.live, house.serving)
+        return _ready(house)
 
     @app.get("/metrics", tags=["watch"], response_class=Response)
     def metrics() -> Response:
         """For Prometheus."""
-        text, media_type = measures.told(_ready(house.serving.live, house.serving), house.serving.n_swaps)
+        text, media_type = measures.told(_ready(house), house.serving.n_swaps)
         return Response(text, media_type=media_type)
 
 
-def _ready(live: Live, serving: Serving) -> Ready:
+def _ready(house: House) -> Ready:
+    serving, live = house.serving, house.serving.live
     return Ready(
         ready=True,
         model=live.model.name,
@@ -281,6 +308,7 @@ def _ready(live: Live, serving: Serving) -> Ready:
         published_at=live.published_at,
         events_since=live.n_events,
         refused=serving.refused,
+        experiments_refused=house.trials.refused if house.trials else "",
     )
 
 

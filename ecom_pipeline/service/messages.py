@@ -39,9 +39,13 @@ class SearchRequest(_Message):
     )
     min_price: float | None = Field(default=None, ge=0, description="Items without a price are left out then.")
     max_price: float | None = Field(default=None, ge=0, description="Likewise.")
-    by: Literal["weighted", "unweighted", "none"] = Field(
-        default="weighted", description="Which twin ranks the best again; none: words and meaning alone."
+    by: Literal["weighted", "unweighted", "none"] | None = Field(
+        default=None,
+        description="Which twin ranks the best again; none: words and meaning alone. Not said: the weighted one, or that of "
+        "an experiment's arm.",
     )
+    user_id: Id | None = Field(default=None, description="Who searches, for experiments.")
+    session_id: Id | None = Field(default=None, description="Likewise, of one who is not known.")
     explain: bool = Field(default=False, description="Whether each result says what its score is made of.")
 
 
@@ -245,3 +249,4 @@ class Ready(BaseModel):
     published_at: datetime
     events_since: int = Field(description="Events that this model knows only from the journal.")
     refused: str = Field(description="Why the latest publication does not serve; empty where it does.")
+    experiments_refused: str = Field(description="Why the file of experiments is not read; empty where it is.")

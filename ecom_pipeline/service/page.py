@@ -114,7 +114,7 @@ def _add_search(pages: APIRouter, house: "House", look: Look) -> None:
     @pages.get("/page/parts/found", dependencies=read)
     def found(request: Request, asked: Annotated[Asked, Query()]) -> HTMLResponse:
         model = house.serving.model
-        systems = (*SYSTEMS, "none") if asked.side_by_side else (asked.by,)
+        systems = (*SYSTEMS, "none") if asked.side_by_side else (asked.by or "weighted",)
         each = [asked.model_copy(update={"by": system, "explain": True}) for system in systems]
         told = [(one.by, _with_items(model, answers.search(model, one))) for one in each]
         address = "/?" + urlencode(asked.model_dump(exclude_defaults=True))
