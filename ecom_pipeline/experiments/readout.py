@@ -18,6 +18,7 @@ from ecom_pipeline.experiments.sequences import LEVEL, fixed_half_width, half_wi
 from ecom_pipeline.experiments.units import OUTCOMES
 
 SRM_LEVEL = 0.001  # below it, units were lost or drawn otherwise than planned
+SRM_DOUBT = 0.01  # below it, they may have been
 MAIN = "revenue, past taken out"
 LEAST_UNITS = 20  # of an arm, below which no interval is to be believed
 TWO_ARMS_SHARE = 0.01  # of units that met both arms, from which on nothing is to be believed
@@ -87,6 +88,8 @@ def read_out(
     trusted = p >= SRM_LEVEL and two <= TWO_ARMS_SHARE
     frame["verdict"] = [_verdict(row, trusted=trusted, over=over) for row in frame.itertuples()]
     warnings = _warnings(frame, units, experiment, n_in_two_arms=n_in_two_arms, two=two)
+    if SRM_LEVEL <= p < SRM_DOUBT:
+        warnings = (f"the arms' sizes are odd (p = {p:.2g}): see whether units are lost", *warnings)
     order = [
         *("experiment", "metric", "segment", "arm", "n_units", "value", "control_value", "effect", "ci_low", "ci_high"),
         *("sequence_low", "sequence_high", "p_value", "p_adjusted", "variance_taken", "verdict"),
