@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, finished
+from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished
 
 
 @app.command()
@@ -16,6 +16,7 @@ def experiment(
     ] = False,
 ) -> None:
     """Print what an experiment has shown: sample ratio, balance, effects with intervals for one look and for any."""
+    enter(home)
     from ecom_pipeline import definitions
     from ecom_pipeline.experiments import power
     from ecom_pipeline.experiments.plan import named, read_experiments

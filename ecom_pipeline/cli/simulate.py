@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, finished
+from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, finished
 from ecom_pipeline.errors import InputError
 
 _SECONDS = 30
@@ -38,6 +38,7 @@ def simulate(
     The service keeps what they do as it keeps everything: use a copy of the home. Afterwards `ecom run` and `ecom experiment`
     read it as they read any day, and may be held against the truth.
     """
+    enter(home)
     from ecom_pipeline import definitions
     from ecom_pipeline.experiments.plan import named, read_experiments
     from ecom_pipeline.experiments.shoppers import read_shoppers
