@@ -3,7 +3,6 @@
 import hashlib
 
 import dagster as dg
-import pandas as pd
 
 from assets.prepare import exposures
 from assets.publish import column_schema, publish, recipe
@@ -36,8 +35,5 @@ def experiment_readout(context: dg.AssetExecutionContext, warehouse: Warehouse, 
         context.log.info("experiment %s: %s", name, verdict)
     if not found:
         context.log.info("no experiment is defined in %s", home.experiments.name)
-    columns = schema.EXPERIMENT_READOUT.column_names
-    frame = rows if len(rows) else pd.DataFrame(columns=columns)
-    return publish(
-        context, warehouse, schema.EXPERIMENT_READOUT, frame, made, {"n_experiments": len(found), **verdicts}
-    )
+    told = {"n_experiments": len(found), **verdicts}
+    return publish(context, warehouse, schema.EXPERIMENT_READOUT, rows, made, told)

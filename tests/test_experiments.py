@@ -356,6 +356,10 @@ def test_the_asset_reads_the_experiments_of_the_home(tmp_path):
     result = dg.materialize([experiment_readout], resources=resources)
     (event,) = result.asset_materializations_for_node("experiment_readout")
     assert event.metadata["weights"].value.startswith("weighted: revenue a unit")
+    (tmp_path / "experiments.yaml").write_text(FILE + FILE.replace("weights:", "late:").replace("2024-05", "2025-05"))
+    assert dg.materialize([experiment_readout], resources=resources).success
+    unread = warehouse.read("select * from experiment_readout where metric = 'none'")
+    assert "too few units" in unread.verdict[0]
     found = warehouse.read("select * from experiment_readout where metric = 'revenue'")
     assert found[["experiment", "arm", "n_units"]].values.tolist()[0][:2] == ["weights", "weighted"]
     with warehouse.connect() as db:

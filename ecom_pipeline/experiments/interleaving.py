@@ -21,10 +21,12 @@ class Interleaved:
     Attributes:
         items: shown, the first on top.
         first_team: (n,) whether the first ranker brought each.
+        contested: (n,) whether the rankers wanted different items when its round began.
     """
 
     items: tuple[str, ...]
     first_team: Bools
+    contested: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +47,36 @@ class Preference:
 
 
 def team_draft(first: Sequence[str], second: Sequence[str], n: int, draw: np.random.Generator) -> Interleaved:
-    """Two captains choose in turn; who begins a round is drawn.
+    """Two captains choose in turn; who begins a round is drawn. Where both want the same, it is nobody's.
 
     >>> team_draft(["a", "b"], ["a", "b"], 2, np.random.default_rng(0)).items
     ('a', 'b')
     """
-    lists, place, taken = (first, second), [0, 0], dict[str, bool]()
-    while len(taken) < n:
-        order = (0, 1) if draw.random() < 0.5 else (1, 0)
-        before = len(taken)
-        for team in order:
-            while place[team] < len(lists[team]) and lists[team][place[team]] in taken:
-                place[team] += 1
-            if place[team] < len(lists[team]) and len(taken) < n:
-                taken[lists[team][place[team]]] = team == 0
-        if len(taken) == before:
-            break  # both lists are at their end
-    return Interleaved(tuple(taken), np.array(list(taken.values()), bool))
+    lists, taken, contested = (first, second), dict[str, bool](), []
+
+    def wanted(team: int) -> str | None:
+        return next((item for item in lists[team] if item not in taken), None)
+
+    while len(taken) < n and (both := {item for item in (wanted(0), wanted(1)) if item is not None}):
+        teams = (0, 1) if draw.random() < 0.5 else (1, 0)
+        for team in teams if len(both) > 1 else teams[:1]:
+            item = wanted(team) if len(both) > 1 else min(both)
+            if item is not None and len(taken) < n:
+                taken[item] = team == 0
+                contested.append(len(both) > 1)
+    return Interleaved(tuple(taken), np.array(list(taken.values()), bool), np.array(contested, bool))
 
 
 def team_credit(shown: Interleaved, clicked: Bools) -> float:
     """Share of the clicks that the second ranker's items got, less that of the first; 0 without a click.
 
-    >>> team_credit(Interleaved(("a", "b"), np.array([True, False])), np.array([False, True]))
+    What both would have shown in the same place speaks for neither: a click on it would be noise.
+
+    >>> team_credit(Interleaved(("a", "b"), np.array([True, False]), np.array([True, True])), np.array([False, True]))
     1.0
     """
-    n_first, n_second = int((shown.first_team & clicked).sum()), int((~shown.first_team & clicked).sum())
+    told = clicked & shown.contested
+    n_first, n_second = int((shown.first_team & told).sum()), int((~shown.first_team & told).sum())
     return (n_second - n_first) / (n_first + n_second) if n_first + n_second else 0.0
 
 
@@ -87,7 +93,7 @@ def probabilistic(first: Sequence[str], second: Sequence[str], n: int, draw: np.
             left, chance = _softmax(first if is_first else second, items)
         items.append(left[draw.choice(len(left), p=chance)])
         teams.append(is_first)
-    return Interleaved(tuple(items), np.array(teams, bool))
+    return Interleaved(tuple(items), np.array(teams, bool), np.ones(len(items), bool))
 
 
 def probabilistic_credit(first: Sequence[str], second: Sequence[str], shown: Sequence[str], clicked: Bools) -> float:

@@ -10,6 +10,7 @@ from ecom_pipeline.experiments.plan import Experiment
 from ecom_pipeline.experiments.power import expected_units
 from ecom_pipeline.experiments.readout import Readout, read_out
 from ecom_pipeline.experiments.units import read_units
+from ecom_pipeline.schema import EXPERIMENT_READOUT
 
 UNREAD = "none"  # metric of the row of an experiment that cannot be read yet
 
@@ -49,4 +50,6 @@ def every_readout(db: DuckDBPyConnection, experiments: Sequence[Experiment]) -> 
             continue
         verdicts[experiment.name] = " ".join([found.verdict, *found.warnings])
         frames.append(found.rows)
-    return (pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()), verdicts
+    columns = EXPERIMENT_READOUT.column_names
+    rows = [frame.reindex(columns=columns) for frame in frames]
+    return (pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)), verdicts
