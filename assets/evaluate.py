@@ -74,7 +74,7 @@ def evaluation(
         # what is rejected depends on these
         *("rejected_rows", "cleaned_interactions", raw_items, raw_judgments, raw_offers, raw_exposures),
         *(interaction_trials, interaction_weights, item_index, recommendations),
-        *("sample_choice", "next_visit_evaluation", experiment_readout),
+        *("sample_choice", "next_visit_evaluation", experiment_readout, "audiences", "audience_evaluation"),
     ],
     group_name="evaluate",
     kinds={"html"},

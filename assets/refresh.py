@@ -8,6 +8,7 @@ import dagster as dg
 from duckdb import DuckDBPyConnection
 from pydantic import ValidationError
 
+from assets.audiences import audiences
 from assets.benchmark import importance_benchmark
 from assets.code import function_of
 from assets.evaluate import evaluation, evaluation_report
@@ -62,7 +63,7 @@ SAMPLES = [
     *(sample_values, weighting_trials, importance_weights),
 ]
 LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
-SALES = [experiment_readout]
+SALES = [experiment_readout, audiences]
 MODELS = [fine_tuned_model, evaluation, *SALES, evaluation_report, published_model]
 BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
 FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]

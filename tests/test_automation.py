@@ -7,12 +7,15 @@ from shop import write_csv
 
 from assets.automation import nightly_refresh, refresh, refresh_goes_on, source_changed
 from assets.refresh import CATALOGUE
+from assets.refresh import SALES as SALES_ASSETS
 from ecom_pipeline.definitions import defs
 from ecom_pipeline.schema.inputs import OFFERS
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
 from resources.warehouse import Warehouse
+
+SALES = {key.to_user_string() for one in SALES_ASSETS for key in one.keys}
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_
         assert execute(instance, resources, first).success
         second = ask(instance, resources)
     # what lies below is asked for when it is known whether the samples have changed
-    assert names(second) == {"cleaned_interactions", "rejected_rows", "training_samples", "experiment_readout"}
+    assert names(second) == {"cleaned_interactions", "rejected_rows", "training_samples", *SALES}
     assert second.tags["dagster/asset_partition_range_start"] == "2024-05-01"
     assert second.tags["dagster/asset_partition_range_end"] == "2024-05-10"
     assert first.run_key != second.run_key
@@ -98,6 +101,8 @@ def test_schedule_and_sensors_share_one_plan(resources):
                 "rejected_rows",
                 "training_samples",
                 "experiment_readout",
+                "audiences",
+                "audience_evaluation",
             }
     assert {nightly_refresh.job_name, source_changed.job_name, refresh_goes_on.job.name} == {refresh.name}
 
@@ -168,6 +173,8 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "sample_choice",
         "next_visit_evaluation",
         "experiment_readout",
+        "audiences",
+        "audience_evaluation",
         "recommendations",
     }
     assert all(spec.blocking for check in defs.asset_checks for spec in check.check_specs)

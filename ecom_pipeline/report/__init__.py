@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
 from ecom_pipeline.recommend import backtest
-from ecom_pipeline.report import experiments, lists, search
+from ecom_pipeline.report import audiences, experiments, lists, search
 from ecom_pipeline.schema.inputs import COLUMNS
 
 NO_LISTS = "Nobody took anything, so there is nothing to learn lists from."
@@ -30,6 +30,7 @@ class Page:
         lists: what is told of the lists; None where nobody took anything.
         search: what is told of search; None where nothing was judged and nobody searched.
         experiments: what is told of experiments; None where none is defined.
+        audiences: what is told of campaigns; None where there are none.
     """
 
     counts: Mapping[str, int]
@@ -37,6 +38,7 @@ class Page:
     lists: lists.ListsTold | None
     search: search.SearchTold | None
     experiments: experiments.ExperimentsTold | None
+    audiences: audiences.AudiencesTold | None
 
 
 def gather(db: DuckDBPyConnection, models: Path) -> Page:
@@ -57,7 +59,9 @@ def gather(db: DuckDBPyConnection, models: Path) -> Page:
         """select source, rule, count(*) as n_rows, arg_min(reason, row_number) as first_reason
         from rejected_rows group by source, rule order by n_rows desc, source, rule"""
     ).df()
-    return Page(counts, rejected, lists.gather(db), search.gather(db, models), experiments.gather(db))
+    return Page(
+        counts, rejected, lists.gather(db), search.gather(db, models), experiments.gather(db), audiences.gather(db)
+    )
 
 
 def verdicts(page: Page) -> list[str]:
@@ -114,11 +118,20 @@ def markdown(page: Page) -> str:
 
 def write(page: Page, path: Path) -> None:
     """Write the page, all or nothing."""
-    halves = {"lists": None, "search": None, "experiments": None, "no_lists": NO_LISTS, "no_search": NO_SEARCH}
+    halves = {
+        "lists": None,
+        "search": None,
+        "experiments": None,
+        "audiences": None,
+        "no_lists": NO_LISTS,
+        "no_search": NO_SEARCH,
+    }
     if page.lists:
         halves |= lists.for_template(page.lists)
     if page.search:
         halves |= search.for_template(page.search)
     if page.experiments:
         halves |= experiments.for_template(page.experiments)
+    if page.audiences:
+        halves |= audiences.for_template(page.audiences)
     html.write("report.html.j2", path, page=page, verdicts=verdicts(page), **halves)

@@ -3,6 +3,7 @@
 The lowest floor beside `errors`: everything else reads what a column may hold from here.
 """
 
+from ecom_pipeline.schema.audiences import AUDIENCE_EVALUATION, AUDIENCES
 from ecom_pipeline.schema.experiments import EXPERIMENT_READOUT
 from ecom_pipeline.schema.figures import EVALUATION, IMPORTANCE_BENCHMARK
 from ecom_pipeline.schema.offers import CAMPAIGN_ITEMS, CAMPAIGN_USERS, CAMPAIGNS, EXPOSURES, PROMOTIONS
@@ -73,5 +74,7 @@ RELATIONS = {
         NEXT_VISIT_EVALUATION,
         RECOMMENDATIONS,
         EXPERIMENT_READOUT,
+        AUDIENCES,
+        AUDIENCE_EVALUATION,
     )
 }
