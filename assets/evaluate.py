@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from assets.demand import demand_evaluation, demand_forecast
 from assets.experiments import experiment_readout
 from assets.importance import TRAIN, VALIDATION, importance_weights, label_suspicions
 from assets.ingest import raw_exposures, raw_items, raw_judgments, raw_offers
@@ -75,6 +76,7 @@ def evaluation(
         *("rejected_rows", "cleaned_interactions", raw_items, raw_judgments, raw_offers, raw_exposures),
         *(interaction_trials, interaction_weights, item_index, recommendations),
         *("sample_choice", "next_visit_evaluation", experiment_readout, "audiences", "audience_evaluation"),
+        *(demand_forecast, demand_evaluation),
     ],
     group_name="evaluate",
     kinds={"html"},

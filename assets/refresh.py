@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from assets.audiences import audiences
 from assets.benchmark import importance_benchmark
 from assets.code import function_of
+from assets.demand import demand_evaluation, demand_forecast
 from assets.evaluate import evaluation, evaluation_report
 from assets.experiments import experiment_readout, experiments_file
 from assets.importance import (
@@ -63,7 +64,7 @@ SAMPLES = [
     *(sample_values, weighting_trials, importance_weights),
 ]
 LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
-SALES = [experiment_readout, audiences]
+SALES = [experiment_readout, audiences, demand_forecast, demand_evaluation]
 MODELS = [fine_tuned_model, evaluation, *SALES, evaluation_report, published_model]
 BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
 FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]

@@ -175,6 +175,8 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "experiment_readout",
         "audiences",
         "audience_evaluation",
+        "demand_forecast",
+        "demand_evaluation",
         "recommendations",
     }
     assert all(spec.blocking for check in defs.asset_checks for spec in check.check_specs)

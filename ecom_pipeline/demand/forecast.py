@@ -41,8 +41,8 @@ class Settings:
         seed: of all draws.
     """
 
-    n_rows: int = 150_000
-    n_sample: int = 5_000
+    n_rows: int = 80_000
+    n_sample: int = 4_000
     seed: int = 0
 
 
@@ -149,14 +149,15 @@ def choose(
     """
     errors: dict[str, list[float]] = {}
     kept: dict[int, dict[str, Singles]] = {}
+    models: dict[tuple[int, str], GlobalModel] = {}
     for origin in origins:
         known = weekly.until(origin)
         rows = rows_of(known, _learnt(origin), text, n_rows=settings.n_rows, seed=settings.seed)
         own = None if text is None else text[sample]
-        found = {
-            f"all items, {name}": GlobalModel.fit(rows, name, seed=settings.seed).forecast(known.only(sample), own)
-            for name in weighings
-        }
+        found = {}
+        for kind in weighings:
+            models[origin, kind] = model = GlobalModel.fit(rows, kind, seed=settings.seed)
+            found[f"all items, {kind}"] = model.forecast(known.only(sample), own)
         found |= classical_forecasts(known.units[sample], HORIZON, METHODS)
         kept[origin] = found
         for name, table in found.items():
@@ -180,10 +181,11 @@ def choose(
     share = min(mixes, key=lambda one: mixes[one])
     mean |= {f"{part:.0%} all items, {1 - part:.0%} {method}": value for part, value in mixes.items()}
     base = Choice(weighing, method, share, 0.0, {})
-    tops = {
-        top: float(np.mean([_top_error(weekly, origin, base, top, text, settings) for origin in origins]))
-        for top in SHARES
-    }
+    tops = {top: 0.0 for top in SHARES}
+    for origin in origins if weekly.categories else []:
+        base_table, _ = _expected(weekly.until(origin), base, text, settings, models[origin, weighing])
+        for top, error in _top_errors(weekly, origin, base_table).items():
+            tops[top] += error / len(origins)
     top = min(tops, key=lambda one: tops[one])
     mean |= {f"{part:.0%} of the way to the categories' own": value for part, value in tops.items()}
     return Choice(weighing, method, share, top, mean)
@@ -206,29 +208,37 @@ def _error(weekly: Weekly, origin: int, sample: Ints, table: np.ndarray) -> floa
     by = scale(weekly.units[sample, :origin].astype(float))
     kept = by > 0
     actual = weekly.units[sample, origin : origin + HORIZON].astype(float)
-    return float(mase(actual[kept], table[kept], by[kept]).mean())
+    return float(mase(actual[kept], table[kept], by[kept]).mean()) if kept.any() else 0.0
 
 
-def _top_error(weekly: Weekly, origin: int, base: Choice, top: float, text: Floats | None, settings: Settings) -> float:
-    """Mean scaled error over categories, of sums that go some of the way to the categories' own forecasts."""
-    known = weekly.until(origin)
-    summed = _by_category(_expected(known, base, text, settings)[0], weekly)
-    history = _by_category(known.units.astype(float), weekly)
+def _top_errors(weekly: Weekly, origin: int, table: Floats) -> dict[float, float]:
+    """Mean logarithm of 1 + the scaled error over categories, of sums that go some of the way to the categories' own forecasts.
+
+    Of categories that hardly ever sold the scaled error has no bound: its logarithm lets them count as one of many.
+    """
+    summed = _by_category(table, weekly)
+    history = _by_category(weekly.units[:, :origin].astype(float), weekly)
     own = classical_forecasts(history.astype(np.float32), HORIZON, ("ETS",))["ETS"]
     by = scale(history)
     kept = by > 0
     actual = _by_category(weekly.units[:, origin : origin + HORIZON].astype(float), weekly)
-    if not kept.any():
-        return 0.0
-    return float(mase(actual[kept], ((1 - top) * summed + top * own)[kept], by[kept]).mean())
+
+    def error(top: float) -> float:
+        each = mase(actual[kept], ((1 - top) * summed + top * own)[kept], by[kept])
+        return float(np.log1p(each).mean()) if kept.any() else 0.0
+
+    return {top: error(top) for top in SHARES}
 
 
-def _expected(weekly: Weekly, choice: Choice, text: Floats | None, settings: Settings) -> tuple[Floats, np.ndarray]:
+def _expected(
+    weekly: Weekly, choice: Choice, text: Floats | None, settings: Settings, model: GlobalModel | None = None
+) -> tuple[Floats, np.ndarray]:
     """(n, HORIZON) after the end of the series, and which items were foretold by others."""
     table = np.zeros((len(weekly.units), HORIZON))
     if choice.share:
-        rows = rows_of(weekly, _learnt(weekly.n_weeks), text, n_rows=settings.n_rows, seed=settings.seed)
-        model = GlobalModel.fit(rows, choice.weighing, seed=settings.seed)
+        if model is None:
+            rows = rows_of(weekly, _learnt(weekly.n_weeks), text, n_rows=settings.n_rows, seed=settings.seed)
+            model = GlobalModel.fit(rows, choice.weighing, seed=settings.seed)
         table += choice.share * model.forecast(weekly, text)
     if choice.share < 1:
         classical = classical_forecasts(weekly.units, HORIZON, (choice.method,))[choice.method]

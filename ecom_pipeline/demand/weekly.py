@@ -1,5 +1,6 @@
 """Units of each item and week, and what is known of the weeks to come."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -114,7 +115,7 @@ def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly
     limit = f"limit {n_items}" if n_items else ""
     db.execute(f"""create or replace temp table forecast_items as
         select item_id, category, price, row_number() over (order by n desc, item_id) - 1 as code from (
-            select item_id, any_value(items.category) as category, avg(sold.price) as price, coalesce(sum(units), 0) as n
+            select item_id, any_value(items.category) as category, round(avg(sold.price), 3) as price, coalesce(sum(units), 0) as n
             from items left join sold using (item_id) group by item_id)
         order by n desc, item_id {limit}""")
     items = db.execute("select * from forecast_items order by code").df()
@@ -156,3 +157,12 @@ def _promoted(db: DuckDBPyConnection, n_items: int, n_weeks: int, monday: date) 
             share[place] = np.asarray(rows["share"], np.float32)[here]
             found[name] = share
     return found
+
+
+def content(weekly: Weekly) -> str:
+    """A hash of all that forecasts are made from: it changes when a whole week has passed, or the past was corrected."""
+    found = hashlib.sha256()
+    for part in (weekly.units, weekly.price, weekly.category, *weekly.promoted.values(), weekly.text):
+        found.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+    found.update(repr((weekly.item_ids.tolist(), weekly.first_week, weekly.categories)).encode())
+    return found.hexdigest()[:32]

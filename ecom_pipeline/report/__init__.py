@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
 from ecom_pipeline.recommend import backtest
-from ecom_pipeline.report import audiences, experiments, lists, search
+from ecom_pipeline.report import audiences, demand, experiments, lists, search
 from ecom_pipeline.schema.inputs import COLUMNS
 
 NO_LISTS = "Nobody took anything, so there is nothing to learn lists from."
@@ -31,6 +31,7 @@ class Page:
         search: what is told of search; None where nothing was judged and nobody searched.
         experiments: what is told of experiments; None where none is defined.
         audiences: what is told of campaigns; None where there are none.
+        demand: what is told of the weeks to come; None where there are too few weeks.
     """
 
     counts: Mapping[str, int]
@@ -39,6 +40,7 @@ class Page:
     search: search.SearchTold | None
     experiments: experiments.ExperimentsTold | None
     audiences: audiences.AudiencesTold | None
+    demand: demand.DemandTold | None
 
 
 def gather(db: DuckDBPyConnection, models: Path) -> Page:
@@ -60,7 +62,13 @@ def gather(db: DuckDBPyConnection, models: Path) -> Page:
         from rejected_rows group by source, rule order by n_rows desc, source, rule"""
     ).df()
     return Page(
-        counts, rejected, lists.gather(db), search.gather(db, models), experiments.gather(db), audiences.gather(db)
+        counts,
+        rejected,
+        lists.gather(db),
+        search.gather(db, models),
+        experiments.gather(db),
+        audiences.gather(db),
+        demand.gather(db),
     )
 
 
@@ -123,6 +131,7 @@ def write(page: Page, path: Path) -> None:
         "search": None,
         "experiments": None,
         "audiences": None,
+        "demand": None,
         "no_lists": NO_LISTS,
         "no_search": NO_SEARCH,
     }
@@ -134,4 +143,6 @@ def write(page: Page, path: Path) -> None:
         halves |= experiments.for_template(page.experiments)
     if page.audiences:
         halves |= audiences.for_template(page.audiences)
+    if page.demand:
+        halves |= demand.for_template(page.demand)
     html.write("report.html.j2", path, page=page, verdicts=verdicts(page), **halves)

@@ -4,6 +4,7 @@ The lowest floor beside `errors`: everything else reads what a column may hold f
 """
 
 from ecom_pipeline.schema.audiences import AUDIENCE_EVALUATION, AUDIENCES
+from ecom_pipeline.schema.demand import DEMAND_EVALUATION, DEMAND_FORECAST
 from ecom_pipeline.schema.experiments import EXPERIMENT_READOUT
 from ecom_pipeline.schema.figures import EVALUATION, IMPORTANCE_BENCHMARK
 from ecom_pipeline.schema.offers import CAMPAIGN_ITEMS, CAMPAIGN_USERS, CAMPAIGNS, EXPOSURES, PROMOTIONS
@@ -76,5 +77,7 @@ RELATIONS = {
         EXPERIMENT_READOUT,
         AUDIENCES,
         AUDIENCE_EVALUATION,
+        DEMAND_FORECAST,
+        DEMAND_EVALUATION,
     )
 }
