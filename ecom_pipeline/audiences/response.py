@@ -34,8 +34,11 @@ class Settings:
     half_life: float | None = None
 
     def weight(self, age: Floats) -> Floats:
-        """(n,) of rows whose offers ended so many days ago."""
-        return np.ones(len(age)) if self.half_life is None else 0.5 ** (np.maximum(age, 0) / self.half_life)
+        """(n,) mean 1, of rows whose offers ended so many days ago: however old all are, a penalty is as strong."""
+        if self.half_life is None:
+            return np.ones(len(age))
+        weight = 0.5 ** ((age - age.min()) / self.half_life)
+        return weight / weight.mean()
 
     def __str__(self) -> str:
         weighed = f"offers half as heavy every {self.half_life:g} days" if self.half_life else "all offers alike"
@@ -96,7 +99,7 @@ def choose_settings(
     for half_life in half_lives:
         for name, size in _KINDS:
             settings = Settings(name, size, half_life)
-            weight = settings.weight(age[~later] - age[~later].min())
+            weight = settings.weight(age[~later])
             logit = _logit(fit_model(name, size, known[~later], response[~later], weight), known[later])
             loss = float(np.mean(np.log1p(np.exp(-np.where(response[later] > 0, logit, -logit)))))
             found.append((loss, settings))
