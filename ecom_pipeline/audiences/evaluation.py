@@ -163,13 +163,13 @@ def _interval(value: float, drawn: Floats) -> dict[str, float]:
 
 def _uplift(audience: Audience, offers: Sequence[Offer], told: dict[str, str]) -> list[dict]:
     """Do two models of earlier campaigns find whom a later one moves? Judged by doubly robust scores."""
-    usable = np.isfinite(audience.bought)
+    usable = np.isfinite(audience.bought) & audience.compared
     parts: list[dict[str, np.ndarray]] = []
     effects, naive, refused = [], [], []
     for offer in tested_offers(audience, offers, usable & audience.given):
         here = usable & (audience.offer == offer.name)
         drawn = bool(audience.held_out[here].any())
-        rows = np.flatnonzero(here & (audience.given | audience.held_out if drawn else True))
+        rows = np.flatnonzero(here)
         given = audience.given[rows]
         try:
             found = effect_scores(
@@ -241,7 +241,7 @@ def two_models(audience: Audience, train: np.ndarray, known: Floats) -> Floats:
     """
     chances = []
     for side in (audience.given, ~audience.given):
-        rows = train & side
+        rows = train & side & audience.compared
         if not rows.any() or audience.bought[rows].min() == audience.bought[rows].max():
             raise ExperimentError(
                 f"uplift: the {int(rows.sum())} users of earlier campaigns on one side all did the same. There must be some who "
