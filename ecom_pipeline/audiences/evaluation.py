@@ -73,7 +73,7 @@ def foretell(audience: Audience, offers: Sequence[Offer], response: str) -> Fore
     """Order the users of each later campaign by what campaigns that had ended before it taught.
 
     Raises:
-        ExperimentError: if too few campaigns have ended, or too few users responded.
+        ExperimentError: if too few campaigns have ended, too few users responded, or of the tested campaigns none or all did.
     """
     value = getattr(audience, response)
     usable = audience.given & np.isfinite(value)
@@ -90,8 +90,15 @@ def foretell(audience: Audience, offers: Sequence[Offer], response: str) -> Fore
         scores = {name: fit_responder(*teach, one).probability(audience.known[here]) for name, one in settings.items()}
         parts.append(scores | simple_orders(audience.known[here], seed=len(parts)))
         places.append(here)
+    rows = np.concatenate(places)
+    n_yes = int(value[rows].sum())
+    if n_yes in (0, len(rows)):
+        raise ExperimentError(
+            f"audience: {n_yes} of {len(rows)} users of the {len(tested)} campaigns that are tested responded, the first of them "
+            f"{tested[0].name!r}. Some must have, and some not, to judge an order: wait for more campaigns."
+        )
     return Foretold(
-        np.concatenate(places),
+        rows,
         {name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
         str(settings[MODEL]),
     )

@@ -161,6 +161,49 @@ def items_of(db: DuckDBPyConnection, *, item: str = "", category: str = "") -> l
     return [name for (name,) in found]
 
 
+def list_of(db: DuckDBPyConnection, campaign: str) -> pd.DataFrame:
+    """A campaign's users as the relation `audiences` has them, by rank.
+
+    Raises:
+        InputError: if there is no such campaign, or it has no list; it says why.
+    """
+    users = db.execute(
+        "select user_id, response_probability, response, uplift, given from audiences where audience = ? order by rank",
+        [campaign],
+    ).df()
+    if users.empty:
+        raise InputError(_why_no_list(db, campaign))
+    return users
+
+
+def _why_no_list(db: DuckDBPyConnection, campaign: str) -> str:
+    n, first = db.execute("select count(*), min(campaign_id) from campaigns").fetchall()[0]
+    if not n:
+        return (
+            f"audience: 0 campaigns are known, so {campaign!r} is not. They must be in the source's table campaigns: bring it, or "
+            "ask for an item or a category."
+        )
+    known = db.execute("select last_day from campaigns where campaign_id = ?", [campaign]).fetchall()
+    if not known:
+        return f"audience: 1 campaign is unknown: {campaign!r}. It must be one of the {n:,}, the first {first!r}: name one of them."
+    (items,) = db.execute("select count(*) from campaign_items where campaign_id = ?", [campaign]).fetchall()[0]
+    if not items:
+        return (
+            f"audience: campaign {campaign!r} has 0 items. It must have 1 or more, for what is bought of them tells who answers: "
+            "bring campaign_items."
+        )
+    n_listed, listed = db.execute("select count(distinct audience), min(audience) from audiences").fetchall()[0]
+    if known[0][0] < last_day_of(db):
+        return (
+            f"audience: campaign {campaign!r} ended on {known[0][0]}; {n_listed} have lists, the first {listed!r}. It must be "
+            "running or to come when the data end: name one that is."
+        )
+    return (
+        f"audience: campaign {campaign!r} has no list, for too few users answered campaigns that had ended before it; {n_listed} "
+        "have lists. Some must have ended, with items and users: the log of `audiences` counts them."
+    )
+
+
 def until(db: DuckDBPyConnection, days: int) -> str:
     """The days that are foretold, in words."""
     first = last_day_of(db) + timedelta(days=1)

@@ -135,7 +135,7 @@ def _refuse(response: Floats, offer: np.ndarray) -> None:
     if min(n_yes, n_no) < _LEAST or len(np.unique(offer)) < 2:
         raise ExperimentError(
             f"audience: {n_yes} responses and {n_no} refusals of {len(np.unique(offer))} past offers are known. There must be "
-            f"{_LEAST} of each, of 2 offers or more, to learn who responds: wait for more, or ask for a wider category."
+            f"{_LEAST} of each, of 2 offers or more, to learn who responds: wait for more, or ask about what neither nobody nor everybody buys."
         )
 
 
