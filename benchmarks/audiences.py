@@ -147,10 +147,17 @@ def _last_stretch(db: duckdb.DuckDBPyConnection, items: list[str]) -> dict[str, 
     audience = read_audience(db, windows)
     last = windows[-2].name
     train, held = np.isin(audience.offer, [one.name for one in windows[:-2]]), audience.offer == last
-    model = fit_responder(audience.known[train], audience.bought[train], audience.offer[train], audience.age[train])
-    scores = {"model": model.probability(audience.known[held]), **simple_orders(audience.known[held], seed=0)}
+    model = fit_responder(
+        audience.known_of_user[train],
+        audience.bought[train],
+        audience.offer[train],
+        audience.age[train],
+        fold_by=audience.user_id[train],
+    )
+    scores = {"model": model.probability(audience.known_of_user[held]), **simple_orders(audience.known[held], seed=0)}
     truth, weight = audience.bought[held], np.ones(int(held.sum()))
-    figures = {"share who buy": truth.mean(), "expected over seen": scores["model"].sum() / truth.sum()}
+    off = float(np.log((scores["model"].sum() + 0.5) / (truth.sum() + 0.5)))
+    figures = {"share who buy": truth.mean(), "log of expected over seen": off, "its distance from 0": abs(off)}
     figures["calibration error"] = calibration_error(scores["model"], truth, weight)
     for name, score in scores.items():
         figures[f"AUC, {name}"] = area(score, truth, weight)

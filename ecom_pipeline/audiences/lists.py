@@ -112,7 +112,7 @@ def item_list(db: DuckDBPyConnection, items: Sequence[str], *, days: int = DAYS)
     past = np.isfinite(audience.bought)
     model = _fitted(audience, past)
     frame = pd.DataFrame(
-        {"user_id": audience.user_id[now], "response_probability": model.probability(audience.known[now])}
+        {"user_id": audience.user_id[now], "response_probability": model.probability(audience.known_of_user[now])}
     )
     frame = frame.sort_values(["response_probability", "user_id"], ascending=[False, True]).reset_index(drop=True)
     return Asked(frame, f"{model.settings}; {_tested(audience, offers, model.settings)}")
@@ -120,7 +120,12 @@ def item_list(db: DuckDBPyConnection, items: Sequence[str], *, days: int = DAYS)
 
 def _fitted(audience: Audience, rows: np.ndarray, settings: Settings | None = None) -> Responder:
     return fit_responder(
-        audience.known[rows], audience.bought[rows], audience.offer[rows], audience.age[rows], settings
+        audience.known_of_user[rows],
+        audience.bought[rows],
+        audience.offer[rows],
+        audience.age[rows],
+        settings,
+        fold_by=audience.user_id[rows],
     )
 
 
@@ -131,7 +136,11 @@ def _tested(audience: Audience, offers: Sequence[Offer], settings: Settings) -> 
         model = _fitted(audience, np.isin(audience.offer, earlier), settings)
     except ExperimentError:
         return "too little is known to test it on the days before"
-    score, truth, weight = model.probability(audience.known[held]), audience.bought[held], np.ones(int(held.sum()))
+    score, truth, weight = (
+        model.probability(audience.known_of_user[held]),
+        audience.bought[held],
+        np.ones(int(held.sum())),
+    )
     return (
         f"of the {int(truth.sum())} of {len(truth)} users who bought one in the days before, AUC {area(score, truth, weight):.2f}, "
         f"lift of the best 10 % {lift(0.1)(score, truth, weight):.1f}, expected {score.sum():.0f}"

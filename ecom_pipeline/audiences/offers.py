@@ -13,11 +13,11 @@ from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import ExperimentError
 from ecom_pipeline.purchases import gone_back
 
-FEATURES = (
+OF_USERS = (
     *("recency", "tenure", "visits_28", "visits_84", "spend_84", "n_items"),
     *("own_days", "own_recency", "own_84", "own_spend_84", "class_84", "class_recency"),
-    *("n_given", "n_redeemed", "offer_length", "offer_items", "offer_base", "other_now"),
 )
+FEATURES = (*OF_USERS, "n_given", "n_redeemed", "offer_length", "offer_items", "offer_base", "other_now")
 _NEVER = 400.0  # days since what never was
 _SEASON, _MONTH = 84, 28
 
@@ -71,6 +71,11 @@ class Audience:
         """(n,) whom an offer's effect is told by: where users were held out, they and those who got it; else everybody."""
         drawn = np.isin(self.offer, np.unique(self.offer[self.held_out]))
         return ~drawn | self.given | self.held_out
+
+    @property
+    def known_of_user(self) -> Floats:
+        """(n, features) as `OF_USERS`: of few offers, what differs between them is not learnt from."""
+        return self.known[:, : len(OF_USERS)]
 
     def only(self, rows: Bools) -> "Audience":
         """Some rows."""
