@@ -13,13 +13,15 @@ from ecom_pipeline.audiences.response import HALF_LIVES, Settings, choose_settin
 from ecom_pipeline.audiences.uplift import effect_scores, naive_difference
 from ecom_pipeline.errors import ExperimentError
 
-MODEL, TWIN, BEFORE, RFM, RANDOM = (
+MODEL, TWIN, USED, BEFORE, RFM, RANDOM = (
     "weighted model",
     "unweighted twin",
+    "used offers before",
     "bought these items before",
     "recency, frequency, money",
     "random",
 )
+SIMPLE = (USED, BEFORE, RFM)
 UPLIFT = "two models"
 TESTED = 1 / 3  # of the campaigns that have ended, the last ones
 _LEAST_GIVEN = 50  # users of a campaign that is tested on
@@ -73,7 +75,7 @@ def foretell(audience: Audience, offers: Sequence[Offer], response: str) -> Fore
     """Order the users of each later campaign by what campaigns that had ended before it taught.
 
     Raises:
-        ExperimentError: if too few campaigns have ended, or too few users responded.
+        ExperimentError: if too few campaigns have ended, too few users responded, or of the tested campaigns none or all did.
     """
     value = getattr(audience, response)
     usable = audience.given & np.isfinite(value)
@@ -90,8 +92,15 @@ def foretell(audience: Audience, offers: Sequence[Offer], response: str) -> Fore
         scores = {name: fit_responder(*teach, one).probability(audience.known[here]) for name, one in settings.items()}
         parts.append(scores | simple_orders(audience.known[here], seed=len(parts)))
         places.append(here)
+    rows = np.concatenate(places)
+    n_yes = int(value[rows].sum())
+    if n_yes in (0, len(rows)):
+        raise ExperimentError(
+            f"audience: {n_yes} of {len(rows)} users of the {len(tested)} campaigns that are tested responded, the first of them "
+            f"{tested[0].name!r}. Some must have, and some not, to judge an order: wait for more campaigns."
+        )
     return Foretold(
-        np.concatenate(places),
+        rows,
         {name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
         str(settings[MODEL]),
     )
@@ -123,6 +132,7 @@ def simple_orders(known: Floats, *, seed: int) -> dict[str, Floats]:
     column = {name: known[:, place] for place, name in enumerate(FEATURES)}
     ranks = [np.argsort(np.argsort(part)) for part in (-column["recency"], column["visits_84"], column["spend_84"])]
     return {
+        USED: column["n_redeemed"] + column["own_days"] * 1e-3,
         BEFORE: column["own_days"] + column["class_84"] * 1e-6,
         RFM: np.sum(ranks, axis=0).astype(float),
         RANDOM: np.random.default_rng(seed).random(len(known)),
@@ -146,7 +156,7 @@ def _figures(audience: Audience, found: Foretold, response: str) -> list[dict]:
             rows.append(
                 {"response": response, "model": model, "metric": metric, **_interval(*drawn[model, metric]), **sizes}
             )
-    strongest = max((BEFORE, RFM), key=lambda one: drawn[one, "AUC"][0])
+    strongest = max(SIMPLE, key=lambda one: drawn[one, "AUC"][0])  # picked on what it is tested on, in its favour
     for other in (TWIN, strongest):
         for metric in FIGURES:
             (value, one), (base, two) = drawn[MODEL, metric], drawn[other, metric]
@@ -163,13 +173,13 @@ def _interval(value: float, drawn: Floats) -> dict[str, float]:
 
 def _uplift(audience: Audience, offers: Sequence[Offer], told: dict[str, str]) -> list[dict]:
     """Do two models of earlier campaigns find whom a later one moves? Judged by doubly robust scores."""
-    usable = np.isfinite(audience.bought)
+    usable = np.isfinite(audience.bought) & audience.compared
     parts: list[dict[str, np.ndarray]] = []
     effects, naive, refused = [], [], []
     for offer in tested_offers(audience, offers, usable & audience.given):
         here = usable & (audience.offer == offer.name)
         drawn = bool(audience.held_out[here].any())
-        rows = np.flatnonzero(here & (audience.given | audience.held_out if drawn else True))
+        rows = np.flatnonzero(here)
         given = audience.given[rows]
         try:
             found = effect_scores(
@@ -241,7 +251,7 @@ def two_models(audience: Audience, train: np.ndarray, known: Floats) -> Floats:
     """
     chances = []
     for side in (audience.given, ~audience.given):
-        rows = train & side
+        rows = train & side & audience.compared
         if not rows.any() or audience.bought[rows].min() == audience.bought[rows].max():
             raise ExperimentError(
                 f"uplift: the {int(rows.sum())} users of earlier campaigns on one side all did the same. There must be some who "

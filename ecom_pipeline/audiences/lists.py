@@ -112,7 +112,7 @@ def item_list(db: DuckDBPyConnection, items: Sequence[str], *, days: int = DAYS)
     past = np.isfinite(audience.bought)
     model = _fitted(audience, past)
     frame = pd.DataFrame(
-        {"user_id": audience.user_id[now], "response_probability": model.probability(audience.known[now])}
+        {"user_id": audience.user_id[now], "response_probability": model.probability(audience.known_of_user[now])}
     )
     frame = frame.sort_values(["response_probability", "user_id"], ascending=[False, True]).reset_index(drop=True)
     return Asked(frame, f"{model.settings}; {_tested(audience, offers, model.settings)}")
@@ -120,7 +120,12 @@ def item_list(db: DuckDBPyConnection, items: Sequence[str], *, days: int = DAYS)
 
 def _fitted(audience: Audience, rows: np.ndarray, settings: Settings | None = None) -> Responder:
     return fit_responder(
-        audience.known[rows], audience.bought[rows], audience.offer[rows], audience.age[rows], settings
+        audience.known_of_user[rows],
+        audience.bought[rows],
+        audience.offer[rows],
+        audience.age[rows],
+        settings,
+        fold_by=audience.user_id[rows],
     )
 
 
@@ -131,7 +136,11 @@ def _tested(audience: Audience, offers: Sequence[Offer], settings: Settings) -> 
         model = _fitted(audience, np.isin(audience.offer, earlier), settings)
     except ExperimentError:
         return "too little is known to test it on the days before"
-    score, truth, weight = model.probability(audience.known[held]), audience.bought[held], np.ones(int(held.sum()))
+    score, truth, weight = (
+        model.probability(audience.known_of_user[held]),
+        audience.bought[held],
+        np.ones(int(held.sum())),
+    )
     return (
         f"of the {int(truth.sum())} of {len(truth)} users who bought one in the days before, AUC {area(score, truth, weight):.2f}, "
         f"lift of the best 10 % {lift(0.1)(score, truth, weight):.1f}, expected {score.sum():.0f}"
@@ -159,6 +168,49 @@ def items_of(db: DuckDBPyConnection, *, item: str = "", category: str = "") -> l
             f"{first!r}: look it up in the relation items."
         )
     return [name for (name,) in found]
+
+
+def list_of(db: DuckDBPyConnection, campaign: str) -> pd.DataFrame:
+    """A campaign's users as the relation `audiences` has them, by rank.
+
+    Raises:
+        InputError: if there is no such campaign, or it has no list; it says why.
+    """
+    users = db.execute(
+        "select user_id, response_probability, response, uplift, given from audiences where audience = ? order by rank",
+        [campaign],
+    ).df()
+    if users.empty:
+        raise InputError(_why_no_list(db, campaign))
+    return users
+
+
+def _why_no_list(db: DuckDBPyConnection, campaign: str) -> str:
+    n, first = db.execute("select count(*), min(campaign_id) from campaigns").fetchall()[0]
+    if not n:
+        return (
+            f"audience: 0 campaigns are known, so {campaign!r} is not. They must be in the source's table campaigns: bring it, or "
+            "ask for an item or a category."
+        )
+    known = db.execute("select last_day from campaigns where campaign_id = ?", [campaign]).fetchall()
+    if not known:
+        return f"audience: 1 campaign is unknown: {campaign!r}. It must be one of the {n:,}, the first {first!r}: name one of them."
+    (items,) = db.execute("select count(*) from campaign_items where campaign_id = ?", [campaign]).fetchall()[0]
+    if not items:
+        return (
+            f"audience: campaign {campaign!r} has 0 items. It must have 1 or more, for what is bought of them tells who answers: "
+            "bring campaign_items."
+        )
+    n_listed, listed = db.execute("select count(distinct audience), min(audience) from audiences").fetchall()[0]
+    if known[0][0] < last_day_of(db):
+        return (
+            f"audience: campaign {campaign!r} ended on {known[0][0]}; {n_listed} have lists, the first {listed!r}. It must be "
+            "running or to come when the data end: name one that is."
+        )
+    return (
+        f"audience: campaign {campaign!r} has no list, for too few users answered campaigns that had ended before it; {n_listed} "
+        "have lists. Some must have ended, with items and users: the log of `audiences` counts them."
+    )
 
 
 def until(db: DuckDBPyConnection, days: int) -> str:

@@ -13,11 +13,11 @@ from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.errors import ExperimentError
 from ecom_pipeline.purchases import gone_back
 
-FEATURES = (
+OF_USERS = (
     *("recency", "tenure", "visits_28", "visits_84", "spend_84", "n_items"),
     *("own_days", "own_recency", "own_84", "own_spend_84", "class_84", "class_recency"),
-    *("n_given", "n_redeemed", "offer_length", "offer_items", "offer_base", "other_now"),
 )
+FEATURES = (*OF_USERS, "n_given", "n_redeemed", "offer_length", "offer_items", "offer_base", "other_now")
 _NEVER = 400.0  # days since what never was
 _SEASON, _MONTH = 84, 28
 
@@ -46,7 +46,7 @@ class Audience:
     Attributes:
         offer: (n,) name.
         user_id: (n,) keyed hash.
-        known: (n, features) as `FEATURES`, as of the day before the offer's first.
+        known: (n, features) as `FEATURES`, as of the day before the offer's first; of one to come, as of the data's last.
         given: (n,) whether the user got it.
         held_out: (n,) whether he was drawn not to get it.
         bought: (n,) whether one of its items was bought, and kept, on its days; NaN while they are to come.
@@ -65,6 +65,17 @@ class Audience:
 
     def __len__(self) -> int:
         return len(self.offer)
+
+    @property
+    def compared(self) -> Bools:
+        """(n,) whom an offer's effect is told by: where users were held out, they and those who got it; else everybody."""
+        drawn = np.isin(self.offer, np.unique(self.offer[self.held_out]))
+        return ~drawn | self.given | self.held_out
+
+    @property
+    def known_of_user(self) -> Floats:
+        """(n, features) as `OF_USERS`: of few offers, what differs between them is not learnt from."""
+        return self.known[:, : len(OF_USERS)]
 
     def only(self, rows: Bools) -> "Audience":
         """Some rows."""
@@ -138,7 +149,8 @@ def read_audience(db: DuckDBPyConnection, offers: Sequence[Offer]) -> Audience:
     )
     db.register("asked_offers", frame)
     db.execute(
-        "create or replace temp table offers as select offer, first_day::date as first_day, last_day::date as last_day, campaign_id::varchar as campaign_id from asked_offers"
+        f"""create or replace temp table offers as select offer, first_day::date as first_day, last_day::date as last_day,
+            campaign_id::varchar as campaign_id, least(first_day::date, date '{last}' + 1) as as_of from asked_offers"""
     )
     db.unregister("asked_offers")
     db.execute(f"""create or replace temp table bought as
@@ -163,45 +175,45 @@ def read_audience(db: DuckDBPyConnection, offers: Sequence[Offer]) -> Audience:
 
 _KNOWN = f"""
     with seen as (
-        select offer, user_id, first_day - max(day) as recency, first_day - min(day) as tenure,
-            count(*) filter (where day >= first_day - {_MONTH}) as visits_28,
-            count(*) filter (where day >= first_day - {_SEASON}) as visits_84,
-            coalesce(sum(money) filter (where day >= first_day - {_SEASON}), 0) as spend_84, sum(n) as n_items
-        from offers join of_users on day < first_day group by offer, user_id, first_day),
+        select offer, user_id, as_of - max(day) as recency, as_of - min(day) as tenure,
+            count(*) filter (where day >= as_of - {_MONTH}) as visits_28,
+            count(*) filter (where day >= as_of - {_SEASON}) as visits_84,
+            coalesce(sum(money) filter (where day >= as_of - {_SEASON}), 0) as spend_84, sum(n) as n_items
+        from offers join of_users on day < as_of group by offer, user_id, as_of),
     given as (
         select offer, user_id, not held_out as given, held_out, redeemed_at
         from offers join campaign_users using (campaign_id)),
     people as (
         select offer, user_id from seen union select offer, user_id from given),
     own as (
-        select offer, user_id, count(distinct day) as own_days, first_day - max(day) as own_recency,
-            count(*) filter (where day >= first_day - {_SEASON}) as own_84,
-            coalesce(sum(money) filter (where day >= first_day - {_SEASON}), 0) as own_spend_84
-        from offers join offer_items using (offer) join bought on bought.item_id = offer_items.item_id and day < first_day
-        group by offer, user_id, first_day),
+        select offer, user_id, count(distinct day) as own_days, as_of - max(day) as own_recency,
+            count(*) filter (where day >= as_of - {_SEASON}) as own_84,
+            coalesce(sum(money) filter (where day >= as_of - {_SEASON}), 0) as own_spend_84
+        from offers join offer_items using (offer) join bought on bought.item_id = offer_items.item_id and day < as_of
+        group by offer, user_id, as_of),
     classes as (
         select distinct offer, category from offer_items join items using (item_id) where category is not null),
     of_class as (
-        select offer, user_id, count(*) as class_84, first_day - max(day) as class_recency
+        select offer, user_id, count(*) as class_84, as_of - max(day) as class_recency
         from offers join classes using (offer) join items using (category)
-            join bought on bought.item_id = items.item_id and day < first_day and day >= first_day - {_SEASON}
-        group by offer, user_id, first_day),
+            join bought on bought.item_id = items.item_id and day < as_of and day >= as_of - {_SEASON}
+        group by offer, user_id, as_of),
     before as (
-        select o.offer, u.user_id, count(*) as n_given, count(redeemed_at) filter (where redeemed_at < o.first_day) as n_redeemed
-        from offers as o join campaigns as c on c.first_day < o.first_day
+        select o.offer, u.user_id, count(*) as n_given, count(redeemed_at) filter (where redeemed_at < o.as_of) as n_redeemed
+        from offers as o join campaigns as c on c.first_day < o.as_of
             join campaign_users as u on u.campaign_id = c.campaign_id and not held_out
         group by all),
     now as (
         select o.offer, u.user_id, count(*) as other_now
         from offers as o join campaigns as c
-                on c.first_day < o.first_day and c.last_day >= o.first_day and c.campaign_id is distinct from o.campaign_id
+                on c.first_day < o.as_of and c.last_day >= o.as_of and c.campaign_id is distinct from o.campaign_id
             join campaign_users as u on u.campaign_id = c.campaign_id and not held_out
         group by all),
     base as (
         select offer, count(distinct user_id)::double / (select count(distinct user_id) from seen where seen.offer = offers.offer)
             as offer_base
         from offers join offer_items using (offer)
-            join bought on bought.item_id = offer_items.item_id and day < first_day and day >= first_day - {_MONTH}
+            join bought on bought.item_id = offer_items.item_id and day < as_of and day >= as_of - {_MONTH}
         group by offer),
     size as (select offer, count(*) as offer_items from offer_items group by offer),
     kept as (

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 
 from ecom_pipeline.arrays import Bools, Floats
-from ecom_pipeline.audiences.offers import FEATURES
 from ecom_pipeline.errors import ExperimentError
 
 HALF_LIVES = (None, 60.0, 180.0)  # of an offer's weight, in days
 _KINDS = (("logistic", 0.01), ("logistic", 0.1), ("logistic", 1.0), ("trees", 4), ("trees", 8))
 _LEAST = 20  # responses, and offers' users who did not respond, that a model learns from
-_COUNTS = [FEATURES.index(name) for name in FEATURES if name not in ("offer_base",)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,11 @@ class Settings:
     half_life: float | None = None
 
     def weight(self, age: Floats) -> Floats:
-        """(n,) of rows whose offers ended so many days ago."""
-        return np.ones(len(age)) if self.half_life is None else 0.5 ** (np.maximum(age, 0) / self.half_life)
+        """(n,) mean 1, of rows whose offers ended so many days ago: however old all are, a penalty is as strong."""
+        if self.half_life is None:
+            return np.ones(len(age))
+        weight = 0.5 ** ((age - age.min()) / self.half_life)
+        return weight / weight.mean()
 
     def __str__(self) -> str:
         weighed = f"offers half as heavy every {self.half_life:g} days" if self.half_life else "all offers alike"
@@ -96,7 +97,7 @@ def choose_settings(
     for half_life in half_lives:
         for name, size in _KINDS:
             settings = Settings(name, size, half_life)
-            weight = settings.weight(age[~later] - age[~later].min())
+            weight = settings.weight(age[~later])
             logit = _logit(fit_model(name, size, known[~later], response[~later], weight), known[later])
             loss = float(np.mean(np.log1p(np.exp(-np.where(response[later] > 0, logit, -logit)))))
             found.append((loss, settings))
@@ -104,16 +105,23 @@ def choose_settings(
 
 
 def fit_responder(
-    known: Floats, response: Floats, offer: np.ndarray, age: Floats, settings: Settings | None = None
+    known: Floats,
+    response: Floats,
+    offer: np.ndarray,
+    age: Floats,
+    settings: Settings | None = None,
+    *,
+    fold_by: np.ndarray | None = None,
 ) -> Responder:
-    """Learn who responds, and calibrate on offers that a model did not see.
+    """Learn who responds, and calibrate on rows that a model did not see.
 
     Args:
         known: (n, features) as of the day before each offer.
         response: (n,) 0 or 1.
-        offer: (n,) name; offers are folds: a row is never judged by a model that saw its offer.
+        offer: (n,) name.
         age: (n,) days since each offer.
         settings: as chosen; None: they are chosen on these rows.
+        fold_by: (n,) a row is calibrated by a model that saw none that has the same here; None: of its offer.
 
     Raises:
         ExperimentError: if there is too little to learn from.
@@ -122,8 +130,10 @@ def fit_responder(
     """
     _refuse(response, offer)
     settings = settings or choose_settings(known, response, offer, age)
-    slope, shift = _calibration(_logits_of_others(known, response, offer, age, settings), response)
-    model = fit_model(settings.name, settings.size, known, response, settings.weight(age))
+    weight = settings.weight(age)
+    logit = _logits_of_others(known, response, weight, offer if fold_by is None else fold_by, settings)
+    slope, shift = _calibration(logit, response, weight)
+    model = fit_model(settings.name, settings.size, known, response, weight)
     return Responder(model, slope, shift, settings)
 
 
@@ -132,22 +142,27 @@ def _refuse(response: Floats, offer: np.ndarray) -> None:
     if min(n_yes, n_no) < _LEAST or len(np.unique(offer)) < 2:
         raise ExperimentError(
             f"audience: {n_yes} responses and {n_no} refusals of {len(np.unique(offer))} past offers are known. There must be "
-            f"{_LEAST} of each, of 2 offers or more, to learn who responds: wait for more, or ask for a wider category."
+            f"{_LEAST} of each, of 2 offers or more, to learn who responds: wait for more, or ask about what neither nobody nor everybody buys."
         )
 
 
-def _logits_of_others(known: Floats, response: Floats, offer: np.ndarray, age: Floats, settings: Settings) -> Floats:
-    """(n,) logits by models that did not see the row's offer."""
-    weight, logit = settings.weight(age), np.zeros(len(response))
-    for train, held in _folds(offer):
+def _logits_of_others(
+    known: Floats, response: Floats, weight: Floats, fold_by: np.ndarray, settings: Settings
+) -> Floats:
+    """(n,) logits by models that saw nothing of the row's group; where all others did the same, by how many they are."""
+    logit = np.zeros(len(response))
+    for train, held in _folds(fold_by):
         if response[train].min() < response[train].max():
             model = fit_model(settings.name, settings.size, known[train], response[train], weight[train])
             logit[held] = _logit(model, known[held])
+        else:
+            n_yes = response[train].sum()
+            logit[held] = np.log((n_yes + 0.5) / (train.sum() - n_yes + 0.5))
     return logit
 
 
-def _folds(offer: np.ndarray) -> Iterator[tuple[Bools, Bools]]:
-    names, place = np.unique(offer, return_inverse=True)
+def _folds(group: np.ndarray) -> Iterator[tuple[Bools, Bools]]:
+    names, place = np.unique(group, return_inverse=True)
     n = min(5, len(names))
     for fold in range(n):
         held = place % n == fold
@@ -159,11 +174,11 @@ def fit_model(name: str, size: float, known: Floats, response: Floats, weight: F
     if name == "logistic":
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import FunctionTransformer, StandardScaler
+        from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
-        steps = make_pipeline(
-            FunctionTransformer(_logs), StandardScaler(), LogisticRegression(C=size, solver="newton-cholesky")
-        )
+        within = MinMaxScaler(clip=True)  # what lies beyond all that was seen counts as the furthest that was
+        classifier = LogisticRegression(C=size, solver="newton-cholesky")
+        steps = make_pipeline(FunctionTransformer(_logs), within, StandardScaler(), classifier)
         return steps.fit(known, response, logisticregression__sample_weight=weight)
     from lightgbm import LGBMClassifier
 
@@ -182,9 +197,7 @@ def fit_model(name: str, size: float, known: Floats, response: Floats, weight: F
 
 def _logs(known: Floats) -> Floats:
     """Counts and days as their logarithms: twice as many is one step, wherever one starts."""
-    told = known.copy()
-    told[:, _COUNTS] = np.log1p(np.maximum(told[:, _COUNTS], 0))
-    return told
+    return np.log1p(np.maximum(known, 0))
 
 
 def _logit(model: Any, known: Floats) -> Floats:
@@ -198,8 +211,8 @@ def _logit(model: Any, known: Floats) -> Floats:
     return np.log(chance / (1 - chance))
 
 
-def _calibration(logit: Floats, response: Floats) -> tuple[float, float]:
+def _calibration(logit: Floats, response: Floats, weight: Floats) -> tuple[float, float]:
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=1e3, solver="newton-cholesky").fit(logit[:, None], response)
+    fitted = LogisticRegression(C=1e3, solver="newton-cholesky").fit(logit[:, None], response, weight)
     return float(max(fitted.coef_[0, 0], 0.0)), float(fitted.intercept_[0])

@@ -82,7 +82,7 @@ def effect_scores(
             drawn_share if drawn_share else _chance(_model(known[train], given[train].astype(float)), known[rows])
         )
     uplift = with_it - without
-    kept = (chance >= OVERLAP[0]) & (chance <= OVERLAP[1])
+    kept = (chance >= OVERLAP[0]) & (chance <= OVERLAP[1]) | (drawn_share is not None)  # what was drawn needs no like
     overlap = float(kept[given].mean())
     if overlap < LEAST_OVERLAP:
         raise ExperimentError(
@@ -90,7 +90,7 @@ def effect_scores(
             f"{LEAST_OVERLAP:.0%} or more: only lift can be told; hold users out by chance the next time."
         )
     expected = np.where(given, with_it, without)
-    share = np.where(given, chance, 1 - chance)
+    share = np.where(kept, np.where(given, chance, 1 - chance), 1.0)
     score = uplift + np.where(given, 1, -1) * (response - expected) / share
     return Effects(np.where(kept, score, np.nan), uplift, overlap, drawn_share is not None)
 

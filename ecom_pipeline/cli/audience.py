@@ -1,15 +1,12 @@
 """`ecom audience`: whom to ask."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, finished, writing
 from ecom_pipeline.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @app.command()
@@ -27,7 +24,7 @@ def audience(
 ) -> None:
     """List users, the likeliest to respond first, with the probability; for a campaign also what it adds."""
     from ecom_pipeline.audiences.gains import smallest_list
-    from ecom_pipeline.audiences.lists import item_list, items_of, until
+    from ecom_pipeline.audiences.lists import item_list, items_of, list_of, until
 
     if sum(map(bool, (item, category, campaign))) != 1:
         raise InputError(
@@ -36,7 +33,7 @@ def audience(
         )
     with finished(home, "audiences" if campaign else "campaign_users") as db:
         if campaign:
-            users, told = _of_campaign(db, campaign), "by campaigns that had ended before it"
+            users, told = list_of(db, campaign), "by campaigns that had ended before it"
         else:
             asked = item_list(db, items_of(db, item=item, category=category), days=days)
             users, told = asked.users, f"{until(db, days)}, {asked.told}"
@@ -51,17 +48,3 @@ def audience(
     for row in [] if csv else users.head(top).itertuples():
         more = f"  adds {row.uplift:+.3f}" if campaign and row.uplift == row.uplift else ""
         print(f"{row.response_probability:.3f}  {row.user_id}{more}")
-
-
-def _of_campaign(db: Any, campaign: str) -> "pd.DataFrame":
-    users = db.execute(
-        "select user_id, response_probability, response, uplift, given from audiences where audience = ? order by rank",
-        [campaign],
-    ).df()
-    if users.empty:
-        n, first = db.execute("select count(distinct audience), min(audience) from audiences").fetchall()[0]
-        raise InputError(
-            f"audience: 1 campaign has no order of users: {campaign!r}. It must be one of the {n} that are running or to come, the "
-            f"first {first!r}: name one of them, or see the log of `audiences`."
-        )
-    return users

@@ -8,7 +8,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
-from ecom_pipeline.audiences.evaluation import BEFORE, MODEL, RANDOM, RFM, TWIN, UPLIFT
+from ecom_pipeline.audiences.evaluation import MODEL, RANDOM, SIMPLE, TWIN, UPLIFT
 from ecom_pipeline.audiences.gains import smallest_list
 
 SHOWN = ("AUC", "average precision", "lift at 10%", "users asked for 50% of the responses", "calibration error")
@@ -63,14 +63,14 @@ def sentences(told: AudiencesTold) -> list[str]:
     shown = []
     for response in told.responses:
         row = told.row(response, MODEL, "AUC")
-        strongest = max((BEFORE, RFM), key=lambda name: told.row(response, name, "AUC").value)
+        strongest = _strongest(told, response)
         gain = told.row(response, f"{MODEL} - {strongest}", "AUC")
         weights = told.row(response, f"{MODEL} - {TWIN}", "AUC")
         word = "offers that were used" if response == "redeemed" else "purchases of the items"
         shown.append(
             f"For {word}, users who did were put above those who did not in {row.value:.0%} of the cases [{row.ci_low:.0%}, "
             f"{row.ci_high:.0%}], {gain.value:+.1%} [{gain.ci_low:+.1%}, {gain.ci_high:+.1%}] against the strongest simple order, "
-            f"{strongest}; weights of campaigns by age {weights.value:+.1%} [{weights.ci_low:+.1%}, {weights.ci_high:+.1%}]; over "
+            f"{strongest}; {_of_weights(weights)}; over "
             f"{row.n_offers} later campaigns and {row.n_users:,} users."
         )
     effect, plain = (told.row("effect", name, "share that buys more") for name in ("doubly robust", "plain difference"))
@@ -84,13 +84,23 @@ def sentences(told: AudiencesTold) -> list[str]:
     return shown
 
 
+def _strongest(told: AudiencesTold, response: str) -> str:
+    return max(SIMPLE, key=lambda name: told.row(response, name, "AUC").value)
+
+
+def _of_weights(difference: Any) -> str:
+    if difference.ci_low == difference.ci_high == 0:
+        return "campaigns were not weighed by age, which was not better on the earlier ones"
+    return f"weights of campaigns by age {difference.value:+.1%} [{difference.ci_low:+.1%}, {difference.ci_high:+.1%}]"
+
+
 def for_template(told: AudiencesTold) -> dict[str, Any]:
     """What `audiences.html.j2` is given."""
     return {
         "audiences": told,
         "audiences_sentences": sentences(told),
         "audiences_metrics": SHOWN,
-        "audiences_models": (MODEL, TWIN, BEFORE, RFM, RANDOM),
+        "audiences_models": (MODEL, TWIN, *SIMPLE, RANDOM),
         "audiences_cell": _cell,
         "audiences_figure": _figure(told),
     }
@@ -107,7 +117,7 @@ def _figure(told: AudiencesTold) -> str:
         return ""
     figure, panes = html.axes(len(responses))
     for response, axes in zip(responses, panes, strict=True):
-        for model, colour in ((MODEL, html.BLUE), (BEFORE, html.ORANGE), (RANDOM, html.INK)):
+        for model, colour in ((MODEL, html.BLUE), (_strongest(told, response), html.ORANGE), (RANDOM, html.INK)):
             points = [(0.0, 0.0), (1.0, 1.0)]
             for share in (0.05, 0.1, 0.2):
                 row = told.row(response, model, f"lift at {share:.0%}")
