@@ -263,23 +263,25 @@ def _towards(weekly: Weekly, table: Floats, share: float) -> Floats:
 
 
 def _like_others(weekly: Weekly, young: Ints) -> Floats:
-    """(k,) weekly units of items without a history: the mean level of those whose words are nearest, else of their category."""
+    """(k,) weekly units of items without a history: the median level of the nearest that share words, else their category's mean."""
     old = np.flatnonzero(weekly.n_weeks - weekly.first_sale >= 13)
     rate = levels(weekly.units)
     if not len(old):
         return np.zeros(len(young))
-    if weekly.text is None or not weekly.text[old].any():
-        code = np.maximum(weekly.category, 0)
-        n = len(weekly.categories) + 1
-        total, count = np.bincount(code[old], rate[old], n), np.bincount(code[old], minlength=n)
-        mean = np.where(count > 0, total / np.maximum(count, 1), rate[old].mean())
-        return np.where(weekly.category[young] >= 0, mean[code[young]], rate[old].mean())
-    found = np.empty(len(young))
+    code = np.maximum(weekly.category, 0)
+    n = len(weekly.categories) + 1
+    total, count = np.bincount(code[old], rate[old], n), np.bincount(code[old], minlength=n)
+    mean = np.where(count > 0, total / np.maximum(count, 1), rate[old].mean())
+    found = np.where(weekly.category[young] >= 0, mean[code[young]], rate[old].mean())
+    if weekly.text is None:
+        return found
     k = min(_NEAR, len(old))
     for begin in range(0, len(young), 512):
         near = weekly.text[young[begin : begin + 512]] @ weekly.text[old].T
         best = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        found[begin : begin + 512] = np.median(rate[old][best], axis=1)
+        alike = np.take_along_axis(near, best, axis=1) > 0  # what shares nothing is no neighbour, however few there are
+        some = np.flatnonzero(alike.any(1))
+        found[begin + some] = np.nanmedian(np.where(alike, rate[old][best], np.nan)[some], axis=1)
     return found
 
 
