@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_pipeline.audiences.gains import calibration_error
+from ecom_pipeline.audiences.gains import calibration_error, calibration_noise
 from ecom_pipeline.audiences.response import Settings, choose_settings, fit_responder
 
 EACH = st.sampled_from([Settings("logistic", 0.1), Settings("logistic", 1.0, 60.0), Settings("trees", 4, 60.0)])
@@ -86,3 +86,12 @@ def test_the_choice_between_models_is_made_on_later_offers():
     assert choose_settings(**rows).name == "trees"
     rows, _, _ = made(6, 400, 0)
     assert choose_settings(**rows).name == "logistic"
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 99), st.integers(50, 400))
+def test_the_calibration_error_of_right_chances_is_what_it_is_said_to_be_by_chance(seed, n):
+    draw = np.random.default_rng(seed)
+    chance, weight = draw.uniform(0.2, 0.8, n), np.ones(n)
+    drawn = [calibration_error(chance, (draw.random(n) < chance).astype(float), weight) for _ in range(200)]
+    assert calibration_noise(chance, chance, weight) == pytest.approx(np.mean(drawn), rel=0.12)

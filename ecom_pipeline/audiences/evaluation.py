@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ecom_pipeline.arrays import Floats
-from ecom_pipeline.audiences.gains import FIGURES, Figure, calibration_error, judged, qini
+from ecom_pipeline.audiences.gains import FIGURES, Figure, calibration_error, calibration_noise, judged, qini
 from ecom_pipeline.audiences.offers import FEATURES, Audience, Offer
 from ecom_pipeline.audiences.response import HALF_LIVES, Settings, choose_settings, fit_model, fit_responder
 from ecom_pipeline.audiences.uplift import effect_scores, naive_difference
@@ -150,7 +150,7 @@ def _figures(audience: Audience, found: Foretold, response: str) -> list[dict]:
     for model, score in found.scores.items():
         figures: dict[str, Figure] = dict(FIGURES)
         if model in (MODEL, TWIN):
-            figures["calibration error"] = calibration_error
+            figures |= {"calibration error": calibration_error, "calibration error by chance": calibration_noise}
         for metric, figure in figures.items():
             drawn[model, metric] = judged(figure, score, truth, offer, user)
             rows.append(

@@ -99,12 +99,21 @@ def smallest_list(probability: Floats, share: float) -> int:
 
 def calibration_error(score: Floats, response: Floats, weight: Floats) -> float:
     """Mean distance of expected and seen share of responses, over ten groups of users by score."""
+    expected, seen = _by_tenth(score, weight, weight * score), _by_tenth(score, weight, weight * response)
+    return float(np.abs(expected - seen).sum() / max(weight.sum(), 1e-12))
+
+
+def calibration_noise(score: Floats, _: Floats, weight: Floats) -> float:
+    """The calibration error that is to be expected where all scores are right, since so few users are in a group."""
+    variance = _by_tenth(score, weight, weight**2 * score * (1 - score))
+    return float(np.sqrt(2 / np.pi * variance).sum() / max(weight.sum(), 1e-12))
+
+
+def _by_tenth(score: Floats, weight: Floats, what: Floats) -> Floats:
+    """(10,) sums over the users of each tenth of the weight, by score."""
     order = np.argsort(score, kind="stable")
-    group = np.minimum((np.cumsum(weight[order]) - weight[order] / 2) / max(weight.sum(), 1e-12) * 10, 9).astype(int)
-    total = np.bincount(group, weight[order], 10)
-    expected = np.bincount(group, (weight * score)[order], 10)
-    seen = np.bincount(group, (weight * response)[order], 10)
-    return float(np.abs(expected - seen).sum() / max(total.sum(), 1e-12))
+    place = (np.cumsum(weight[order]) - weight[order] / 2) / max(weight.sum(), 1e-12)
+    return np.bincount(np.minimum(place * 10, 9).astype(int), what[order], 10)
 
 
 def qini(score: Floats, effect: Floats, weight: Floats) -> float:

@@ -11,7 +11,14 @@ from ecom_pipeline import page as html
 from ecom_pipeline.audiences.evaluation import MODEL, RANDOM, SIMPLE, TWIN, UPLIFT
 from ecom_pipeline.audiences.gains import smallest_list
 
-SHOWN = ("AUC", "average precision", "lift at 10%", "users asked for 50% of the responses", "calibration error")
+SHOWN = (
+    "AUC",
+    "average precision",
+    "lift at 10%",
+    "users asked for 50% of the responses",
+    "calibration error",
+    "calibration error by chance",
+)
 
 
 @dataclass(frozen=True, slots=True)
