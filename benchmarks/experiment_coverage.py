@@ -22,8 +22,9 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ecom_pipeline.experiments.effects import MAIN
 from ecom_pipeline.experiments.plan import Arm, Experiment
-from ecom_pipeline.experiments.readout import MAIN, SRM_DOUBT, SRM_LEVEL, read_out
+from ecom_pipeline.experiments.readout import SRM_DOUBT, SRM_LEVEL, read_out
 from ecom_pipeline.experiments.sequences import fixed_half_width, half_width
 
 EXPERIMENT = Experiment("e", (Arm("old", 0.5), Arm("new", 0.5)), date(2017, 5, 1), date(2017, 5, 28))

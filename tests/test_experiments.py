@@ -15,9 +15,10 @@ from assets.experiments import experiment_readout
 from ecom_pipeline import schema
 from ecom_pipeline.errors import ExperimentError
 from ecom_pipeline.experiments import power
+from ecom_pipeline.experiments.effects import MAIN, quantile_effect
 from ecom_pipeline.experiments.plan import Arm, Experiment, named, place, read_experiments
 from ecom_pipeline.experiments.readings import every_readout, read_experiment
-from ecom_pipeline.experiments.readout import MAIN, quantile_effect, read_out, tail_share
+from ecom_pipeline.experiments.readout import holm, read_out, tail_share
 from ecom_pipeline.experiments.sequences import fixed_half_width, half_width
 from ecom_pipeline.experiments.units import read_units
 from resources.home import Home
@@ -89,6 +90,8 @@ def test_a_file_says_what_experiments_there_are(tmp_path):
         ("changes: lists", "days_before: -3", "a number of days, 0 or more"),
         ("changes: lists", "colour: red", "'colour'"),
         ("  first_day: 2024-05-01\n", "", "write all three"),
+        ("  changes: lists\n", "  changes: lists\n  changes: search\n", "'changes' stands twice"),
+        ("weighted: {share: 0.5, system: weighted}}", "unweighted: {share: 0.5}}", "'unweighted' stands twice"),
     ],
 )
 def test_a_wrong_setting_is_told(tmp_path, old, new, told):
@@ -103,6 +106,12 @@ def test_two_experiments_of_a_layer_on_the_same_units_and_days_are_refused(tmp_p
     with pytest.raises(ExperimentError, match=r"2 share units .* 'weights' and 'colours'"):
         read_experiments(written(tmp_path, FILE + other))
     assert len(read_experiments(written(tmp_path, FILE + other.replace("changes: lists", "layer: second")))) == 2
+    with pytest.raises(ExperimentError, match=r"2 change lists on the same days .* 'weights' and 'colours'"):
+        read_experiments(written(tmp_path, FILE + other + "  layer: second\n"))
+    alike = other.replace("changes: lists", "layer: second\n  salt: weights")
+    with pytest.raises(ExperimentError, match=r"2 in different layers have the salt 'weights' .* and 'colours'"):
+        read_experiments(written(tmp_path, FILE + alike))
+    assert len(read_experiments(written(tmp_path, FILE + alike.replace("2024-05", "2024-06").replace("31", "30")))) == 2
     with pytest.raises(
         ExperimentError, match=r"1 name is unknown: 'third'. It must be one of the 1 .* first 'weights'"
     ):
@@ -217,7 +226,7 @@ def test_lost_units_leave_no_verdict_however_large_the_effect():
 def test_many_units_of_two_arms_leave_no_verdict():
     assert read_out(drawn(), PLAIN, n_planned=2000, n_in_two_arms=300).verdict.startswith("No verdict: 13.0%")
     few = read_out(drawn(effect=4), PLAIN, n_planned=2000, n_in_two_arms=3)
-    assert few.warnings[0] == "3 units met two arms (0.1%) and are left out"
+    assert few.warnings[0] == "3 users met two arms and are left out"
     assert figure(few).verdict == "higher"
 
 
@@ -235,6 +244,25 @@ def test_equal_outcomes_and_no_past_are_no_fault():
     assert figure(found).verdict == "no difference is shown"
     assert figure(found).effect == 0
     assert found.warnings == ("nobody bought in the 28 days before: no past can be taken out",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "effect"),
+    [
+        ({"revenue": lambda units: np.where(units.arm == "new", 5.0, 0.0)}, 5.0),  # nothing varies within an arm
+        ({"revenue": lambda units: 0.1 * units.visits}, None),  # each visit costs the same
+        ({"revenue": lambda units: units.before_revenue}, None),  # the past says it all
+        ({"revenue": 5.0}, 0.0),
+    ],
+)
+def test_without_any_spread_there_is_no_interval_and_no_verdict(columns, effect):
+    found = read_out(drawn(400).assign(**columns), PLAIN, n_planned=400)
+    if effect is not None:
+        assert figure(found).effect == pytest.approx(effect)
+    assert found.rows.p_value.between(0, 1).all()
+    without = found.rows[found.rows.ci_low.isna()]
+    assert len(without)
+    assert set(without.verdict) <= {"no difference is shown", "balanced"}
 
 
 def test_three_arms_are_each_compared_with_the_first():
@@ -257,6 +285,47 @@ def test_users_of_a_cluster_are_not_taken_as_independent():
     assert together.n_units == 100
     # 20 users share a cluster's 100 of about 560: the error grows by the root of 1 + 19 * .18
     assert (together.ci_high - together.ci_low) / (alone.ci_high - alone.ci_low) == pytest.approx(2.1, abs=0.35)
+
+
+def test_a_cluster_that_met_both_arms_is_left_out_and_many_leave_no_verdict():
+    units = drawn(4000)
+    units["cluster_id"] = [f"{arm} {n % 200}" for n, arm in enumerate(units.arm)]
+    of_clusters = Experiment("e", HALVES, *MAY, unit="cluster")
+    moved = units.assign(cluster_id=units.cluster_id.replace({"old 7": "new 7"}))
+    found = read_out(moved, of_clusters, n_planned=400)
+    assert found.warnings[0] == "1 clusters met two arms and are left out"
+    assert not found.verdict.startswith("No verdict")
+    mixed = read_out(
+        units.assign(cluster_id=(np.arange(4000) % 150).astype(str)).pipe(_mostly_whole), of_clusters, n_planned=150
+    )
+    assert mixed.verdict.startswith("No verdict")
+
+
+def _mostly_whole(units):
+    """A third of the clusters has both arms."""
+    number = units.cluster_id.astype(int)
+    whole = np.where(number % 2, "new", "old")
+    return units.assign(arm=np.where(number % 3 > 0, whole, units.arm))
+
+
+def test_arms_are_corrected_together_and_so_are_other_figures_at_a_look():
+    arms = tuple(Arm(name, 0.25) for name in "abcd")
+    rows = read_out(drawn(2000, effect=2.5, arms=tuple("abcd")), Experiment("e", arms, *MAY), n_planned=2000).rows
+    main = rows[(rows.metric == MAIN) & (rows.segment == "all")]
+    assert main.p_adjusted.tolist() == pytest.approx(holm(main.p_value.to_numpy()).tolist())
+    assert main.p_adjusted.iloc[0] == pytest.approx(3 * main.p_value.iloc[0])
+    units = drawn(effect=0.0)
+    units["purchases"] += 0.37 * (units.arm == "new")
+    row = figure(read_out(units, PLAIN, n_planned=2000, over=False), "purchases")
+    assert row.sequence_low > 0  # alone it would be certain
+    assert row.verdict == "no difference is shown"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_corrected_p_values_are_those_of_the_definition(p):
+    by_hand = [min(1.0, max((len(p) - rank) * q for rank, q in enumerate(sorted(p)) if q <= one)) for one in p]
+    ties = [max(found for found, q in zip(holm(np.array(p)), p, strict=True) if q == one) for one in p]
+    assert ties == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(
