@@ -3,10 +3,10 @@
 from datetime import date, datetime
 
 import dagster as dg
-import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_shop import FILE, HALVES, MAY, PLAIN, exposed, shop, written, year
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -23,17 +23,6 @@ from ecom_pipeline.experiments.sequences import fixed_half_width, half_width
 from ecom_pipeline.experiments.units import read_units
 from resources.home import Home
 from resources.warehouse import Warehouse
-
-MAY = (date(2024, 5, 1), date(2024, 5, 31))
-HALVES = (Arm("old", 0.5), Arm("new", 0.5))
-PLAIN = Experiment("e", HALVES, *MAY)
-FILE = """\
-weights:
-  arms: {unweighted: {share: 0.5, system: unweighted}, weighted: {share: 0.5, system: weighted}}
-  first_day: 2024-05-01
-  last_day: 2024-05-31
-  changes: lists
-"""
 
 
 def test_a_unit_falls_where_the_hash_says():
@@ -59,12 +48,6 @@ def test_arms_get_their_shares_and_another_salt_draws_anew(parts, salt):
 def test_two_parts_of_a_layer_share_no_unit_and_together_have_all(unit):
     parts = [Experiment(f"e{n}", HALVES, *MAY, traffic=(n / 2, (n + 1) / 2)) for n in range(2)]
     assert sum(part.assign(unit) is not None for part in parts) == 1
-
-
-def written(tmp_path, text):
-    path = tmp_path / "experiments.yaml"
-    path.write_text(text)
-    return path
 
 
 def test_a_file_says_what_experiments_there_are(tmp_path):
@@ -116,29 +99,6 @@ def test_two_experiments_of_a_layer_on_the_same_units_and_days_are_refused(tmp_p
         ExperimentError, match=r"1 name is unknown: 'third'. It must be one of the 1 .* first 'weights'"
     ):
         named(read_experiments(written(tmp_path, FILE)), "third")
-
-
-def shop(events, exposures):
-    """A warehouse of purchases (user, day, price, quantity) and exposures (user, arm, day)."""
-    db = duckdb.connect()
-    schema.CLEANED_INTERACTIONS.create(db)
-    schema.EXPOSURES.create(db)
-    bought = [
-        (f"e{n}", at, user, "purchase", price, pieces, None) for n, (user, at, price, pieces, *_) in enumerate(events)
-    ]
-    back = [
-        (f"r{n}", "2024-06-20 00:00", event[0], "return", None, event[4], f"e{n}")
-        for n, event in enumerate(events)
-        if event[4:]
-    ]
-    names = ["event_id", "occurred_at", "user_id", "action", "price", "quantity", "return_of"]
-    rows = pd.DataFrame([*bought, *back], columns=names)
-    rows["occurred_at"] = pd.to_datetime(rows.occurred_at)
-    db.register("rows", rows.assign(day=rows.occurred_at.dt.date, item_id="i"))
-    db.execute("insert into cleaned_interactions by name from rows")
-    for user, arm, at in exposures:
-        db.execute("insert into exposures values ('e', ?, ?, null, ?)", [arm, user, at])
-    return db
 
 
 def test_what_counts_is_what_was_kept_between_exposure_and_last_day():
@@ -371,17 +331,6 @@ def test_the_tail_of_nothing_is_unknown():
     assert np.isnan(tail_share(np.zeros(5)))
 
 
-def year(n_users=300, seed=0):
-    draw = np.random.default_rng(seed)
-    taste = draw.gamma(2, 2, n_users)
-    return [
-        (f"u{user}", f"2024-{month:02}-{1 + int(day):02} 10:00", float(price), 1)
-        for user in range(n_users)
-        for month in (3, 4, 5)
-        for day, price in zip(draw.integers(0, 28, draw.poisson(taste[user])), draw.gamma(2, 5, 50), strict=False)
-    ]
-
-
 def test_before_the_start_it_is_told_what_could_be_seen():
     with shop(year(), []) as db:
         told = power.plan(db, PLAIN)
@@ -392,10 +341,6 @@ def test_before_the_start_it_is_told_what_could_be_seen():
         assert half.smallest == pytest.approx(2 * told.smallest, rel=0.05)  # a quarter of the units
         with pytest.raises(ExperimentError, match="nobody bought from 2019-12-02 to 2019-12-31"):
             power.plan(db, Experiment("e", HALVES, date(2020, 1, 1), date(2020, 1, 30)))
-
-
-def exposed(experiment):
-    return [(f"u{n}", experiment.assign(f"u{n}").name, "2024-05-01 00:00") for n in range(300)]
 
 
 def test_an_experiment_that_cannot_be_read_yet_says_so_and_the_others_are_read():
