@@ -1,6 +1,8 @@
 """Who gets which arm, what counts, and what a readout may say: golden values, laws, and every kind of bad input."""
 
+import re
 from datetime import date, datetime
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -28,6 +30,13 @@ from resources.warehouse import Warehouse
 def test_a_unit_falls_where_the_hash_says():
     assert place("arms:weights", "77") == int("d9e8981ef72e1", 16) / 16**13
     assert PLAIN.assign("person") == PLAIN.assign("person")
+
+
+def test_the_golden_places_of_the_documentation_are_ours():
+    text = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text()
+    golden = re.findall(r"^\| `((?:layer|arms):\w+)` \| `(\S+)` \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(golden) == 6
+    assert [f"{place(salt, unit):.12f}" for salt, unit, _ in golden] == [told for *_, told in golden]
 
 
 @settings(max_examples=20)
@@ -309,6 +318,12 @@ def test_the_sequence_is_as_published_and_narrowest_where_planned():
     ratio = half_width(1.0, n, 10_000) / fixed_half_width(1.0)
     assert ratio[2] == pytest.approx(1.5487, abs=1e-4)
     assert ratio.argmin() == 2
+
+
+def test_the_sequence_is_that_of_another_library_where_units_are_many():
+    # half-widths over the standard error by savvi 0.3.1, LinearRegression, with the prior scale that 5,000 planned units give
+    n, told = np.array([1000, 5000, 20_000]), np.array([3.375488, 3.036461, 3.127430])
+    assert np.abs(half_width(1.0, n, 5000) / told - 1).tolist() == pytest.approx([0, 0, 0], abs=0.004)
 
 
 def test_the_sequence_is_hardly_ever_left_in_a_hundred_looks():
