@@ -1,12 +1,14 @@
 """Who gets which arm, what counts, and what a readout may say: golden values, laws, and every kind of bad input."""
 
+import re
 from datetime import date, datetime
+from pathlib import Path
 
 import dagster as dg
-import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_shop import FILE, HALVES, MAY, PLAIN, exposed, shop, written, year
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,29 +17,26 @@ from assets.experiments import experiment_readout
 from ecom_pipeline import schema
 from ecom_pipeline.errors import ExperimentError
 from ecom_pipeline.experiments import power
+from ecom_pipeline.experiments.effects import MAIN, quantile_effect
 from ecom_pipeline.experiments.plan import Arm, Experiment, named, place, read_experiments
 from ecom_pipeline.experiments.readings import every_readout, read_experiment
-from ecom_pipeline.experiments.readout import MAIN, quantile_effect, read_out, tail_share
+from ecom_pipeline.experiments.readout import holm, read_out, tail_share
 from ecom_pipeline.experiments.sequences import fixed_half_width, half_width
 from ecom_pipeline.experiments.units import read_units
 from resources.home import Home
 from resources.warehouse import Warehouse
 
-MAY = (date(2024, 5, 1), date(2024, 5, 31))
-HALVES = (Arm("old", 0.5), Arm("new", 0.5))
-PLAIN = Experiment("e", HALVES, *MAY)
-FILE = """\
-weights:
-  arms: {unweighted: {share: 0.5, system: unweighted}, weighted: {share: 0.5, system: weighted}}
-  first_day: 2024-05-01
-  last_day: 2024-05-31
-  changes: lists
-"""
-
 
 def test_a_unit_falls_where_the_hash_says():
     assert place("arms:weights", "77") == int("d9e8981ef72e1", 16) / 16**13
     assert PLAIN.assign("person") == PLAIN.assign("person")
+
+
+def test_the_golden_places_of_the_documentation_are_ours():
+    text = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text()
+    golden = re.findall(r"^\| `((?:layer|arms):\w+)` \| `(\S+)` \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(golden) == 6
+    assert [f"{place(salt, unit):.12f}" for salt, unit, _ in golden] == [told for *_, told in golden]
 
 
 @settings(max_examples=20)
@@ -58,12 +57,6 @@ def test_arms_get_their_shares_and_another_salt_draws_anew(parts, salt):
 def test_two_parts_of_a_layer_share_no_unit_and_together_have_all(unit):
     parts = [Experiment(f"e{n}", HALVES, *MAY, traffic=(n / 2, (n + 1) / 2)) for n in range(2)]
     assert sum(part.assign(unit) is not None for part in parts) == 1
-
-
-def written(tmp_path, text):
-    path = tmp_path / "experiments.yaml"
-    path.write_text(text)
-    return path
 
 
 def test_a_file_says_what_experiments_there_are(tmp_path):
@@ -89,6 +82,8 @@ def test_a_file_says_what_experiments_there_are(tmp_path):
         ("changes: lists", "days_before: -3", "a number of days, 0 or more"),
         ("changes: lists", "colour: red", "'colour'"),
         ("  first_day: 2024-05-01\n", "", "write all three"),
+        ("  changes: lists\n", "  changes: lists\n  changes: search\n", "'changes' stands twice"),
+        ("weighted: {share: 0.5, system: weighted}}", "unweighted: {share: 0.5}}", "'unweighted' stands twice"),
     ],
 )
 def test_a_wrong_setting_is_told(tmp_path, old, new, told):
@@ -103,33 +98,16 @@ def test_two_experiments_of_a_layer_on_the_same_units_and_days_are_refused(tmp_p
     with pytest.raises(ExperimentError, match=r"2 share units .* 'weights' and 'colours'"):
         read_experiments(written(tmp_path, FILE + other))
     assert len(read_experiments(written(tmp_path, FILE + other.replace("changes: lists", "layer: second")))) == 2
+    with pytest.raises(ExperimentError, match=r"2 change lists on the same days .* 'weights' and 'colours'"):
+        read_experiments(written(tmp_path, FILE + other + "  layer: second\n"))
+    alike = other.replace("changes: lists", "layer: second\n  salt: weights")
+    with pytest.raises(ExperimentError, match=r"2 in different layers have the salt 'weights' .* and 'colours'"):
+        read_experiments(written(tmp_path, FILE + alike))
+    assert len(read_experiments(written(tmp_path, FILE + alike.replace("2024-05", "2024-06").replace("31", "30")))) == 2
     with pytest.raises(
         ExperimentError, match=r"1 name is unknown: 'third'. It must be one of the 1 .* first 'weights'"
     ):
         named(read_experiments(written(tmp_path, FILE)), "third")
-
-
-def shop(events, exposures):
-    """A warehouse of purchases (user, day, price, quantity) and exposures (user, arm, day)."""
-    db = duckdb.connect()
-    schema.CLEANED_INTERACTIONS.create(db)
-    schema.EXPOSURES.create(db)
-    bought = [
-        (f"e{n}", at, user, "purchase", price, pieces, None) for n, (user, at, price, pieces, *_) in enumerate(events)
-    ]
-    back = [
-        (f"r{n}", "2024-06-20 00:00", event[0], "return", None, event[4], f"e{n}")
-        for n, event in enumerate(events)
-        if event[4:]
-    ]
-    names = ["event_id", "occurred_at", "user_id", "action", "price", "quantity", "return_of"]
-    rows = pd.DataFrame([*bought, *back], columns=names)
-    rows["occurred_at"] = pd.to_datetime(rows.occurred_at)
-    db.register("rows", rows.assign(day=rows.occurred_at.dt.date, item_id="i"))
-    db.execute("insert into cleaned_interactions by name from rows")
-    for user, arm, at in exposures:
-        db.execute("insert into exposures values ('e', ?, ?, null, ?)", [arm, user, at])
-    return db
 
 
 def test_what_counts_is_what_was_kept_between_exposure_and_last_day():
@@ -217,7 +195,7 @@ def test_lost_units_leave_no_verdict_however_large_the_effect():
 def test_many_units_of_two_arms_leave_no_verdict():
     assert read_out(drawn(), PLAIN, n_planned=2000, n_in_two_arms=300).verdict.startswith("No verdict: 13.0%")
     few = read_out(drawn(effect=4), PLAIN, n_planned=2000, n_in_two_arms=3)
-    assert few.warnings[0] == "3 units met two arms (0.1%) and are left out"
+    assert few.warnings[0] == "3 users met two arms and are left out"
     assert figure(few).verdict == "higher"
 
 
@@ -235,6 +213,25 @@ def test_equal_outcomes_and_no_past_are_no_fault():
     assert figure(found).verdict == "no difference is shown"
     assert figure(found).effect == 0
     assert found.warnings == ("nobody bought in the 28 days before: no past can be taken out",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "effect"),
+    [
+        ({"revenue": lambda units: np.where(units.arm == "new", 5.0, 0.0)}, 5.0),  # nothing varies within an arm
+        ({"revenue": lambda units: 0.1 * units.visits}, None),  # each visit costs the same
+        ({"revenue": lambda units: units.before_revenue}, None),  # the past says it all
+        ({"revenue": 5.0}, 0.0),
+    ],
+)
+def test_without_any_spread_there_is_no_interval_and_no_verdict(columns, effect):
+    found = read_out(drawn(400).assign(**columns), PLAIN, n_planned=400)
+    if effect is not None:
+        assert figure(found).effect == pytest.approx(effect)
+    assert found.rows.p_value.between(0, 1).all()
+    without = found.rows[found.rows.ci_low.isna()]
+    assert len(without)
+    assert set(without.verdict) <= {"no difference is shown", "balanced"}
 
 
 def test_three_arms_are_each_compared_with_the_first():
@@ -257,6 +254,47 @@ def test_users_of_a_cluster_are_not_taken_as_independent():
     assert together.n_units == 100
     # 20 users share a cluster's 100 of about 560: the error grows by the root of 1 + 19 * .18
     assert (together.ci_high - together.ci_low) / (alone.ci_high - alone.ci_low) == pytest.approx(2.1, abs=0.35)
+
+
+def test_a_cluster_that_met_both_arms_is_left_out_and_many_leave_no_verdict():
+    units = drawn(4000)
+    units["cluster_id"] = [f"{arm} {n % 200}" for n, arm in enumerate(units.arm)]
+    of_clusters = Experiment("e", HALVES, *MAY, unit="cluster")
+    moved = units.assign(cluster_id=units.cluster_id.replace({"old 7": "new 7"}))
+    found = read_out(moved, of_clusters, n_planned=400)
+    assert found.warnings[0] == "1 clusters met two arms and are left out"
+    assert not found.verdict.startswith("No verdict")
+    mixed = read_out(
+        units.assign(cluster_id=(np.arange(4000) % 150).astype(str)).pipe(_mostly_whole), of_clusters, n_planned=150
+    )
+    assert mixed.verdict.startswith("No verdict")
+
+
+def _mostly_whole(units):
+    """A third of the clusters has both arms."""
+    number = units.cluster_id.astype(int)
+    whole = np.where(number % 2, "new", "old")
+    return units.assign(arm=np.where(number % 3 > 0, whole, units.arm))
+
+
+def test_arms_are_corrected_together_and_so_are_other_figures_at_a_look():
+    arms = tuple(Arm(name, 0.25) for name in "abcd")
+    rows = read_out(drawn(2000, effect=2.5, arms=tuple("abcd")), Experiment("e", arms, *MAY), n_planned=2000).rows
+    main = rows[(rows.metric == MAIN) & (rows.segment == "all")]
+    assert main.p_adjusted.tolist() == pytest.approx(holm(main.p_value.to_numpy()).tolist())
+    assert main.p_adjusted.iloc[0] == pytest.approx(3 * main.p_value.iloc[0])
+    units = drawn(effect=0.0)
+    units["purchases"] += 0.37 * (units.arm == "new")
+    row = figure(read_out(units, PLAIN, n_planned=2000, over=False), "purchases")
+    assert row.sequence_low > 0  # alone it would be certain
+    assert row.verdict == "no difference is shown"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_corrected_p_values_are_those_of_the_definition(p):
+    by_hand = [min(1.0, max((len(p) - rank) * q for rank, q in enumerate(sorted(p)) if q <= one)) for one in p]
+    ties = [max(found for found, q in zip(holm(np.array(p)), p, strict=True) if q == one) for one in p]
+    assert ties == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +320,12 @@ def test_the_sequence_is_as_published_and_narrowest_where_planned():
     assert ratio.argmin() == 2
 
 
+def test_the_sequence_is_that_of_another_library_where_units_are_many():
+    # half-widths over the standard error by savvi 0.3.1, LinearRegression, with the prior scale that 5,000 planned units give
+    n, told = np.array([1000, 5000, 20_000]), np.array([3.375488, 3.036461, 3.127430])
+    assert np.abs(half_width(1.0, n, 5000) / told - 1).tolist() == pytest.approx([0, 0, 0], abs=0.004)
+
+
 def test_the_sequence_is_hardly_ever_left_in_a_hundred_looks():
     draw, looks = np.random.default_rng(0), np.arange(100, 10_001, 100)
     mean = np.cumsum(draw.normal(size=(400, 10_000)), axis=1)[:, looks - 1] / looks
@@ -302,17 +346,6 @@ def test_the_tail_of_nothing_is_unknown():
     assert np.isnan(tail_share(np.zeros(5)))
 
 
-def year(n_users=300, seed=0):
-    draw = np.random.default_rng(seed)
-    taste = draw.gamma(2, 2, n_users)
-    return [
-        (f"u{user}", f"2024-{month:02}-{1 + int(day):02} 10:00", float(price), 1)
-        for user in range(n_users)
-        for month in (3, 4, 5)
-        for day, price in zip(draw.integers(0, 28, draw.poisson(taste[user])), draw.gamma(2, 5, 50), strict=False)
-    ]
-
-
 def test_before_the_start_it_is_told_what_could_be_seen():
     with shop(year(), []) as db:
         told = power.plan(db, PLAIN)
@@ -323,10 +356,6 @@ def test_before_the_start_it_is_told_what_could_be_seen():
         assert half.smallest == pytest.approx(2 * told.smallest, rel=0.05)  # a quarter of the units
         with pytest.raises(ExperimentError, match="nobody bought from 2019-12-02 to 2019-12-31"):
             power.plan(db, Experiment("e", HALVES, date(2020, 1, 1), date(2020, 1, 30)))
-
-
-def exposed(experiment):
-    return [(f"u{n}", experiment.assign(f"u{n}").name, "2024-05-01 00:00") for n in range(300)]
 
 
 def test_an_experiment_that_cannot_be_read_yet_says_so_and_the_others_are_read():

@@ -51,6 +51,14 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(method):
     assert abs(np.mean([one.value for one in found]) - truth) < 0.01
 
 
+def test_what_the_logged_policy_never_does_shows_in_the_mean_ratio():
+    assert value(log(20_000, 0)[0], "ips").mean_weight == pytest.approx(1, abs=0.03)
+    draw = np.random.default_rng(0)
+    action = draw.integers(0, 2, 2000)  # the third action, which the other policy prefers, was never taken
+    found = policy_value(draw.random(2000), np.full(2000, 0.5), np.array([0.1, 0.2])[action])
+    assert found.mean_weight == pytest.approx(0.3, abs=0.02)
+
+
 def test_a_model_makes_the_interval_narrower():
     told, _ = log(2000, 0)
     width = {method: (one := value(told, method)).ci_high - one.ci_low for method in METHODS}

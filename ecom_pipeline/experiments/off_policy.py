@@ -29,6 +29,7 @@ class PolicyValue:
         ci_high: 97.5 %.
         effective_size: rows that as good a log of the policy itself would have, (sum w)^2 / sum w^2.
         largest_weight: ratio of the probabilities, at most.
+        mean_weight: of the ratios: near 1, unless the logged policy hardly ever does what the other would.
     """
 
     method: Method
@@ -37,6 +38,7 @@ class PolicyValue:
     ci_high: float
     effective_size: float
     largest_weight: float
+    mean_weight: float
 
 
 def policy_value(
@@ -92,7 +94,7 @@ def policy_value(
         influence = np.bincount(place, influence)
     n = len(reward)
     half = stats.norm.ppf(0.975) * np.sqrt((influence**2).sum()) / n
-    return PolicyValue(method, value, value - half, value + half, size, float(weight.max()))
+    return PolicyValue(method, value, value - half, value + half, size, float(weight.max()), float(weight.mean()))
 
 
 def _each(

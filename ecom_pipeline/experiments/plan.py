@@ -78,6 +78,11 @@ class Experiment:
         """What the others are compared with."""
         return self.arms[0]
 
+    @property
+    def arms_salt(self) -> str:
+        """What the arms are drawn with."""
+        return self.salt or self.name
+
     def runs_on(self, day: date) -> bool:
         """Whether units are exposed on a day."""
         return self.first_day <= day <= self.last_day
@@ -90,7 +95,7 @@ class Experiment:
         """
         if not self.traffic[0] <= place(f"layer:{self.layer}", unit_id) < self.traffic[1]:
             return None
-        at, reached = place(f"arms:{self.salt or self.name}", unit_id), 0.0
+        at, reached = place(f"arms:{self.arms_salt}", unit_id), 0.0
         for arm in self.arms:
             reached += arm.share
             if at < reached:
@@ -109,7 +114,7 @@ def read_experiments(path: Path) -> tuple[Experiment, ...]:
     import yaml
 
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        told = yaml.load(path.read_text(encoding="utf-8"), _once_each()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ExperimentError(
             f"{path.name}: 1 file cannot be read: {' '.join(str(error).split())}. It must be YAML: mend what is named."
@@ -119,6 +124,21 @@ def read_experiments(path: Path) -> tuple[Experiment, ...]:
     found = tuple(_experiment(str(name), settings) for name, settings in told.items())
     _refuse_shared_units(found)
     return found
+
+
+def _once_each() -> type:
+    """A reader of YAML to which a name that stands twice is an error: the first of the two would be lost unseen."""
+    import yaml
+
+    class Reader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            names = [key.value for key, _ in node.value]
+            for name in names:
+                if names.count(name) > 1:
+                    raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Reader
 
 
 def named(experiments: Iterable[Experiment], name: str) -> Experiment:
@@ -205,13 +225,26 @@ def _wrong(name: str, what: str, had: str, must: str, do: str) -> ExperimentErro
 
 
 def _refuse_shared_units(experiments: Iterable[Experiment]) -> None:
-    """Two experiments of a layer would hide each other's effect where they share units at one time."""
+    """Two experiments would hide each other's effect where they share units at one time, or draw their arms alike."""
     for one, other in combinations(experiments, 2):
-        same_days = one.first_day <= other.last_day and other.first_day <= one.last_day
-        same_units = one.traffic[0] < other.traffic[1] and other.traffic[0] < one.traffic[1]
-        if one.layer == other.layer and same_days and same_units:
+        if not (one.first_day <= other.last_day and other.first_day <= one.last_day):
+            continue
+        same_layer = one.layer == other.layer
+        if same_layer and one.traffic[0] < other.traffic[1] and other.traffic[0] < one.traffic[1]:
             raise ExperimentError(
                 f"experiments: 2 share units of the layer {one.layer!r} on the same days: {one.name!r} and {other.name!r}. "
                 f"In a layer a unit must be in one experiment at a time: give them other parts of [0, 1) as traffic, other "
                 f"days, or layers of their own, in {FILE}."
+            )
+        if not same_layer and one.unit == other.unit and one.changes == other.changes != "elsewhere":
+            raise ExperimentError(
+                f"experiments: 2 change {one.changes} on the same days and are in layers of their own: {one.name!r} and "
+                f"{other.name!r}. A list has one system, so no unit must be in both: put them in one layer, with other parts of "
+                f"[0, 1) as traffic, in {FILE}."
+            )
+        if not same_layer and one.arms_salt == other.arms_salt:
+            raise ExperimentError(
+                f"experiments: 2 in different layers have the salt {one.arms_salt!r} on the same days: {one.name!r} and "
+                f"{other.name!r}. Their arms would be the same units, and no effect could be told from the other's: give each "
+                f"a salt of its own in {FILE}, or none."
             )

@@ -1,11 +1,10 @@
 """What an experiment showed: the sample ratio first, then balance before, then effects with intervals of both kinds.
 
-tea-tasting does means, ratios by the delta method and what the units' past explains (CUPED, Deng et al. 2013); confidence
-sequences, quantiles, clusters and verdicts are ours.
+Who counts, which figures are asked together, and what may be said of them; the figures themselves are in `effects`.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,16 +12,14 @@ from scipy import stats
 
 from ecom_pipeline.arrays import Floats
 from ecom_pipeline.errors import ExperimentError
+from ecom_pipeline.experiments.effects import LEAST_UNITS, MAIN, balance, by_segment, effects
 from ecom_pipeline.experiments.plan import Experiment
-from ecom_pipeline.experiments.sequences import LEVEL, fixed_half_width, half_width
+from ecom_pipeline.experiments.sequences import LEVEL, half_width
 from ecom_pipeline.experiments.units import OUTCOMES
 
 SRM_LEVEL = 0.001  # below it, units were lost or drawn otherwise than planned
 SRM_DOUBT = 0.01  # below it, they may have been
-MAIN = "revenue, past taken out"
-LEAST_UNITS = 20  # of an arm, below which no interval is to be believed
 TWO_ARMS_SHARE = 0.01  # of units that met both arms, from which on nothing is to be believed
-_TAIL = 0.99
 _NO_RATIO = "no verdict: units are missing or were drawn otherwise than planned"
 
 
@@ -63,31 +60,28 @@ def read_out(
 
     Cost: a few passes over the units.
     """
-    _refuse(units, experiment)
+    whole, two = _of_one_arm(units, experiment), n_in_two_arms / max(n_in_two_arms + len(units), 1)
+    _refuse(whole, experiment)
+    n_split = 0
     if experiment.unit == "cluster":
-        units = _clusters(units)
-    sizes = units.groupby("arm").size()
+        n_clusters = units.cluster_id.nunique()
+        whole = _clusters(whole)
+        n_split = n_clusters - len(whole)
+        two = max(two, n_split / n_clusters)
+    sizes = whole.groupby("arm").size()
     p = _sample_ratio(sizes, experiment)
-    two = n_in_two_arms / (n_in_two_arms + len(units))
-    rows: list[dict] = []
-    for arm in experiment.arms[1:]:
-        pair = units[units.arm.isin([experiment.control.name, arm.name])]
-        rows += _balance(pair, experiment, arm.name)
-        found = _effects(pair, experiment, arm.name)
-        main, *others = found  # what was settled beforehand needs no correction
-        adjusted = stats.false_discovery_control([one["p_value"] for one in others])
-        rows += [main | {"p_adjusted": main["p_value"]}]
-        rows += [one | {"p_adjusted": float(q)} for one, q in zip(others, adjusted, strict=True)]
-        rows += _by_segment(pair, experiment, arm.name)
-    frame = pd.DataFrame(rows)
+    frame = _figures(whole, experiment)
     n_share = frame.n_units / frame.n_units.max()
-    now = (sizes.sum() * n_share).to_numpy(float)
-    with_sequence = ~frame.metric.str.startswith("before") & frame.se.notna()
-    width = np.where(with_sequence, half_width(frame.se.to_numpy(float), np.maximum(now, 1), n_planned), np.nan)
+    now = np.maximum((sizes.sum() * n_share).to_numpy(float), 1)
+    se = frame.se.where(~frame.metric.str.startswith("before")).to_numpy(float)
+    width = half_width(se, now, n_planned)
     frame["sequence_low"], frame["sequence_high"] = frame.effect - width, frame.effect + width
+    frame["beyond_sequence"] = frame.effect.abs() > half_width(
+        se, now, n_planned, level=LEVEL / frame.n_together.to_numpy(float)
+    )
     trusted = p >= SRM_LEVEL and two <= TWO_ARMS_SHARE
     frame["verdict"] = [_verdict(row, trusted=trusted, over=over) for row in frame.itertuples()]
-    warnings = _warnings(frame, units, experiment, n_in_two_arms=n_in_two_arms, two=two)
+    warnings = _warnings(frame, whole, experiment, n_in_two_arms=n_in_two_arms, n_split=n_split)
     if SRM_LEVEL <= p < SRM_DOUBT:
         warnings = (f"the arms' sizes are odd (p = {p:.2g}): see whether units are lost", *warnings)
     order = [
@@ -95,7 +89,7 @@ def read_out(
         *("sequence_low", "sequence_high", "p_value", "p_adjusted", "variance_taken", "verdict"),
     ]
     frame = frame.assign(experiment=experiment.name)[order]
-    return Readout(frame, p, tail_share(units.revenue.to_numpy(float)), _sentence(frame, p, two), warnings)
+    return Readout(frame, p, tail_share(whole.revenue.to_numpy(float)), _sentence(frame, p, two), warnings)
 
 
 def tail_share(revenue: Floats) -> float:
@@ -107,24 +101,6 @@ def tail_share(revenue: Floats) -> float:
     total = revenue.sum()
     n_top = max(1, round(len(revenue) / 100))
     return float(np.sort(revenue)[-n_top:].sum() / total) if total else float("nan")
-
-
-def quantile_effect(treated: Floats, control: Floats, q: float) -> tuple[float, float, float]:
-    """Difference of a quantile, its standard error, and the control's quantile.
-
-    The error is by order statistics: the ranks between which the quantile lies with 95 % in each arm.
-
-    Source: Price and Bonett 2002, for the variance from order statistics.
-    """
-    found = []
-    for values in (treated, control):
-        ordered, n = np.sort(values), len(values)
-        reach = stats.norm.ppf(1 - LEVEL / 2) * np.sqrt(n * q * (1 - q))
-        low, high = (int(np.clip(round(n * q + side * reach), 0, n - 1)) for side in (-1, 1))
-        se = (ordered[high] - ordered[low]) / (2 * stats.norm.ppf(1 - LEVEL / 2))
-        found.append((float(np.quantile(values, q)), float(se)))
-    (value, se), (base, se_base) = found
-    return value - base, float(np.hypot(se, se_base)), base
 
 
 def _refuse(units: pd.DataFrame, experiment: Experiment) -> None:
@@ -152,6 +128,48 @@ def _refuse(units: pd.DataFrame, experiment: Experiment) -> None:
         )
 
 
+def _of_one_arm(units: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """Without the clusters in which both arms were met; that was no drawing of clusters."""
+    if experiment.unit != "cluster" or "cluster_id" not in units:
+        return units
+    return units[~(units.groupby("cluster_id").arm.transform("nunique") > 1)]
+
+
+def _figures(units: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """All figures of all arms; p-values hold for all that are asked together.
+
+    What was settled beforehand, the main figure, is corrected for the number of arms alone (Holm), segments for arms and
+    segments (Holm), and the others, which only show where to look, by their false discoveries (Benjamini and Hochberg).
+    """
+    before: list[dict] = []
+    main: list[dict] = []
+    others: list[dict] = []
+    segments: list[dict] = []
+    for arm in experiment.arms[1:]:
+        pair = units[units.arm.isin([experiment.control.name, arm.name])]
+        before += balance(pair, experiment, arm.name)
+        first, *rest = effects(pair, experiment, arm.name)
+        main.append(first)
+        others += rest
+        segments += by_segment(pair, experiment, arm.name)
+    for rows, adjust in ((main, holm), (others, stats.false_discovery_control), (segments, holm)):
+        adjusted = adjust(np.array([row["p_value"] for row in rows])) if rows else []
+        for row, q in zip(rows, adjusted, strict=True):
+            row |= {"p_adjusted": float(q), "n_together": len(rows)}
+    return pd.DataFrame([*before, *main, *others, *segments])
+
+
+def holm(p: Floats) -> Floats:
+    """P-values that hold for all of them together, whatever depends on what.
+
+    >>> holm(np.array([0.01, 0.5, 0.02])).tolist()
+    [0.03, 0.5, 0.04]
+    """
+    order = np.argsort(p)
+    reached = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return reached[np.argsort(order)]
+
+
 def _clusters(units: pd.DataFrame) -> pd.DataFrame:
     """A row a cluster: sums, and how many units; an arm's value is then a ratio, and users of a cluster are not taken as independent."""
     sums = [name for name in units if name in OUTCOMES or name.startswith("before_") or name == "forecast"]
@@ -168,169 +186,25 @@ def _sample_ratio(sizes: pd.Series, experiment: Experiment) -> float:
     return float(stats.chisquare(seen, [arm.share * seen.sum() for arm in experiment.arms]).pvalue)
 
 
-def _balance(pair: pd.DataFrame, experiment: Experiment, arm: str) -> Iterator[dict]:
-    """Before the exposure there is no effect: what differs then is chance, or a fault of the drawing."""
-    for outcome in ("revenue", "purchases"):
-        if pair[f"before_{outcome}"].any():
-            yield _mean(pair, f"before_{outcome}", f"before: {outcome}", experiment, arm)
-
-
-def _effects(pair: pd.DataFrame, experiment: Experiment, arm: str) -> list[dict]:
-    capped = pair.assign(
-        revenue=pair.revenue.clip(upper=pair.revenue.quantile(_TAIL)), converted=(pair.purchases > 0).astype(float)
-    )
-    found = [
-        _mean(pair, "revenue", MAIN, experiment, arm, past=_past(pair)),
-        _mean(pair, "revenue", "revenue", experiment, arm),
-        _mean(capped, "revenue", "revenue, the highest 1 % cut", experiment, arm),
-        _mean(pair, "purchases", "purchases, past taken out", experiment, arm, past=["before_purchases"]),
-        _mean(pair, "purchases", "purchases", experiment, arm),
-    ]
-    if experiment.unit != "cluster":
-        found.append(_mean(capped, "converted", "share that bought", experiment, arm))
-        found.append(_quantile(pair, experiment, arm))
-    if all(group.visits.any() for _, group in pair.groupby("arm")):
-        found.append(_ratio(pair, "revenue", "visits", "revenue a visit", experiment, arm))
-    return found
-
-
-def _past(pair: pd.DataFrame) -> list[str]:
-    return ["before_revenue", *(["forecast"] if "forecast" in pair else [])]
-
-
-def _mean(
-    pair: pd.DataFrame, outcome: str, metric: str, experiment: Experiment, arm: str, past: list[str] | None = None
-) -> dict:
-    """A mean a unit, of which the past is taken out where it is named; of clusters, sum over sum."""
-    if experiment.unit == "cluster":
-        return _ratio(pair, outcome, "n_in_cluster", metric, experiment, arm, past=past)
-    frame, taken = pair, None
-    if past:
-        if past != [past[0]]:  # several columns become the one that foretells best
-            frame = pair.assign(**{past[0]: _foretold(pair, outcome, past)})
-        taken = _explained(frame, outcome, past[0])
-    import tea_tasting as tt
-
-    covariate = past[0] if past and frame[past[0]].nunique() > 1 else None
-    found = _analysed(frame, tt.Mean(outcome, covariate), experiment, arm)
-    return _row(metric, arm, found, n=int((pair.arm == arm).sum()), taken=taken)
-
-
-def _ratio(
-    pair: pd.DataFrame,
-    numerator: str,
-    denominator: str,
-    metric: str,
-    experiment: Experiment,
-    arm: str,
-    past: list[str] | None = None,
-) -> dict:
-    import tea_tasting as tt
-
-    covariates = {}
-    if past and pair[past[0]].nunique() > 1:
-        covariates = {"numer_covariate": past[0], "denom_covariate": f"before_{denominator}"}
-    found = _analysed(pair, tt.RatioOfMeans(numerator, denominator, **covariates), experiment, arm)
-    return _row(metric, arm, found, n=int((pair.arm == arm).sum()), taken=None)
-
-
-def _analysed(pair: pd.DataFrame, metric: object, experiment: Experiment, arm: str) -> Mapping:
-    import tea_tasting as tt
-
-    if pair[metric.value if hasattr(metric, "value") else metric.numer].nunique() < 2:  # type: ignore[attr-defined]
-        level = float(pair[metric.value if hasattr(metric, "value") else metric.numer].iloc[0])  # type: ignore[attr-defined]
-        return {"treatment": level, "control": level, "effect_size": 0.0, "low": np.nan, "high": np.nan, "pvalue": 1.0}
-    columns = [name for name in pair if name == "arm" or pd.api.types.is_numeric_dtype(pair[name])]
-    result = tt.Experiment({"metric": metric}, variant="arm").analyze(pair[columns], control=experiment.control.name)
-    told = result["metric"]._asdict()
-    return told | {"low": told["effect_size_ci_lower"], "high": told["effect_size_ci_upper"]}
-
-
-def _row(metric: str, arm: str, found: Mapping, *, n: int, taken: float | None, segment: str = "all") -> dict:
-    half = (found["high"] - found["low"]) / 2
-    return {
-        "metric": metric,
-        "segment": segment,
-        "arm": arm,
-        "n_units": n,
-        "value": found["treatment"],
-        "control_value": found["control"],
-        "effect": found["effect_size"],
-        "ci_low": found["low"],
-        "ci_high": found["high"],
-        "p_value": found["pvalue"],
-        "p_adjusted": np.nan,
-        "variance_taken": np.nan if taken is None else taken,
-        "se": half / float(fixed_half_width(1.0)),
-    }
-
-
-def _quantile(pair: pd.DataFrame, experiment: Experiment, arm: str) -> dict:
-    treated, control = (pair.revenue[pair.arm == name].to_numpy(float) for name in (arm, experiment.control.name))
-    effect, se, base = quantile_effect(treated, control, 0.9)
-    half = float(fixed_half_width(se))
-    p = 1.0 if not se else float(2 * stats.norm.sf(abs(effect) / se))
-    found = {"treatment": base + effect, "control": base, "effect_size": effect, "pvalue": p}
-    return _row(
-        "revenue, 90 % quantile", arm, found | {"low": effect - half, "high": effect + half}, n=len(treated), taken=None
-    )
-
-
-def _explained(pair: pd.DataFrame, outcome: str, past: str) -> float:
-    """Squared correlation within the arms: what taking the past out does to the variance."""
-    within = pair[[outcome, past]] - pair.groupby("arm")[[outcome, past]].transform("mean")
-    value, known = within[outcome].to_numpy(float), within[past].to_numpy(float)
-    scale = np.sqrt((value**2).sum() * (known**2).sum())
-    return float((value @ known / scale) ** 2) if scale else 0.0
-
-
-def _foretold(pair: pd.DataFrame, outcome: str, past: list[str]) -> Floats:
-    """Several columns as the one that foretells the outcome best within the arms; drawing does not touch it."""
-    within = pair[[outcome, *past]] - pair.groupby("arm")[[outcome, *past]].transform("mean")
-    weight, *_ = np.linalg.lstsq(within[past].to_numpy(float), within[outcome].to_numpy(float), rcond=None)
-    return pair[past].to_numpy(float) @ weight
-
-
-def _by_segment(pair: pd.DataFrame, experiment: Experiment, arm: str) -> list[dict]:
-    """The main effect among those who did nothing before, little, and much; p-values hold for all three together (Holm)."""
-    if experiment.unit == "cluster" or not pair.before_purchases.any():
-        return []
-    middle = pair.before_purchases[pair.before_purchases > 0].median()
-    code = np.where(pair.before_purchases == 0, 0, np.where(pair.before_purchases <= middle, 1, 2))
-    names = ("nothing before", f"up to {middle:g} purchases before", f"more than {middle:g} before")
-    rows = []
-    for number, name in enumerate(names):
-        part = pair[code == number]
-        sizes = part.groupby("arm").size()
-        if len(sizes) == 2 and sizes.min() >= LEAST_UNITS:
-            past = _past(part) if number else None
-            rows.append(_mean(part, "revenue", MAIN, experiment, arm, past=past) | {"segment": name})
-    order = np.argsort([row["p_value"] for row in rows])
-    reached = 0.0
-    for rank, place in enumerate(order):
-        reached = max(reached, min(1.0, (len(rows) - rank) * rows[place]["p_value"]))
-        rows[place]["p_adjusted"] = reached
-    return rows
-
-
-def _verdict(row: object, *, trusted: bool, over: bool) -> str:
-    if row.metric.startswith("before"):  # type: ignore[attr-defined]
-        return "differs before the exposure" if row.p_value < SRM_LEVEL else "balanced"  # type: ignore[attr-defined]
+def _verdict(row: Any, *, trusted: bool, over: bool) -> str:
+    if row.metric.startswith("before"):
+        return "differs before the exposure" if row.p_value < SRM_LEVEL else "balanced"
     if not trusted:
         return _NO_RATIO
-    low, high = (row.ci_low, row.ci_high) if over else (row.sequence_low, row.sequence_high)  # type: ignore[attr-defined]
-    certain = np.isfinite(row.p_adjusted) and row.p_adjusted >= LEVEL and over  # type: ignore[attr-defined]
-    if not np.isfinite(low) or low <= 0 <= high or certain:
+    at_the_end = np.isfinite(row.ci_low) and row.p_adjusted < LEVEL
+    if not (at_the_end if over else row.beyond_sequence and row.se > 0):
         return "no difference is shown"
-    return "higher" if low > 0 else "lower"
+    return "higher" if row.effect > 0 else "lower"
 
 
 def _warnings(
-    frame: pd.DataFrame, units: pd.DataFrame, experiment: Experiment, *, n_in_two_arms: int, two: float
+    frame: pd.DataFrame, units: pd.DataFrame, experiment: Experiment, *, n_in_two_arms: int, n_split: int
 ) -> tuple[str, ...]:
     told = []
     if n_in_two_arms:
-        told.append(f"{n_in_two_arms} units met two arms ({two:.1%}) and are left out")
+        told.append(f"{n_in_two_arms} users met two arms and are left out")
+    if n_split:
+        told.append(f"{n_split} clusters met two arms and are left out")
     odd = frame[frame.verdict == "differs before the exposure"]
     told += [f"{row.arm} differs from the control in {row.metric}: {row.effect:+.3g}" for row in odd.itertuples()]
     if not units.before_revenue.any():

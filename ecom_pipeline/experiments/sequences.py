@@ -12,7 +12,7 @@ from ecom_pipeline.arrays import Floats
 LEVEL = 0.05  # of all intervals: they hold 95 % of the time
 
 
-def half_width(se: Floats | float, n: Floats | float, n_planned: float, *, level: float = LEVEL) -> Floats:
+def half_width(se: Floats | float, n: Floats | float, n_planned: float, *, level: Floats | float = LEVEL) -> Floats:
     """Half the width of the sequence, by the number of units that have come.
 
     At `n_planned` it is 1.55 times that of the interval of a single look, whatever `n_planned` is.

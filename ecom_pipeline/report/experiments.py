@@ -8,8 +8,8 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
+from ecom_pipeline.experiments.effects import MAIN
 from ecom_pipeline.experiments.readings import UNREAD
-from ecom_pipeline.experiments.readout import MAIN
 
 NO_EXPERIMENTS = "No experiment is defined, so nothing tells whether it sells more."
 
