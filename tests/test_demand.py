@@ -89,7 +89,7 @@ def weekly(n=60, t=40, seed=0, **more) -> Weekly:
             first_week=date(2024, 1, 1),
             units=units,
             first_sale=np.where(sold.any(1), sold.argmax(1), t),
-            price=np.full(n, 2.0),
+            money=2 * units,
             category=np.arange(n) % 4,
             categories=("a", "b", "c", "d"),
             promoted={"mailer": share},
@@ -136,7 +136,7 @@ def test_what_comes_after_an_origin_changes_nothing_that_is_known_at_it(seed, or
     series = weekly(30, seed=seed)
     later = series.units.copy()
     later[:, origin:] = 99
-    changed = replace(series, units=later)
+    changed = replace(series, units=later, money=np.where(np.arange(40) < origin, series.money, 9 * later))
     for one, other in zip(
         features(series.until(origin), np.arange(HORIZON), None),
         features(changed.until(origin), np.arange(HORIZON), None),

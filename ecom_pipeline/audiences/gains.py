@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ecom_pipeline.arrays import Floats, Ints
+from ecom_pipeline.arrays import Floats, Ints, summed
 
 N_BOOTSTRAP = 500
 SHARES = (0.05, 0.1, 0.2)
@@ -113,7 +113,7 @@ def _by_tenth(score: Floats, weight: Floats, what: Floats) -> Floats:
     """(10,) sums over the users of each tenth of the weight, by score."""
     order = np.argsort(score, kind="stable")
     place = (np.cumsum(weight[order]) - weight[order] / 2) / max(weight.sum(), 1e-12)
-    return np.bincount(np.minimum(place * 10, 9).astype(int), what[order], 10)
+    return summed(np.minimum(place * 10, 9).astype(np.int64), what[order], 10)
 
 
 def qini(score: Floats, effect: Floats, weight: Floats) -> float:

@@ -65,7 +65,7 @@ def features(weekly: Weekly, ahead: Ints, text: Floats | None) -> Iterator[Singl
         np.minimum(since, LOOK_BACK),
         np.minimum(t - weekly.first_sale, LOOK_BACK),
         units[:, -13:].std(1) / level,
-        np.nan_to_num(np.log(np.maximum(weekly.price, 1e-3))),
+        np.log(np.maximum(weekly.price, 1e-3)),
         totals,
         np.full(n, shop),
     ]

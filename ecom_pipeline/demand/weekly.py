@@ -26,7 +26,7 @@ class Weekly:
         first_week: Monday of the first.
         units: (n, T) pieces bought and kept; 0 where nothing was.
         first_sale: (n,) week of the first sale; T where there was none.
-        price: (n,) mean of what a piece cost; NaN where that is unknown.
+        money: (n, T) what was paid for them, as far as it is known.
         category: (n,) code of its path; -1 where it has none.
         categories: names of the codes.
         promoted: (n, T + HORIZON) share of the shop's places, by kind.
@@ -37,11 +37,17 @@ class Weekly:
     first_week: date
     units: Singles
     first_sale: Ints
-    price: Floats
+    money: Singles
     category: Ints
     categories: tuple[str, ...]
     promoted: Mapping[str, Singles]
     text: Singles | None = None
+
+    @property
+    def price(self) -> Floats:
+        """(n,) what a piece has cost until now, in the mean; 0 where that is unknown."""
+        pieces = self.units.sum(1)
+        return np.where(pieces > 0, self.money.sum(1) / np.maximum(pieces, 1e-9), 0.0)
 
     @property
     def n_weeks(self) -> int:
@@ -57,6 +63,7 @@ class Weekly:
         return replace(
             self,
             units=self.units[:, :week],
+            money=self.money[:, :week],
             first_sale=np.minimum(self.first_sale, week),
             promoted={kind: share[:, : week + HORIZON] for kind, share in self.promoted.items()},
         )
@@ -68,7 +75,7 @@ class Weekly:
             item_ids=self.item_ids[rows],
             units=self.units[rows],
             first_sale=self.first_sale[rows],
-            price=self.price[rows],
+            money=self.money[rows],
             category=self.category[rows],
             promoted={kind: share[rows] for kind, share in self.promoted.items()},
             text=None if self.text is None else self.text[rows],
@@ -109,19 +116,24 @@ def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly
             select return_of as event_id, sum(coalesce(quantity, 1)) as pieces from cleaned_interactions
             where action = 'return' group by return_of)
         select item_id, ((day - date '{monday}') // 7)::integer as week,
-            sum(greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0)) as units, avg(price) as price
+            sum(greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0)) as units,
+            sum(price * greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0)) as money
         from cleaned_interactions as e left join back using (event_id)
         where action = 'purchase' and day >= date '{monday}' and day < date '{end}' group by all""")
     limit = f"limit {n_items}" if n_items else ""
     db.execute(f"""create or replace temp table forecast_items as
-        select item_id, category, price, row_number() over (order by n desc, item_id) - 1 as code from (
-            select item_id, any_value(items.category) as category, round(avg(sold.price), 3) as price, coalesce(sum(units), 0) as n
+        select item_id, category, row_number() over (order by n desc, item_id) - 1 as code from (
+            select item_id, any_value(items.category) as category, coalesce(sum(units), 0) as n
             from items left join sold using (item_id) group by item_id)
         order by n desc, item_id {limit}""")
     items = db.execute("select * from forecast_items order by code").df()
-    rows = db.execute("select code, week, units from sold join forecast_items using (item_id)").fetchnumpy()
+    rows = db.execute("select code, week, units, money from sold join forecast_items using (item_id)").fetchnumpy()
     units = np.zeros((len(items), n_weeks), np.float32)
     units[np.asarray(rows["code"], int), np.asarray(rows["week"], int)] = np.asarray(rows["units"], np.float32)
+    money = np.zeros_like(units)
+    money[np.asarray(rows["code"], int), np.asarray(rows["week"], int)] = np.nan_to_num(
+        np.ma.filled(rows["money"], 0)
+    ).round(2)
     category, names = pd.factorize(items.category, sort=True)
     promoted = _promoted(db, len(items), n_weeks, monday)
     db.execute("drop table sold; drop table forecast_items")
@@ -131,7 +143,7 @@ def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly
         first_week=monday,
         units=units,
         first_sale=np.where(sold.any(1), sold.argmax(1), n_weeks),
-        price=items.price.to_numpy(float),
+        money=money,
         category=category.astype(np.int64),
         categories=tuple(names),
         promoted=promoted,
@@ -162,7 +174,7 @@ def _promoted(db: DuckDBPyConnection, n_items: int, n_weeks: int, monday: date) 
 def content(weekly: Weekly) -> str:
     """A hash of all that forecasts are made from: it changes when a whole week has passed, or the past was corrected."""
     found = hashlib.sha256()
-    for part in (weekly.units, weekly.price, weekly.category, *weekly.promoted.values(), weekly.text):
+    for part in (weekly.units, weekly.money, weekly.category, *weekly.promoted.values(), weekly.text):
         found.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
     found.update(repr((weekly.item_ids.tolist(), weekly.first_week, weekly.categories)).encode())
     return found.hexdigest()[:32]
