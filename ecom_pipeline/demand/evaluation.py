@@ -44,7 +44,9 @@ def evaluate(
     parts, told = [], {}
     for origin in test_origins(weekly, least):
         known = weekly.until(origin)
-        chosen, twin = forecast(known, settings), forecast(known, settings, weighings=("none",))
+        chosen = forecast(known, settings)
+        # where no weighing was chosen, the twin is the same forecast
+        twin = chosen if chosen.choice.weighing == "none" else forecast(known, settings, weighings=("none",))
         told[str(weekly.monday(origin))] = str(chosen.choice)
         parts.append(_part(weekly, origin, {CHOSEN: chosen, TWIN: twin}, settings))
     if not parts:
