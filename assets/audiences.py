@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from assets.prepare import items, offers
@@ -36,8 +37,6 @@ def audiences(
     context: dg.AssetExecutionContext, warehouse: Warehouse, compute: Compute
 ) -> Iterator[dg.MaterializeResult]:
     """Learn who responds from campaigns that have ended, test it on the later ones, and order users for those to come."""
-    import pandas as pd
-
     with warehouse.connect() as db:
         contents = ledger.contents(db)
         made = {name: made_from(context.assets_def, name, None, contents) for name in _RELATIONS}

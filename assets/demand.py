@@ -1,6 +1,7 @@
 """Stage 8: what will be bought in the weeks to come, and how good such forecasts were."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import dagster as dg
 import numpy as np
@@ -49,8 +50,6 @@ class DemandTestConfig(DemandConfig):
 
 
 def _read(warehouse: Warehouse, config: DemandConfig) -> Weekly:
-    from dataclasses import replace
-
     with warehouse.connect() as db:
         weekly = read_weekly(db, n_items=config.n_items)
         text = read_text(db, weekly.item_ids)

@@ -1,4 +1,4 @@
-"""Which purchases did not last: those of which every piece went back.
+"""Which purchases lasted, and how much of each: pieces that went back are taken off their purchase, at its own time.
 
 On the lowest floor. A purchase of which some pieces went back is still one.
 """
@@ -21,3 +21,13 @@ def gone_back(until: date | None = None) -> str:
         where back.action = 'return' and {seen}
         group by bought.event_id, bought.quantity
         having sum(coalesce(back.quantity, 1)) >= coalesce(bought.quantity, 1) - {_ROUNDING}"""
+
+
+# a query on `cleaned_interactions`: each purchase, whatever is left of it, with the pieces that were kept
+KEPT = """
+    select e.event_id, e.user_id, e.session_id, e.item_id, e.occurred_at, e.day, e.price,
+        greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0) as pieces
+    from cleaned_interactions as e left join (
+        select return_of as event_id, sum(coalesce(quantity, 1)) as pieces from cleaned_interactions
+        where action = 'return' group by return_of) as back using (event_id)
+    where e.action = 'purchase'"""

@@ -121,7 +121,7 @@ def rows_of(weekly: Weekly, origins: Sequence[int], text: Floats | None, *, n_ro
                     out,
                 )
             )
-    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__dataclass_fields__))
+    return Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__dataclass_fields__})
 
 
 def _out_of_stock(units: Singles, rate: Floats, week: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.errors import ExperimentError
+from ecom_pipeline.purchases import KEPT
 
 HORIZON = 8  # weeks that are foretold
 LEAST_WEEKS = 16  # whole weeks, to learn from
@@ -112,14 +113,8 @@ def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly
         )
     end = monday + timedelta(days=7 * n_weeks)
     db.execute(f"""create or replace temp table sold as
-        with back as (
-            select return_of as event_id, sum(coalesce(quantity, 1)) as pieces from cleaned_interactions
-            where action = 'return' group by return_of)
-        select item_id, ((day - date '{monday}') // 7)::integer as week,
-            sum(greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0)) as units,
-            sum(price * greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0)) as money
-        from cleaned_interactions as e left join back using (event_id)
-        where action = 'purchase' and day >= date '{monday}' and day < date '{end}' group by all""")
+        select item_id, ((day - date '{monday}') // 7)::integer as week, sum(pieces) as units, sum(price * pieces) as money
+        from ({KEPT}) where day >= date '{monday}' and day < date '{end}' group by all""")
     limit = f"limit {n_items}" if n_items else ""
     db.execute(f"""create or replace temp table forecast_items as
         select item_id, category, row_number() over (order by n desc, item_id) - 1 as code from (

@@ -7,17 +7,11 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import identity
 from ecom_pipeline.experiments.plan import Experiment
+from ecom_pipeline.purchases import KEPT
 
 OUTCOMES = ("revenue", "purchases", "pieces", "visits")
 
-# a purchase counts as far as it was kept, at its own time
-_KEPT = f"""
-    with back as (
-        select return_of as event_id, sum(coalesce(quantity, 1)) as pieces from cleaned_interactions
-        where action = 'return' group by return_of)
-    select {identity.actor("e")} as unit_id, occurred_at, day, price,
-        greatest(coalesce(e.quantity, 1) - coalesce(back.pieces, 0), 0) as pieces
-    from cleaned_interactions as e left join back using (event_id) where action = 'purchase'"""
+_KEPT = f"select {identity.actor('e')} as unit_id, occurred_at, day, price, pieces from ({KEPT}) as e"
 
 
 @dataclass(frozen=True, slots=True)
