@@ -36,7 +36,7 @@ from ecom_pipeline.ranking.evaluation import evaluate
 
 COLUMNS = (
     *("estimator", "dataset", "task", "noise_kind", "noise_share", "metric"),
-    *("value", "ci_low", "ci_high", "n_seeds", "seconds", "peak_mib"),
+    *("value", "ci_low", "ci_high", "p_value", "n_seeds", "seconds", "peak_mib"),
 )
 RANDOM = "random"
 NoiseKind = noise.Kind | Literal["natural"]
@@ -165,7 +165,7 @@ def cost(estimators: Sequence[str], sizes: Sequence[int], device: str, seed: int
         evidence = evidence_of(dataset, labels.train, labels.validation, 2, device)
         for name, one in valued(evidence, named(estimators), dataset.n_folds).items():
             where = (name, dataset.name, "cost", "random", 0.2)
-            told = (None, None, 1, one.seconds, one.peak_mib)
+            told = (None, None, None, 1, one.seconds, one.peak_mib)
             rows.append((*where, "seconds", one.seconds, *told))
             if name in before and n == sizes[-1]:
                 smaller, less = before[name]
@@ -178,7 +178,7 @@ def cost(estimators: Sequence[str], sizes: Sequence[int], device: str, seed: int
 
 def _frame(rows: Sequence[tuple]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.astype({name: float for name in ("value", "ci_low", "ci_high", "seconds", "peak_mib")})
+    return frame.astype({name: float for name in COLUMNS[6:] if name != "n_seeds"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ def _averaged(task: str, where: tuple, figures: Sequence[dict], runs: Sequence[_
         for metric in figures[0][name]:
             seen = np.array([one[name][metric] for one in figures])
             half = t.ppf(0.975, len(seen) - 1) * seen.std(ddof=1) / np.sqrt(len(seen)) if len(seen) > 1 else np.nan
-            told = (seen.mean(), seen.mean() - half, seen.mean() + half, len(seen), *_cost(name, runs))
+            told = (seen.mean(), seen.mean() - half, seen.mean() + half, None, len(seen), *_cost(name, runs))
             yield (name, where[0], task, *where[1:], metric, *told)
 
 
@@ -265,7 +265,7 @@ def _cost(name: str, runs: Sequence[_Run]) -> tuple[float, float]:
 
 
 def _paired(dataset: Dataset, task: str, where: tuple, runs: Sequence[dict[str, NDArray]]) -> Iterator[tuple]:
-    """Differences to the unweighted twin on the test split, bootstrapped over its groups and the seeds."""
+    """Differences to the unweighted twin on the test split, with intervals over its groups and the seeds."""
     test = dataset.test.rows
     stacked = {name: np.stack([one[name] for one in runs]) for name in runs[0]}
     pairs = [(name, UNWEIGHTED) for name in stacked if name != UNWEIGHTED]
@@ -276,10 +276,10 @@ def _paired(dataset: Dataset, task: str, where: tuple, runs: Sequence[dict[str, 
         name, _, minus = row.model.partition(" - ")
         metric = f"{row.metric} gain" if minus else row.metric
         gains[name, metric] = row.value
-        told = (row.value, row.ci_low, row.ci_high, row.n_seeds, None, None)
+        told = (row.value, row.ci_low, row.ci_high, row.p_value, row.n_seeds, None, None)
         yield (name, where[0], task, *where[1:], metric, *told)
     for (name, metric), gain in gains.items():
         best = gains.get((ORACLE, metric), 0.0)
         if metric.endswith("gain") and name != ORACLE and best > 0.001:  # a share of nothing is nothing
-            told = (gain / best, None, None, len(runs), None, None)
+            told = (gain / best, None, None, None, len(runs), None, None)
             yield (name, where[0], task, *where[1:], f"{metric} / oracle's", *told)

@@ -1,7 +1,7 @@
 """Figures with intervals: each model alone, and differences of models on the same groups.
 
-On the floor of `ranking`. The bootstrap draws whole groups, or all groups of a user, because what belongs together is not
-independent; and trainings with different seeds, where there are several.
+On the floor of `ranking`, above `intervals`. The bootstrap draws whole groups, or all groups of a user, because what belongs
+together is not independent; what seeds bring, where there are several, is added to it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.ranking import metrics
+from ecom_pipeline.ranking.intervals import crossed_interval, draws_of
 
-N_BOOTSTRAP = 2000
+COLUMNS = ("model", "split", "slice", "metric", "value", "ci_low", "ci_high", "p_value", "n_groups", "n_seeds")
 _RANKING: dict[str, Callable] = {
     "ndcg_at_10": lambda rows, score: metrics.ndcg_at_k(rows.group, rows.relevance, score, 10),
     "mrr": lambda rows, score: metrics.mrr(rows.group, rows.relevant, score),
@@ -55,13 +56,12 @@ def evaluate(
 ) -> pd.DataFrame:
     """Every metric of every model on every slice, with 95 % intervals.
 
-    Trainings that ended at the same ranker count as often as they are there, in means and in draws, as ending there is what
-    that share of the trainings does; `n_seeds` says how many rankers, or pairs of rankers, really differ. Two models with
-    equally many seeds are compared seed by seed.
+    Trainings that ended at the same ranker count as often as they are there, as ending there is what that share of the
+    trainings does; `n_seeds` says how many rankers, or pairs of rankers, really differ. Two models are compared seed by seed.
 
     Args:
         rows: what is judged.
-        scores: (s, n) a model, one row a seed.
+        scores: (s, n) a model, one row a seed; models have equally many, or one of them has one.
         slices: (n,) rows of each slice.
         probabilistic: models whose scores are probabilities, and so have a calibration.
         pairs: models whose difference is asked for, first minus second.
@@ -80,41 +80,25 @@ def evaluate(
             continue
         part = rows.only(mask)
         groups = np.unique(rows.group[mask])
-        draws = _draws(groups if cluster is None else np.asarray(cluster)[groups], seed)
-        figures = _figures(part, {m: s[:, mask] for m, s in scores.items()}, probabilistic, draws)
+        whose = groups if cluster is None else np.asarray(cluster)[groups]
+        figures = _figures(part, {m: s[:, mask] for m, s in scores.items()}, probabilistic, draws_of(whose, seed))
         for metric, by_model in figures.items():
             used = _groups_used(part, metric)
-            for model, values in _with_differences(by_model, pairs, seed).items():
-                if used and np.isfinite(values[0]):
-                    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+            for model, drawn in _with_differences(by_model, pairs).items():
+                if used.any() and np.isfinite(drawn[:, 0]).all():
+                    told = crossed_interval(drawn, len(np.unique(whose[used])))
+                    compared = " - " in model
+                    low, high = max(told.low, -1.0 if compared else 0.0), min(told.high, 1.0)
+                    chance = told.p_value if compared else None
                     n_seeds = _n_different([scores[one] for one in model.split(" - ")])
-                    found.append((model, split, name, metric, values[0], low, high, used, n_seeds))
-    columns = ["model", "split", "slice", "metric", "value", "ci_low", "ci_high", "n_groups", "n_seeds"]
-    return pd.DataFrame(found, columns=columns)
+                    found.append((model, split, name, metric, told.value, low, high, chance, int(used.sum()), n_seeds))
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"p_value": float})
 
 
-def _draws(whose: Ints, seed: int) -> Ints:
-    """(1 + draws, groups) how often each group is drawn, all groups of a cluster together; first the sample itself."""
-    cluster = np.unique(whose, return_inverse=True)[1]
-    n = int(cluster.max()) + 1
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAP)
-    return np.vstack([np.ones(n, np.int64), times])[:, cluster]
-
-
-def _with_differences(
-    by_model: Mapping[str, NDArray], pairs: Sequence[tuple[str, str]], seed: int
-) -> dict[str, NDArray]:
-    """model or difference -> (1 + draws,), from (seeds, 1 + draws) a model."""
-    over_seeds = {model: _over_seeds(by_seed, seed) for model, by_seed in by_model.items()}
-    differences = {f"{a} - {b}": over_seeds[a] - over_seeds[b] for a, b in pairs if {a, b} <= over_seeds.keys()}
-    return over_seeds | differences
-
-
-def _over_seeds(by_seed: NDArray, seed: int) -> NDArray:
-    """(1 + draws,) means over the seeds drawn; models with equally many seeds have the same seeds drawn."""
-    n, n_draws = by_seed.shape
-    times = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), n_draws - 1)
-    return (np.vstack([np.ones(n), times]) * by_seed.T).sum(1) / n
+def _with_differences(by_model: Mapping[str, NDArray], pairs: Sequence[tuple[str, str]]) -> dict[str, NDArray]:
+    """model or difference -> (seeds, 1 + draws)."""
+    differences = {f"{a} - {b}": by_model[a] - by_model[b] for a, b in pairs if {a, b} <= by_model.keys()}
+    return dict(by_model) | differences
 
 
 def _n_different(models: Sequence[NDArray]) -> int:
@@ -152,7 +136,8 @@ def _calibration_error(rows: Rows, score: NDArray, draws: NDArray) -> NDArray:
     return np.abs(draws @ bins).sum(1) / (draws @ np.bincount(rows.group))
 
 
-def _groups_used(rows: Rows, metric: str) -> int:
+def _groups_used(rows: Rows, metric: str) -> Bools:
+    """(groups,) whether a group has the figure."""
     if metric not in _RANKING:
-        return int(rows.group.max()) + 1
-    return int(np.isfinite(_RANKING[metric](rows, np.zeros(len(rows.group)))).sum())
+        return np.ones(int(rows.group.max()) + 1, bool)
+    return np.isfinite(_RANKING[metric](rows, np.zeros(len(rows.group))))

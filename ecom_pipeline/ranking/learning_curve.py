@@ -4,8 +4,6 @@ On the floor of `ranking`. Labels are drawn by whole groups, several times. What
 the features are those of all training pairs, and the penalty is chosen on the whole of validation.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -13,7 +11,8 @@ from ecom_pipeline.arrays import Floats, Ints
 from ecom_pipeline.importance.heads import PENALTIES
 from ecom_pipeline.language.features import Projection
 from ecom_pipeline.ranking.ablation import Parts
-from ecom_pipeline.ranking.evaluation import N_BOOTSTRAP
+from ecom_pipeline.ranking.evaluation import COLUMNS
+from ecom_pipeline.ranking.intervals import crossed_interval, draws_of
 from ecom_pipeline.ranking.linear import fit_linear
 from ecom_pipeline.ranking.metrics import ndcg_at_k
 
@@ -57,14 +56,17 @@ def learning_curve(parts: Parts, n_components: int, device: str, generator: np.r
     test, score = parts.test.rows, projection.apply(parts.test.features) @ heads.T
     ndcg = np.stack([ndcg_at_k(test.group, test.relevance, one.astype(np.float64), 10) for one in score.T])
     ndcg = ndcg[:, np.isfinite(ndcg).all(0)]
+    if not ndcg.size:
+        return pd.DataFrame(columns=list(COLUMNS))
     found, first = [], 0
+    drawn_groups = draws_of(np.arange(ndcg.shape[1]), int(generator.integers(1 << 31)))
     for name, draws in drawn.items():
         of_size = ndcg[first : first + draws.shape[1]]
-        low, high = _interval(of_size, generator)
-        found.append((name, "test", "all", "ndcg_at_10", of_size.mean(), low, high, ndcg.shape[1], len(of_size)))
+        told = crossed_interval(of_size @ drawn_groups.T / ndcg.shape[1], ndcg.shape[1])
+        ends = (max(told.low, 0.0), min(told.high, 1.0))
+        found.append((name, "test", "all", "ndcg_at_10", told.value, *ends, np.nan, ndcg.shape[1], len(of_size)))
         first += len(of_size)
-    columns = ["model", "split", "slice", "metric", "value", "ci_low", "ci_high", "n_groups", "n_seeds"]
-    return pd.DataFrame(found if ndcg.size else [], columns=columns)
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def draw_groups(group: Ints, n_samples: int, generator: np.random.Generator) -> Floats:
@@ -77,13 +79,3 @@ def draw_groups(group: Ints, n_samples: int, generator: np.random.Generator) -> 
     so_far = np.bincount(group)[order].cumsum()
     kept = order[: np.abs(so_far - n_samples).argmin() + 1]
     return np.isin(group, kept).astype(np.float64)
-
-
-def _interval(ndcg: Floats, generator: np.random.Generator) -> Sequence[float]:
-    """95 % of the means when groups and draws are drawn anew; (draws, groups)."""
-    n_draws, n_groups = ndcg.shape
-    if not n_groups:
-        return (np.nan, np.nan)
-    by_draw = generator.multinomial(n_draws, np.full(n_draws, 1 / n_draws), N_BOOTSTRAP) / n_draws
-    by_group = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), N_BOOTSTRAP) / n_groups
-    return np.quantile(np.einsum("bd,dg,bg->b", by_draw, ndcg, by_group, optimize=True), [0.025, 0.975]).tolist()
