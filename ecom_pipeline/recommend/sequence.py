@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.arrays import Bools, Ints, Singles
 
 PADDED = 1024  # places of a training batch, padding included: small enough for hundreds of steps an epoch
 _READ = 8192  # of a batch that is only read
@@ -116,10 +116,12 @@ class _Block(nn.Module):
 
 
 class _Net(nn.Module):
-    def __init__(self, n_items: int, text: Singles | None, settings: SequenceSettings) -> None:
+    def __init__(self, taken: Bools, text: Singles | None, settings: SequenceSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.item = nn.Embedding(n_items, settings.width)
+        self.taken: Tensor
+        self.register_buffer("taken", torch.from_numpy(taken.astype(np.float32))[:, None])
+        self.item = nn.Embedding(len(taken), settings.width)
         nn.init.normal_(self.item.weight, std=settings.width**-0.5)
         self.blocks = nn.ModuleList(_Block(settings) for _ in range(settings.n_blocks))
         self.out = nn.LayerNorm(settings.width)
@@ -129,8 +131,8 @@ class _Net(nn.Module):
         self.register_buffer("words", None if text is None else torch.from_numpy(text.astype(np.float32)))
 
     def items(self, codes: Tensor | None = None) -> Tensor:
-        """(k, d) vectors of items, not yet of length one."""
-        found = self.item.weight if codes is None else self.item(codes)
+        """(k, d) vectors of items, not yet of length one; what nobody took is its text alone."""
+        found = self.item.weight * self.taken if codes is None else self.item(codes) * self.taken[codes]
         if self.text is None or self.words is None:
             return found
         return found + self.text(self.words if codes is None else self.words[codes])
@@ -190,7 +192,7 @@ class SequenceModel:
         settings = settings or SequenceSettings()
         torch.manual_seed(settings.seed)
         draw = np.random.default_rng(settings.seed)
-        net = _Net(n_items, text, settings)
+        net = _Net(np.bincount(histories.item, minlength=n_items) > 0, text, settings)
         optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98))
         best, state, at = -np.inf, net.state_dict(), 0
         curve: list[tuple[int, float]] = []
