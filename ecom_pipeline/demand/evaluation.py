@@ -14,6 +14,7 @@ from ecom_pipeline.demand.weekly import HORIZON, Weekly
 
 CHOSEN, TWIN = "chosen", "unweighted twin"
 N_ORIGINS = 2
+N_TESTED = N_ORIGINS * HORIZON  # weeks at the end that are foretold
 COLUMNS = ("method", "slice", "metric", "value", "ci_low", "ci_high", "n_items")
 _N_BOOTSTRAP = 1000
 _INTERMITTENT = 1.32  # weeks between sales, from which on demand is called so (Syntetos, Boylan and Croston 2005)
