@@ -14,7 +14,7 @@ from assets.prepare import items
 from assets.publish import column_schema, publish, recipe, settings_of, told
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.demand.evaluation import COLUMNS as FIGURES
-from ecom_pipeline.demand.evaluation import evaluate
+from ecom_pipeline.demand.evaluation import N_TESTED, evaluate
 from ecom_pipeline.demand.forecast import Settings, forecast
 from ecom_pipeline.demand.tables import COLUMNS, rows_of
 from ecom_pipeline.demand.weekly import Weekly, content, read_weekly
@@ -49,9 +49,9 @@ class DemandTestConfig(DemandConfig):
     )
 
 
-def _read(warehouse: Warehouse, config: DemandConfig) -> Weekly:
+def _read(warehouse: Warehouse, config: DemandConfig, n_tested: int) -> Weekly:
     with warehouse.connect() as db:
-        weekly = read_weekly(db, n_items=config.n_items)
+        weekly = read_weekly(db, n_items=config.n_items, n_tested=n_tested)
         text = read_text(db, weekly.item_ids)
     return replace(weekly, text=text)
 
@@ -65,11 +65,12 @@ def _once_a_week(
     config: DemandConfig,
     empty: tuple[str, ...],
     make: Callable[[Weekly], tuple[pd.DataFrame, dict[str, object]]],
+    n_tested: int = 0,
 ) -> dg.MaterializeResult:
     """Make a relation anew only where whole weeks have changed: most days bring none."""
     made = recipe(context, config, warehouse)
     try:
-        weekly = _read(warehouse, config)
+        weekly = _read(warehouse, config, n_tested)
     except ExperimentError as error:
         context.log.info("%s", error)
         return publish(context, warehouse, relation, pd.DataFrame(columns=empty), made, {"without": str(error)})
@@ -129,4 +130,13 @@ def demand_evaluation(
         figures, chosen = evaluate(some, config.settings())
         return figures, dict(chosen)
 
-    return _once_a_week(context, warehouse, compute, schema.DEMAND_EVALUATION, config=config, empty=FIGURES, make=make)
+    return _once_a_week(
+        context,
+        warehouse,
+        compute,
+        schema.DEMAND_EVALUATION,
+        config=config,
+        empty=FIGURES,
+        make=make,
+        n_tested=N_TESTED,
+    )

@@ -15,7 +15,7 @@ from assets.demand import demand_evaluation, demand_forecast
 from ecom_pipeline import schema, sources
 from ecom_pipeline.demand import metrics
 from ecom_pipeline.demand.classical import METHODS, classical_forecasts
-from ecom_pipeline.demand.evaluation import CHOSEN, evaluate
+from ecom_pipeline.demand.evaluation import CHOSEN, N_TESTED, evaluate
 from ecom_pipeline.demand.forecast import LEVELS, Settings, forecast
 from ecom_pipeline.demand.global_model import GlobalModel, features, rows_of
 from ecom_pipeline.demand.intervals import QUANTILES, Conformal, adapted, ranked
@@ -246,6 +246,22 @@ def test_units_are_what_was_bought_and_kept_in_whole_weeks(shop):
     fell = before.units[0] - after.units[place]
     assert np.flatnonzero(fell).tolist() == [9]
     assert content(before) != content(after)
+
+
+def test_which_items_are_tested_is_known_before_the_weeks_that_are():
+    with duckdb.connect() as db:
+        journey(db, households=20)
+        before = read_weekly(db, n_items=50, n_tested=N_TESTED)
+        late = before.monday(before.n_weeks - N_TESTED)
+        (item,) = db.execute(
+            "select item_id from cleaned_interactions group by item_id having max(day) >= ? order by count(*), item_id limit 1",
+            [late],
+        ).fetchone()
+        db.execute("update cleaned_interactions set quantity = 90000 where item_id = ? and day >= ?", [item, late])
+        after = read_weekly(db, n_items=50, n_tested=N_TESTED)
+        assert read_weekly(db, n_items=1).item_ids.tolist() == [item]
+    assert after.item_ids.tolist() == before.item_ids.tolist()
+    assert item not in after.item_ids
 
 
 def test_promotions_are_shares_of_weeks():

@@ -7,13 +7,14 @@ import pandas as pd
 
 from ecom_pipeline.arrays import Bools, Floats
 from ecom_pipeline.demand.classical import METHODS, classical_forecasts
-from ecom_pipeline.demand.forecast import LEVELS, Forecast, Settings, forecast
+from ecom_pipeline.demand.forecast import LEVELS, Settings, forecast
 from ecom_pipeline.demand.intervals import QUANTILES, Conformal
 from ecom_pipeline.demand.metrics import mase, pinball, scale
 from ecom_pipeline.demand.weekly import HORIZON, Weekly
 
 CHOSEN, TWIN = "chosen", "unweighted twin"
 N_ORIGINS = 2
+N_TESTED = N_ORIGINS * HORIZON  # weeks at the end that are foretold
 COLUMNS = ("method", "slice", "metric", "value", "ci_low", "ci_high", "n_items")
 _N_BOOTSTRAP = 1000
 _INTERMITTENT = 1.32  # weeks between sales, from which on demand is called so (Syntetos, Boylan and Croston 2005)
@@ -48,7 +49,9 @@ def evaluate(
         # where no weighing was chosen, the twin is the same forecast
         twin = chosen if chosen.choice.weighing == "none" else forecast(known, settings, weighings=("none",))
         told[str(weekly.monday(origin))] = str(chosen.choice)
-        parts.append(_part(weekly, origin, {CHOSEN: chosen, TWIN: twin}, settings))
+        made = {CHOSEN: chosen, TWIN: twin}
+        tables = {name: (one.units, one.quantiles) for name, one in made.items()}
+        parts.append(errors_by_item(weekly, origin, tables, settings))
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS)), {
             "without": f"{weekly.n_weeks} weeks are too few to test on past ones"
@@ -56,8 +59,22 @@ def evaluate(
     return _figures(pd.concat(parts, ignore_index=True)), told
 
 
-def _part(weekly: Weekly, origin: int, made: Mapping[str, Forecast], settings: Settings) -> pd.DataFrame:
-    """A row an item, method and metric, as of one origin."""
+def errors_by_item(
+    weekly: Weekly, origin: int, made: Mapping[str, tuple[Floats, Floats]], settings: Settings
+) -> pd.DataFrame:
+    """Each item's figures by each method and by the classical ones, as of one origin.
+
+    Args:
+        weekly: all items, with the weeks after the origin.
+        origin: week.
+        made: (n, HORIZON) units and (n, HORIZON, 5) quantiles by method.
+        settings: of which `n_sample` bounds how many items are tested.
+
+    Returns:
+        A row an item, method and metric: item, method, intermittent, metric, value.
+
+    Cost: the classical forecasts of the tested items at two origins.
+    """
     units = weekly.units[:, :origin].astype(float)
     by = scale(units)
     tested = np.flatnonzero(
@@ -66,7 +83,7 @@ def _part(weekly: Weekly, origin: int, made: Mapping[str, Forecast], settings: S
     if len(tested) > settings.n_sample:
         tested = np.sort(np.random.default_rng(settings.seed + 1).choice(tested, settings.n_sample, replace=False))
     actual = weekly.units[tested, origin : origin + HORIZON].astype(float)
-    tables = {name: (one.units[tested], one.quantiles[tested]) for name, one in made.items()}
+    tables = {name: (expected[tested], quantiles[tested]) for name, (expected, quantiles) in made.items()}
     tables |= _classical(weekly, origin, tested)
     gap = origin / np.maximum((units[tested] > 0).sum(1), 1)
     frames = []

@@ -23,7 +23,7 @@ class Weekly:
     """n items and T whole weeks.
 
     Attributes:
-        item_ids: (n,) those sold most first.
+        item_ids: (n,) those sold most first, in the weeks that were looked at for that.
         first_week: Monday of the first.
         units: (n, T) pieces bought and kept; 0 where nothing was.
         first_sale: (n,) week of the first sale; T where there was none.
@@ -83,7 +83,7 @@ class Weekly:
         )
 
 
-def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly:
+def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None, n_tested: int = 0) -> Weekly:
     """Units of each item and whole week.
 
     A purchase counts as far as it was kept, in its own week.
@@ -91,6 +91,7 @@ def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly
     Args:
         db: a connection to a warehouse with `cleaned_interactions`, `items` and `promotions`.
         n_items: those sold most, at most; None: all of the catalogue.
+        n_tested: weeks at the end that are to be foretold, and so may not say which items are sold most.
 
     Raises:
         ExperimentError: if there are fewer than `LEAST_WEEKS` whole weeks.
@@ -118,7 +119,8 @@ def read_weekly(db: DuckDBPyConnection, *, n_items: int | None = None) -> Weekly
     limit = f"limit {n_items}" if n_items else ""
     db.execute(f"""create or replace temp table forecast_items as
         select item_id, category, row_number() over (order by n desc, item_id) - 1 as code from (
-            select item_id, any_value(items.category) as category, coalesce(sum(units), 0) as n
+            select item_id, any_value(items.category) as category,
+                coalesce(sum(units) filter (where week < {n_weeks - n_tested}), 0) as n
             from items left join sold using (item_id) group by item_id)
         order by n desc, item_id {limit}""")
     items = db.execute("select * from forecast_items order by code").df()
