@@ -47,6 +47,11 @@ class DemandTestConfig(DemandConfig):
     n_tested: int = Field(
         default=4_000, ge=50, description="Items that are foretold as of past weeks, drawn by chance."
     )
+    n_processes: int = Field(default=2, ge=1, description="In which past origins are tested side by side.")
+
+    def settings(self) -> Settings:
+        """For the domain."""
+        return replace(super().settings(), n_processes=self.n_processes)
 
 
 def _read(warehouse: Warehouse, config: DemandConfig, n_tested: int) -> Weekly:

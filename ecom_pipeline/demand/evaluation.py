@@ -41,22 +41,28 @@ def evaluate(
 
     Cost: two forecasts an origin, and the classical ones of a sample.
     """
+    from joblib import Parallel, delayed
+
     settings = settings or Settings()
-    parts, told = [], {}
-    for origin in test_origins(weekly, least):
-        known = weekly.until(origin)
-        chosen = forecast(known, settings)
-        # where no weighing was chosen, the twin is the same forecast
-        twin = chosen if chosen.choice.weighing == "none" else forecast(known, settings, weighings=("none",))
-        told[str(weekly.monday(origin))] = str(chosen.choice)
-        made = {CHOSEN: chosen, TWIN: twin}
-        tables = {name: (one.units, one.quantiles) for name, one in made.items()}
-        parts.append(errors_by_item(weekly, origin, tables, settings))
-    if not parts:
+    origins = test_origins(weekly, least)
+    if not origins:
         return pd.DataFrame(columns=list(COLUMNS)), {
             "without": f"{weekly.n_weeks} weeks are too few to test on past ones"
         }
-    return _figures(pd.concat(parts, ignore_index=True)), told
+    found = Parallel(n_jobs=settings.n_processes)(delayed(_as_of)(weekly, origin, settings) for origin in origins)
+    parts, told = zip(*found, strict=True)
+    names = [str(weekly.monday(origin)) for origin in origins]
+    return _figures(pd.concat(parts, ignore_index=True)), dict(zip(names, told, strict=True))
+
+
+def _as_of(weekly: Weekly, origin: int, settings: Settings) -> tuple[pd.DataFrame, str]:
+    """Errors by item as of one origin, and what was chosen."""
+    known = weekly.until(origin)
+    chosen = forecast(known, settings)
+    # where no weighing was chosen, the twin is the same forecast
+    twin = chosen if chosen.choice.weighing == "none" else forecast(known, settings, weighings=("none",))
+    tables = {name: (one.units, one.quantiles) for name, one in {CHOSEN: chosen, TWIN: twin}.items()}
+    return errors_by_item(weekly, origin, tables, settings), str(chosen.choice)
 
 
 def errors_by_item(

@@ -3,7 +3,7 @@
 Everything that is chosen or measured for a forecast as of a week was known before that week.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ _STEP = 4  # weeks between past origins
 _N_ORIGINS = 3
 _FIRST = 10  # week from which on rows are learnt from
 _NEAR = 10
+_SURE = 2.24  # standard errors: 95 % for two weighings that are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,13 @@ class Settings:
         n_rows: that a model learns from, about.
         n_sample: items on which is chosen, and whose past errors make intervals, at most.
         seed: of all draws.
+        n_processes: in which past origins are tested side by side.
     """
 
-    n_rows: int = 80_000
-    n_sample: int = 4_000
+    n_rows: int = 60_000
+    n_sample: int = 2_000
     seed: int = 0
+    n_processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ def choose(
         sample: (k,) items that are judged.
         text: (n, d) of their words.
         settings: of the work.
-        weighings: that are tried.
+        weighings: that are tried; another than the first only where its gain is certain.
     """
     errors: dict[str, list[float]] = {}
     kept: dict[int, dict[str, Singles]] = {}
@@ -163,7 +166,7 @@ def choose(
         for name, table in found.items():
             errors.setdefault(name, []).append(_error(weekly, origin, sample, table))
     mean = {name: float(np.mean(values)) for name, values in errors.items()}
-    weighing = min(weighings, key=lambda name: mean[f"all items, {name}"])
+    weighing = _certain(weekly, weighings, kept, sample)
     method = min(METHODS, key=lambda name: mean[name])
     mixes = {
         share: float(
@@ -191,6 +194,29 @@ def choose(
     return Choice(weighing, method, share, top, mean)
 
 
+def _certain(
+    weekly: Weekly, weighings: Sequence[Weighing], kept: Mapping[int, Mapping[str, Singles]], sample: Ints
+) -> Weighing:
+    """The weighing whose gain over the first is largest, if it is more than luck over items; else the first.
+
+    More than luck: more than `_SURE` standard errors of the items' mean gains over the origins.
+    """
+    plain, *others = weighings
+    best, found = 0.0, plain
+    for kind in others:
+        gains = [
+            _errors(weekly, origin, sample, tables[f"all items, {plain}"])
+            - _errors(weekly, origin, sample, tables[f"all items, {kind}"])
+            for origin, tables in kept.items()
+        ]
+        of_item = np.mean(gains, axis=0)
+        of_item = of_item[np.isfinite(of_item)]
+        gain = float(of_item.mean()) if len(of_item) > 1 else 0.0
+        if gain > max(best, _SURE * float(of_item.std() / np.sqrt(max(len(of_item), 1)))):
+            best, found = gain, kind
+    return found
+
+
 def _sample(weekly: Weekly, settings: Settings) -> Ints:
     """Items that were sold before the first past origin, drawn by chance: all sizes as they come."""
     begun = weekly.first_sale < weekly.n_weeks - HORIZON - _STEP * (_N_ORIGINS - 1) - YOUNG
@@ -204,11 +230,20 @@ def _learnt(origin: int) -> list[int]:
     return list(range(min(_FIRST, origin - HORIZON), origin - 1, 2))
 
 
-def _error(weekly: Weekly, origin: int, sample: Ints, table: np.ndarray) -> float:
+def _errors(weekly: Weekly, origin: int, sample: Ints, table: np.ndarray) -> Floats:
+    """(k,) scaled error of each item; NaN where it never changed."""
     by = scale(weekly.units[sample, :origin].astype(float))
     kept = by > 0
     actual = weekly.units[sample, origin : origin + HORIZON].astype(float)
-    return float(mase(actual[kept], table[kept], by[kept]).mean()) if kept.any() else 0.0
+    found = np.full(len(sample), np.nan)
+    found[kept] = mase(actual[kept], table[kept], by[kept])
+    return found
+
+
+def _error(weekly: Weekly, origin: int, sample: Ints, table: np.ndarray) -> float:
+    """Their mean; 0 where there is none."""
+    each = _errors(weekly, origin, sample, table)
+    return float(np.nanmean(each)) if np.isfinite(each).any() else 0.0
 
 
 def _top_errors(weekly: Weekly, origin: int, table: Floats) -> dict[float, float]:
