@@ -211,8 +211,10 @@ def _certain(
         ]
         of_item = np.mean(gains, axis=0)
         of_item = of_item[np.isfinite(of_item)]
-        gain = float(of_item.mean()) if len(of_item) > 1 else 0.0
-        if gain > max(best, _SURE * float(of_item.std() / np.sqrt(max(len(of_item), 1)))):
+        if len(of_item) < 2:
+            continue
+        gain = float(of_item.mean())
+        if gain > max(best, _SURE * float(of_item.std(ddof=1) / np.sqrt(len(of_item)))):
             best, found = gain, kind
     return found
 
