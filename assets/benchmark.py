@@ -31,7 +31,7 @@ class BenchmarkConfig(dg.Config):
         description="find: wrong labels; curve: remove and add by value; linear, network: train with the weights.",
     )
     cost_sizes: list[int] = Field(default=[], description="Generated samples on which cost is measured.")
-    n_seeds: int = Field(default=2, ge=1, description="Runs with labels made wrong anew.")
+    n_seeds: int = Field(default=3, ge=1, description="Runs with labels made wrong anew.")
     n_trials: int = Field(default=24, ge=0, description="Of the automatic choice.")
     n_components: int = Field(default=100, ge=1, description="As for `fold_predictions`.")
     n_repeats: int = Field(default=2, ge=1, description="As for `fold_predictions`.")
