@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from urllib.parse import unquote
 
@@ -16,10 +17,11 @@ from duckdb.func import PythonUDFType
 
 from ecom_pipeline.quoting import literal
 
-# HMAC-SHA256 (RFC 2104) of a text, cut to 128 bits; a blank id, or a word for nothing, stays null
+HashKey = bytes | tuple[bytes, ...]  # a secret; or, where it was changed, all in their order: each hashes the hash before
+# HMAC-SHA256 (RFC 2104) of a text under the nth key, cut to 128 bits
 _MACRO = """
-create or replace temp macro keyed_hash(id) as case when filled(id) is not null then left(
-    sha256(getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(trimmed(id))))), 32) end
+create or replace temp macro hashed_{n}(t) as
+    left(sha256(getvariable('outer_key_{n}') || unhex(sha256(getvariable('inner_key_{n}') || encode(t)))), 32)
 """
 
 _PERSON = (
@@ -80,8 +82,15 @@ def _masked_column(column: pa.Array) -> pa.Array:
     return pa.array([None if text is None else masked_json(text) for text in column.to_pylist()], pa.string())
 
 
-def masked_path(path: PurePath, hash_key: bytes) -> str:
+def masked_path(
+    path: PurePath, hash_key: HashKey, tombstone: Callable[[str], str | None] = lambda person: None
+) -> str:
     """A path whose folders `name=value` do not tell who somebody is.
+
+    Args:
+        path: below the source's folder.
+        hash_key: secret.
+        tombstone: of somebody who was forgotten, which stands there in place of the hash; None of anybody else.
 
     >>> masked_path(PurePath("events/shelf=7/day.csv"), b"key")
     'events/shelf=7/day.csv'
@@ -90,23 +99,49 @@ def masked_path(path: PurePath, hash_key: bytes) -> str:
     """
     parts = [part.partition("=") for part in path.parts]
     kept = [
-        f"{name}={keyed_hash(unquote(value), hash_key)}" if mark and are_of_persons(name) else name + mark + value
+        f"{name}={tombstone(unquote(value)) or keyed_hash(unquote(value), hash_key)}" if mark and are_of_persons(name) else name + mark + value
         for name, mark, value in parts
     ]
     return "/".join(kept)
 
 
-def make_macro(db: DuckDBPyConnection, hash_key: bytes) -> None:
+def keys_of(hash_key: HashKey) -> tuple[bytes, ...]:
+    """All keys of a secret, in the order in which they hash."""
+    return (hash_key,) if isinstance(hash_key, bytes) else hash_key
+
+
+def key_name(hash_key: HashKey) -> str:
+    """Eight digits that tell one secret from another, and nothing more."""
+    return hashlib.sha256(b"".join(keys_of(hash_key))).hexdigest()[:8]
+
+
+def hash_sql(text: str, first: int, last: int) -> str:
+    """An SQL expression: a text under the keys from one place to another, both with it, after `make_macro`.
+
+    >>> hash_sql("t", 0, 1)
+    'hashed_1(hashed_0(t))'
+    """
+    for n in range(first, last + 1):
+        text = f"hashed_{n}({text})"
+    return text
+
+
+def make_macro(db: DuckDBPyConnection, hash_key: HashKey) -> None:
     """Give a connection the SQL macros `keyed_hash(id)`, as the function, and `masked(t)`: for whole columns.
+
+    A blank id, or a word for nothing, stays null.
 
     Args:
         db: a connection with the macros of `forms.texts`.
-        hash_key: secret, at most 64 bytes.
+        hash_key: secret, each key of at most 64 bytes.
     """
-    inner, outer = (bytes(byte ^ pad for byte in hash_key.ljust(64, b"\0")) for pad in (0x36, 0x5C))
-    db.execute("set variable inner_key = ?", [inner])
-    db.execute("set variable outer_key = ?", [outer])
-    db.execute(_MACRO)
+    keys = keys_of(hash_key)
+    for n, key in enumerate(keys):
+        for name, pad in (("inner", 0x36), ("outer", 0x5C)):
+            db.execute(f"set variable {name}_key_{n} = ?", [bytes(byte ^ pad for byte in key.ljust(64, b"\0"))])
+        db.execute(_MACRO.format(n=n))
+    whole = hash_sql("trimmed(id)", 0, len(keys) - 1)
+    db.execute(f"create or replace temp macro keyed_hash(id) as case when filled(id) is not null then {whole} end")
     if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_json'").fetchall():
         db.create_function("masked_json", _masked_column, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
     db.execute(
@@ -124,6 +159,11 @@ def masked(text: str) -> str:
     return re.sub(_TELLING, MASK, masked_json(text) if "{" in text else text)
 
 
-def keyed_hash(person: str, hash_key: bytes) -> str:
-    """What is kept of an id of a user or a session: HMAC-SHA256, cut to 128 bits, as 32 hexadecimal digits."""
-    return hmac.new(hash_key, person.encode(), hashlib.sha256).hexdigest()[:32]
+def keyed_hash(person: str, hash_key: HashKey) -> str:
+    """What is kept of an id of a user or a session: HMAC-SHA256, cut to 128 bits, as 32 hexadecimal digits.
+
+    Of several keys each hashes what the one before it gave.
+    """
+    for key in keys_of(hash_key):
+        person = hmac.new(key, person.encode(), hashlib.sha256).hexdigest()[:32]
+    return person
