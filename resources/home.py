@@ -85,6 +85,16 @@ class Home(dg.ConfigurableResource):
         return self.folder / "experiments.yaml"
 
     @property
+    def forgotten(self) -> Path:
+        """The file that says, as keyed hashes, who was forgotten; absent where nobody was."""
+        return self.folder / "forgotten.json"
+
+    @property
+    def receipts(self) -> Path:
+        """What was done for people's privacy: a file each time."""
+        return self.folder / "receipts"
+
+    @property
     def report(self) -> Path:
         """The latest report."""
         return self.folder / "reports" / "report.html"
