@@ -23,7 +23,9 @@ from resources.warehouse import Warehouse
 _BY_DAY = ("cleaned_interactions", "rejected_rows")  # the days that are to be cleaned again are known
 _GONE = "(forgotten)"
 _RETRAIN = "`ecom run`: what was learnt while he was known is learnt again without him, lists and figures are made anew"
-_NO_MODEL = "no model serves: those that were published held him, and none could be written without him; `ecom run` does"
+_NO_MODEL = (
+    "no model serves: those that were published held him, and none could be written without him; `ecom run` does"
+)
 
 
 def who(home: Home, *, raw: str = "", actor: str = "") -> Person:

@@ -43,7 +43,11 @@ def forget(
         raise HomeError(
             f"forget: the user is still named in {len(receipt.found)} places; first: {place!r}, "
             f"{receipt.found[place]} times. He must be named in none: "
-            + ("run `ecom forget` without --check." if check else "delete or mend what is named, and run `ecom forget` again.")
+            + (
+                "run `ecom forget` without --check."
+                if check
+                else "delete or mend what is named, and run `ecom forget` again."
+            )
         )
 
 

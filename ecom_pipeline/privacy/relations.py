@@ -117,7 +117,9 @@ def take_out(db: DuckDBPyConnection, person: Person) -> dict[str, int]:
 
     Cost: a few scans of all texts of the warehouse.
     """
-    db.execute("create or replace temp table own_sessions as select unnest(?::varchar[]) as session", [[*person.sessions]])
+    db.execute(
+        "create or replace temp table own_sessions as select unnest(?::varchar[]) as session", [[*person.sessions]]
+    )
     columns = text_columns(db)
     _find_derived(db, person, columns)
     counts = {}
@@ -143,7 +145,9 @@ def _is_his(person: Person, table: str, columns: Sequence[str]) -> str:
         tests.append("raw ->> 'user_id' is null and (raw ->> 'session_id') in (from own_sessions)")
     visitor = f"'{identity.actors_of('')[1]}' || session"
     tests += [
-        f"{name(column)} in (select {visitor} from own_sessions)" for column in texts if column in ("user_id", "unit_id")
+        f"{name(column)} in (select {visitor} from own_sessions)"
+        for column in texts
+        if column in ("user_id", "unit_id")
     ]
     if not table.startswith("raw_"):
         derived = {"event_id": "own_events", "sample_id": "own_samples"}

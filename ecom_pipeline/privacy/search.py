@@ -141,7 +141,7 @@ def _look_into(file: Path, name: str, wanted: Wanted, told: Searched) -> None:
         _look_into_sqlite(file, name, wanted, told)
 
 
-def _count(opened: IO[bytes], place: str, wanted: Wanted, told: Searched) -> int:
+def _count(opened: IO[bytes] | gzip.GzipFile, place: str, wanted: Wanted, told: Searched) -> int:
     """Bytes of a stream; what is found in it is counted."""
     n_bytes, kept, longest = 0, b"", 6 * max(len(wanted.actor), len(wanted.raw)) + 8
     while chunk := opened.read(_CHUNK):

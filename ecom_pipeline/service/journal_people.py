@@ -51,9 +51,7 @@ def n_named(folder: Path, actor: str) -> dict[str, int]:
         return {}
     with alone(folder / FILE) as db:
         counts = {
-            table: db.execute(
-                f"select count(*) from {table} where {_is_of(kind)}", {"actor": actor}
-            ).fetchone()[0]
+            table: db.execute(f"select count(*) from {table} where {_is_of(kind)}", {"actor": actor}).fetchone()[0]
             for table, kind in TABLES.items()
         }
     return {f"{FILE}: {table}": n for table, n in counts.items() if n}

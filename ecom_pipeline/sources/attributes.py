@@ -44,7 +44,9 @@ def of_persons(table: str, columns: Sequence[str]) -> list[str]:
     """The columns that we do not know and that are hashed, as they tell who somebody is; of items none."""
     known = {*COLUMNS[table], ROW_NUMBER, MALFORMED}
     return [
-        column for column in columns if table != "items" and column.lower() not in known and people.are_of_persons(column)
+        column
+        for column in columns
+        if table != "items" and column.lower() not in known and people.are_of_persons(column)
     ]
 
 

@@ -17,7 +17,9 @@ from duckdb.func import PythonUDFType
 
 from ecom_pipeline.quoting import literal
 
-HashKey = bytes | tuple[bytes, ...]  # a secret; or, where it was changed, all in their order: each hashes the hash before
+HashKey = (
+    bytes | tuple[bytes, ...]
+)  # a secret; or, where it was changed, all in their order: each hashes the hash before
 # HMAC-SHA256 (RFC 2104) of a text under the nth key, cut to 128 bits
 _MACRO = """
 create or replace temp macro hashed_{n}(t) as
@@ -82,9 +84,7 @@ def _masked_column(column: pa.Array) -> pa.Array:
     return pa.array([None if text is None else masked_json(text) for text in column.to_pylist()], pa.string())
 
 
-def masked_path(
-    path: PurePath, hash_key: HashKey, tombstone: Callable[[str], str | None] = lambda person: None
-) -> str:
+def masked_path(path: PurePath, hash_key: HashKey, tombstone: Callable[[str], str | None] = lambda person: None) -> str:
     """A path whose folders `name=value` do not tell who somebody is.
 
     Args:
@@ -99,7 +99,9 @@ def masked_path(
     """
     parts = [part.partition("=") for part in path.parts]
     kept = [
-        f"{name}={tombstone(unquote(value)) or keyed_hash(unquote(value), hash_key)}" if mark and are_of_persons(name) else name + mark + value
+        f"{name}={tombstone(unquote(value)) or keyed_hash(unquote(value), hash_key)}"
+        if mark and are_of_persons(name)
+        else name + mark + value
         for name, mark, value in parts
     ]
     return "/".join(kept)
