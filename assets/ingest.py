@@ -40,7 +40,7 @@ PUBLIC_KEY = hashlib.sha256(b"packaged data").digest()
 def hash_key_of(home: Home) -> HashKey:
     """The key that hashes people: the home's own, but a public one for packaged data where none is asked for."""
     packaged = home.source(sources.DEFAULT) in sources.adapters()
-    return PUBLIC_KEY if packaged and not home.asked_key else home.hash_key()
+    return PUBLIC_KEY if packaged and not (home.asked_key or home.chain.is_file()) else home.hash_key()
 
 
 def outside(home: Home, asset: str) -> dict[str, str]:

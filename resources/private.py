@@ -17,7 +17,7 @@ _OURS = (
     *("warehouse.duckdb*", "models", "rankers", "encoders", "frozen", "curves", "reports", "dagster"),
     *("published", "journal", "keys.json"),
     *("run.lock", "hash.key*", "source.json*"),
-    *("receipts", "forgotten.json*"),
+    *("receipts", "forgotten.json*", "hash.chain", "serve.lock", "exchange.*"),
 )
 _KEY = "asked_key"  # the field of a resource in which it once stood
 _CLEAN = ".without_key"

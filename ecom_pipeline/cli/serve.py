@@ -31,6 +31,7 @@ def serve(
     from ecom_pipeline import definitions
     from ecom_pipeline.service.keys import read_keys
     from resources.private import keep_private
+    from resources.writer import served
 
     settled = definitions.HOME
     open_to_all = not read_keys(settled.key_file)
@@ -54,23 +55,24 @@ def serve(
     from ecom_pipeline.service.trials import Trials
     from ecom_pipeline.sources.forgotten import read_forgotten
 
-    hash_key = definitions.hash_key_of(settled)
-    read_forgotten(settled.forgotten, hash_key)  # a key under which they are not known is told at once
-    serving = Serving(settled.published, Journal(settled.journal))
-    serving.watch(look)
-    house = House(
-        serving=serving,
-        hash_key=hash_key,
-        gate=Gate(settled.forgotten, hash_key),
-        keys=None if open_to_all else settled.key_file,
-        trials=Trials(settled.experiments, serving.journal),
-        limits=Limits(per_second=rate),
-        origins=tuple(cors or ()),
-    )
-    try:
-        uvicorn.run(make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False)
-    finally:
-        serving.close()
+    with served(settled.folder):
+        hash_key = definitions.hash_key_of(settled)
+        read_forgotten(settled.forgotten, hash_key)  # a key under which they are not known is told at once
+        serving = Serving(settled.published, Journal(settled.journal))
+        serving.watch(look)
+        house = House(
+            serving=serving,
+            hash_key=hash_key,
+            gate=Gate(settled.forgotten, hash_key),
+            keys=None if open_to_all else settled.key_file,
+            trials=Trials(settled.experiments, serving.journal),
+            limits=Limits(per_second=rate),
+            origins=tuple(cors or ()),
+        )
+        try:
+            uvicorn.run(make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False)
+        finally:
+            serving.close()
 
 
 def _file(home: Path) -> Path:
