@@ -123,7 +123,7 @@ def _from_published(home: Home, warehouse: Warehouse, person: Person) -> tuple[d
     remaining = []
     try:
         with warehouse.connect() as db:
-            publish_without_learning(db, home)
+            publish_without_learning(db, home, home.published)
     except (PipelineError, OSError, LookupError) as error:
         remaining = [f"{_NO_MODEL} ({type(error).__name__})"]
     folders.drop(home.published, holding)

@@ -1,5 +1,6 @@
 """Stage 9: all that serving needs, in one folder that a service loads while the pipeline goes on."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -62,12 +63,13 @@ def published_model(
     return told(warehouse, "published_model", {"published": name, **measured, **step.figures})
 
 
-def publish_without_learning(db: DuckDBPyConnection, home: Home) -> str:
+def publish_without_learning(db: DuckDBPyConnection, home: Home, published: Path) -> str:
     """Publish what the warehouse holds now with the rankers and twins that are there, and return the model's name.
 
     Args:
         db: a connection to a warehouse in which a whole run was finished.
-        home: of the warehouse.
+        home: of the rankers, twins and encoders.
+        published: folder of publications.
 
     Raises:
         PublicationError: if the model does not answer as it must; what serves is left alone then.
@@ -83,7 +85,7 @@ def publish_without_learning(db: DuckDBPyConnection, home: Home) -> str:
     told = {"titles": read_titles(db, ids), "withdrawn": read_withdrawn(db, ids)}
     listed = lists.make(given.shop, given.rankers.get("weighted"), given.day, rules=rules, n_users=_LISTED, **told)
     return folders.publish(
-        home.published, lambda folder: write_model(folder, db, given), lambda folder: smoke_test(folder, listed)
+        published, lambda folder: write_model(folder, db, given), lambda folder: smoke_test(folder, listed)
     )
 
 

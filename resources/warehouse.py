@@ -81,17 +81,27 @@ class Warehouse(dg.ConfigurableResource):
         Cost: one reading and one writing of the whole, and as much room on the disk again.
         """
         fresh = Path(f"{self.path}.compact")
-        fresh.unlink(missing_ok=True)
+        self.copy(fresh)
+        os.replace(fresh, self.path)
+        shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
+
+    def copy(self, target: Path) -> None:
+        """Write all relations to another file, on the disk for certain; one that is there is replaced.
+
+        Raises:
+            WarehouseError: as `compact`.
+
+        Cost: one reading and one writing of the whole.
+        """
+        target.unlink(missing_ok=True)
         with self.connect() as db:
             (name,) = db.execute("select current_database()").fetchall()[0]
             db.execute("checkpoint")
-            db.execute(f"attach '{str(fresh).replace(chr(39), chr(39) * 2)}' as fresh")
-            db.execute(f'copy from database "{name}" to fresh')
-            db.execute("checkpoint fresh; detach fresh")
-        with fresh.open("rb+") as written:
+            db.execute(f"attach '{str(target).replace(chr(39), chr(39) * 2)}' as target_of_copy")
+            db.execute(f'copy from database "{name}" to target_of_copy')
+            db.execute("checkpoint target_of_copy; detach target_of_copy")
+        with target.open("rb+") as written:
             os.fsync(written.fileno())
-        os.replace(fresh, self.path)
-        shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
 
     def read(self, query: str) -> pd.DataFrame:
         """The rows of a query, or of a relation named alone."""

@@ -1,4 +1,5 @@
-"""`ecom forget`: a person is taken out of a home for good, and that is proved."""
+"""`ecom forget`: a person is taken out of a home for good, and that is proved; `ecom rotate-key`: everybody gets another
+pseudonym."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ import typer
 
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter
 from ecom_pipeline.errors import HomeError, InputError
-from resources.writer import one_writer
+from resources.writer import one_writer, served
 
 if TYPE_CHECKING:
     from ecom_pipeline.privacy.receipt import Receipt
@@ -49,6 +50,19 @@ def forget(
                 else "delete or mend what is named, and run `ecom forget` again."
             )
         )
+
+
+@app.command(name="rotate-key")
+def rotate_key(home: HomeOption = DEFAULT_HOME) -> None:
+    """Hash every pseudonym with one more key, ECOM_HASH_KEY_NEW, which is the home's key from then on; writes a receipt."""
+    _require(home)
+    enter(home)
+    from assets import rotate
+    from ecom_pipeline import definitions
+
+    home_, warehouse = definitions.HOME, definitions.WAREHOUSE
+    with one_writer(home_.folder, "`ecom rotate-key`"), served(home_.folder, alone=True):
+        _show(rotate.rotate(home_, warehouse), home_.receipts)
 
 
 def _show(receipt: "Receipt", folder: Path) -> None:

@@ -70,7 +70,9 @@ def serve(
             origins=tuple(cors or ()),
         )
         try:
-            uvicorn.run(make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False)
+            uvicorn.run(
+                make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False
+            )
         finally:
             serving.close()
 

@@ -154,3 +154,48 @@ def _without(file: Path, actor: str, sessions: Collection[str]) -> int:
 def _sealed(folder: Path) -> Iterator[Path]:
     for table in TABLES:
         yield from sorted(folder.glob(f"{table}-*-*.parquet"))
+
+
+def rehash(folder: Path, target: Path, change: Callable[[str], str]) -> int:
+    """Write a journal and its sealed files into another folder, with another pseudonym for everybody.
+
+    Args:
+        folder: of the journal; nothing is done where there is none.
+        target: empty; made.
+        change: the new pseudonym of one, or of a text that ends with one.
+
+    Returns:
+        Rows that were changed.
+
+    Raises:
+        JournalError: if the journal cannot be read.
+
+    Cost: one reading and writing of all of it.
+    """
+    if not (folder / FILE).is_file():
+        return 0
+    target.mkdir(parents=True)
+    n_rows = 0
+    with alone(folder / FILE), closing(sqlite3.connect(folder / FILE)) as db:  # nobody writes until all is copied
+        with closing(sqlite3.connect(target / FILE)) as copy:
+            db.backup(copy)
+    with closing(sqlite3.connect(target / FILE, isolation_level=None)) as copy:
+        copy.create_function("rehashed", 1, lambda text: None if text is None else change(text), deterministic=True)
+        for table, kind in TABLES.items():
+            columns = [field.name for field in fields(kind) if field.name in (*_OF_PERSONS, _NAMED)]
+            n_rows += copy.execute(
+                f"update {table} set {', '.join(f'{one} = rehashed({one})' for one in columns)}"
+            ).rowcount
+        copy.execute("vacuum")
+        copy.execute("pragma wal_checkpoint(truncate)")
+    for file in _sealed(folder):
+        table = pq.read_table(file)
+        for place, name in enumerate(table.column_names):
+            if name in (*_OF_PERSONS, _NAMED):
+                texts = [None if one is None else change(one) for one in table[name].to_pylist()]
+                table = table.set_column(
+                    place, table.schema.field(place), pa.array(texts, table.schema.field(place).type)
+                )
+        pq.write_table(table, target / file.name)
+        n_rows += table.num_rows
+    return n_rows
