@@ -176,8 +176,9 @@ def rehash(folder: Path, target: Path, change: Callable[[str], str]) -> int:
         return 0
     target.mkdir(parents=True)
     n_rows = 0
-    with alone(folder / FILE), closing(sqlite3.connect(folder / FILE)) as db:  # nobody writes until all is copied
-        with closing(sqlite3.connect(target / FILE)) as copy:
+    databases = folder / FILE, target / FILE
+    with alone(databases[0]):  # nobody writes until all is copied
+        with closing(sqlite3.connect(databases[0])) as db, closing(sqlite3.connect(databases[1])) as copy:
             db.backup(copy)
     with closing(sqlite3.connect(target / FILE, isolation_level=None)) as copy:
         copy.create_function("rehashed", 1, lambda text: None if text is None else change(text), deterministic=True)

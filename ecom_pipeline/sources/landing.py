@@ -351,6 +351,7 @@ def _require(table: str, file: str, present: set[str]) -> None:
         )
 
 
+_FREE = ("query",)  # what people write
 _IDS = ("item_id", "event_id", "query_id", "campaign_id", "cluster_id", "experiment", "arm")
 
 
@@ -360,6 +361,8 @@ def _known(column: str, given: str | None, *, hashed: bool) -> str:
     text = f"{name(given)}::varchar"
     if column in PERSONAL and not hashed:
         return f"keyed_hash({text}) as {column}"
+    if column in _FREE and not hashed:  # the service has masked its own
+        return f"masked({text}) as {column}"
     return f"trimmed({text}) as {column}" if column in _IDS else f"{text} as {column}"
 
 

@@ -16,10 +16,10 @@ from duckdb import DuckDBPyConnection
 from duckdb.func import PythonUDFType
 
 from ecom_pipeline.quoting import literal
+from ecom_pipeline.sources.masking import MASK, MAY_TELL, mask_text
 
-HashKey = (
-    bytes | tuple[bytes, ...]
-)  # a secret; or, where it was changed, all in their order: each hashes the hash before
+# a secret; or, where it was changed, all in their order: each hashes what the one before it gave
+HashKey = bytes | tuple[bytes, ...]
 # HMAC-SHA256 (RFC 2104) of a text under the nth key, cut to 128 bits
 _MACRO = """
 create or replace temp macro hashed_{n}(t) as
@@ -35,13 +35,6 @@ _PERSON = (
 _OF_PERSONS = re.compile(
     rf"(^|_)({_PERSON})s?\d*(_|$)|^(full|first|last|family|given|middle|maiden|nick|real|display)_?names?$|^names?$|^(client|customer|user|account|visitor|member)(id|key|no|nr)$"
 )
-_EMAIL = r"[A-Za-z0-9._%+'-]+(?:@|%40)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
-_IPV4 = r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b"
-_IPV6 = r"\b(?:[0-9A-Fa-f]{1,4}:){3,7}(?::?[0-9A-Fa-f]{1,4}){1,4}\b|\b(?:[0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}\b"
-_PHONE = r"(?:\+|\b00)[1-9]\d{0,2}[ ().\d/-]{6,16}\d|\(\d{2,5}\) ?\d[\d -]{4,10}\d|\b\d{3}[-. ]\d{3}[-. ]\d{4}\b"
-_CARD = r"\b\d{4}([ -])\d{4}[ -]\d{4}[ -]\d{1,7}\b"
-_TELLING = "|".join((_EMAIL, _IPV6, _IPV4, _PHONE, _CARD))
-MASK = "(masked)"
 # a key of JSON that names a person; and with its value, where the text around is no JSON
 _KEY = re.compile(rf"(?i)^(?:.*[_.-])?(?:{_PERSON})s?(?:[_.-].*|id|key|name)?$")
 _KEYED = rf"""(?i)("(?:[^"]*[_.-])?(?:{_PERSON})s?(?:[_.-][^"]*|id|key|name)?"\s*:\s*)("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)"""
@@ -80,8 +73,8 @@ def _without_persons(value: object) -> object:
     return masked_json(value) if isinstance(value, str) and "{" in value else value
 
 
-def _masked_column(column: pa.Array) -> pa.Array:
-    return pa.array([None if text is None else masked_json(text) for text in column.to_pylist()], pa.string())
+def _each(change: Callable[[str], str]) -> Callable[[pa.Array], pa.Array]:
+    return lambda column: pa.array([None if one is None else change(one) for one in column.to_pylist()], pa.string())
 
 
 def masked_path(path: PurePath, hash_key: HashKey, tombstone: Callable[[str], str | None] = lambda person: None) -> str:
@@ -144,11 +137,11 @@ def make_macro(db: DuckDBPyConnection, hash_key: HashKey) -> None:
         db.execute(_MACRO.format(n=n))
     whole = hash_sql("trimmed(id)", 0, len(keys) - 1)
     db.execute(f"create or replace temp macro keyed_hash(id) as case when filled(id) is not null then {whole} end")
-    if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_json'").fetchall():
-        db.create_function("masked_json", _masked_column, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+    if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_text'").fetchall():
+        db.create_function("masked_text", _each(masked), ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+    # most texts tell nothing, and never leave DuckDB
     db.execute(
-        "create or replace temp macro masked(t) as regexp_replace(case when contains(t, '{') then masked_json(t) else t end, "
-        f"{literal(_TELLING)}, {literal(MASK)}, 'g')"
+        f"create or replace temp macro masked(t) as case when regexp_matches(t, {literal(MAY_TELL)}) then masked_text(t) else t end"
     )
 
 
@@ -158,7 +151,7 @@ def masked(text: str) -> str:
     >>> masked("write to jane@example.org")
     'write to (masked)'
     """
-    return re.sub(_TELLING, MASK, masked_json(text) if "{" in text else text)
+    return mask_text(masked_json(text) if "{" in text else text)
 
 
 def keyed_hash(person: str, hash_key: HashKey) -> str:
