@@ -176,10 +176,10 @@ def rehash(folder: Path, target: Path, change: Callable[[str], str]) -> int:
         return 0
     target.mkdir(parents=True)
     n_rows = 0
-    databases = folder / FILE, target / FILE
-    with alone(databases[0]):  # nobody writes until all is copied
-        with closing(sqlite3.connect(databases[0])) as db, closing(sqlite3.connect(databases[1])) as copy:
-            db.backup(copy)
+    was, fresh = folder / FILE, target / FILE
+    # nobody writes until all is copied
+    with alone(was), closing(sqlite3.connect(was)) as db, closing(sqlite3.connect(fresh)) as copy:
+        db.backup(copy)
     with closing(sqlite3.connect(target / FILE, isolation_level=None)) as copy:
         copy.create_function("rehashed", 1, lambda text: None if text is None else change(text), deterministic=True)
         for table, kind in TABLES.items():
