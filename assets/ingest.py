@@ -15,6 +15,8 @@ from ecom_pipeline.ledger import Entry
 from ecom_pipeline.schema.inputs import OFFERS
 from ecom_pipeline.service.journal import n_unsealed, seal
 from ecom_pipeline.sources import Source, landing
+from ecom_pipeline.sources.forgotten import read_forgotten
+from ecom_pipeline.sources.people import HashKey, key_name
 from resources.home import Home
 from resources.warehouse import Warehouse
 
@@ -35,10 +37,10 @@ RETRY = dg.RetryPolicy(max_retries=1, delay=1)  # a folder on a network share ma
 PUBLIC_KEY = hashlib.sha256(b"packaged data").digest()
 
 
-def hash_key_of(home: Home) -> bytes:
+def hash_key_of(home: Home) -> HashKey:
     """The key that hashes people: the home's own, but a public one for packaged data where none is asked for."""
     packaged = home.source(sources.DEFAULT) in sources.adapters()
-    return PUBLIC_KEY if packaged and not home.asked_key else home.hash_key()
+    return PUBLIC_KEY if packaged and not (home.asked_key or home.chain.is_file()) else home.hash_key()
 
 
 def outside(home: Home, asset: str) -> dict[str, str]:
@@ -47,7 +49,7 @@ def outside(home: Home, asset: str) -> dict[str, str]:
     told = {
         "source": home.source(sources.DEFAULT),
         "files": ",".join(source.fingerprint(table) for table in TABLES[asset]),
-        "key": hashlib.sha256(hash_key_of(home)).hexdigest()[:8],
+        "key": key_name(hash_key_of(home)),
     }
     # what a service has kept since is sealed when the table lands
     waiting = sum(n_unsealed(home.journal, _KEPT[table]) for table in TABLES[asset] if table in _KEPT)
@@ -67,12 +69,13 @@ def _land(
     if set(_KEPT) & set(TABLES[asset]):
         seal(home.journal)
     made = recipe(context, None, warehouse, outside(home, asset))
-    name, source = home.source(sources.DEFAULT), source_of(home)
+    name, source, key = home.source(sources.DEFAULT), source_of(home), hash_key_of(home)
+    forgotten = read_forgotten(home.forgotten, key)
     metadata: dict[str, object] = {"source": name, "format": source.adapter.name}
     with home.landing(warehouse, sources.DEFAULT) as db:
         for table in TABLES[asset]:
             context.log.info("reading %s of %s", table, name)
-            done = source.land(db, table, hash_key=hash_key_of(home), reader=reader)
+            done = source.land(db, table, hash_key=key, reader=reader, forgotten=forgotten)
             read = (done.n_rows, table, done.n_rows_read, done.n_files_read)
             context.log.info("%d %s, of which %d came from %d new or changed files", *read)
             of = f"{table}_" if len(TABLES[asset]) > 1 else ""

@@ -1,5 +1,6 @@
 """Stage 9: all that serving needs, in one folder that a service loads while the pipeline goes on."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,7 +15,9 @@ from assets.prepare import items, judgments
 from assets.publish import as_made, recipe, told
 from assets.recommend import TWIN, n_items_of, recommendations, similar_items, tomorrow
 from ecom_pipeline import ledger
-from ecom_pipeline.recommend.catalogue import read_shop
+from ecom_pipeline.recommend import lists
+from ecom_pipeline.recommend.catalogue import read_shop, read_titles, read_withdrawn
+from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.samples import has_samples
 from resources.compute import Compute
@@ -23,6 +26,8 @@ from resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from ecom_pipeline.service.published import Ingredients
+
+_LISTED = 20  # users whose lists a publication without a run is tested with, and items in each
 
 
 @dg.asset(
@@ -56,6 +61,32 @@ def published_model(
     measured = folders.pointer(home.published)["measured"]
     context.log.info("model %s is published: %s", name, measured)
     return told(warehouse, "published_model", {"published": name, **measured, **step.figures})
+
+
+def publish_without_learning(db: DuckDBPyConnection, home: Home, published: Path) -> str:
+    """Publish what the warehouse holds now with the rankers and twins that are there, and return the model's name.
+
+    Args:
+        db: a connection to a warehouse in which a whole run was finished.
+        home: of the rankers, twins and encoders.
+        published: folder of publications.
+
+    Raises:
+        PublicationError: if the model does not answer as it must; what serves is left alone then.
+
+    Cost: as the asset `published_model`.
+    """
+    from ecom_pipeline.service import folders
+    from ecom_pipeline.service.published import write_model
+    from ecom_pipeline.service.smoke import smoke_test
+
+    given = _ingredients(db, home)
+    ids, rules = given.shop.acts.item_ids, ListRules(_LISTED)
+    told = {"titles": read_titles(db, ids), "withdrawn": read_withdrawn(db, ids)}
+    listed = lists.make(given.shop, given.rankers.get("weighted"), given.day, rules=rules, n_users=_LISTED, **told)
+    return folders.publish(
+        published, lambda folder: write_model(folder, db, given), lambda folder: smoke_test(folder, listed)
+    )
 
 
 def _ingredients(db: DuckDBPyConnection, home: Home) -> "Ingredients":

@@ -15,7 +15,9 @@ import dagster as dg
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
-from ecom_pipeline.errors import HomeError
+from ecom_pipeline.errors import HomeError, InputError
+from resources.exchange import require_none
+from resources.keyring import unlock
 from resources.private import keep_private
 from resources.warehouse import Warehouse
 
@@ -38,6 +40,21 @@ class Home(dg.ConfigurableResource):
     def asked_key(self) -> str:
         """Secret for hashing ids that was asked for, or nothing; a field would stand in Dagster's history."""
         return os.environ.get("ECOM_HASH_KEY", "")
+
+    @property
+    def new_key(self) -> bytes:
+        """Secret that ids are to be hashed with from now on, 32 bytes.
+
+        Raises:
+            InputError: if none is asked for.
+        """
+        asked = os.environ.get("ECOM_HASH_KEY_NEW", "")
+        if not asked:
+            raise InputError(
+                "ECOM_HASH_KEY_NEW: 1 key is missing. It must hold the new secret, which stands on no command line: set it in "
+                "the environment."
+            )
+        return hashlib.sha256(asked.encode()).digest()
 
     @property
     def folder(self) -> Path:
@@ -83,6 +100,21 @@ class Home(dg.ConfigurableResource):
     def experiments(self) -> Path:
         """The file that says which experiments there are; absent where there are none."""
         return self.folder / "experiments.yaml"
+
+    @property
+    def forgotten(self) -> Path:
+        """The file that says, as keyed hashes, who was forgotten; absent where nobody was."""
+        return self.folder / "forgotten.json"
+
+    @property
+    def chain(self) -> Path:
+        """Earlier keys, locked with the newest; absent where the key was never changed."""
+        return self.folder / "hash.chain"
+
+    @property
+    def receipts(self) -> Path:
+        """What was done for people's privacy: a file each time."""
+        return self.folder / "receipts"
 
     @property
     def report(self) -> Path:
@@ -144,14 +176,24 @@ class Home(dg.ConfigurableResource):
             self._remember(before)
             raise
 
-    def hash_key(self) -> bytes:
+    def hash_key(self) -> bytes | tuple[bytes, ...]:
         """Secret for hashing ids of users, 32 bytes: given, kept, or made once and readable by its owner alone.
 
+        Where the key was changed, all keys in their order.
+
         Raises:
-            HomeError: if the one that is kept is damaged.
+            HomeError: if the one that is kept is damaged; if the key was changed, and what is given is not the new one, or
+                the change was broken off.
         """
+        require_none(self.folder)
         if self.asked_key:
-            return hashlib.sha256(self.asked_key.encode()).digest()
+            newest = hashlib.sha256(self.asked_key.encode()).digest()
+            return (*unlock(self.chain, newest), newest) if self.chain.is_file() else newest
+        if self.chain.is_file():
+            raise HomeError(
+                f"hash.chain: 1 key is missing: the key of {str(self.folder)!r} was changed. ECOM_HASH_KEY must be what "
+                "ECOM_HASH_KEY_NEW was then: set it in the environment."
+            )
         kept = self.folder / "hash.key"
         if not kept.is_file():
             keep_private(self.folder)

@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import zlib
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ _OURS = (
     *("warehouse.duckdb*", "models", "rankers", "encoders", "frozen", "curves", "reports", "dagster"),
     *("published", "journal", "keys.json"),
     *("run.lock", "hash.key*", "source.json*"),
+    *("receipts", "forgotten.json*", "hash.chain", "serve.lock", "exchange.*"),
 )
 _KEY = "asked_key"  # the field of a resource in which it once stood
 _CLEAN = ".without_key"
@@ -57,7 +59,7 @@ def _forget_key(history: Path) -> None:
     if not history.is_dir() or (history / _CLEAN).exists():
         return
     databases = sorted(history.rglob("*.db"))
-    n_records = sum(_forget_in(database) for database in databases)
+    n_records = sum(change_cells(database, _cut) for database in databases)
     if n_records:
         log.warning(
             "the key that hashes people stood in %d records of the run history in %s and is removed; whoever could read "
@@ -67,46 +69,74 @@ def _forget_key(history: Path) -> None:
     (history / _CLEAN).touch()
 
 
-def _forget_in(database: Path) -> int:
-    """Records of one of Dagster's databases that held the key; freed pages are written over."""
+def change_history(folder: Path, change: Callable[[str], str]) -> int:
+    """Write every text of Dagster's history otherwise: cells of its databases, those opened that are compressed, and logs.
+
+    Args:
+        folder: of the history; nothing is done where there is none.
+        change: gives a text as it is to be; the same one where nothing is to be changed.
+
+    Returns:
+        Records and files that were changed.
+
+    Raises:
+        HomeError: if a database cannot be written to.
+
+    Cost: one reading of the folder.
+    """
+    n_records = sum(change_cells(database, change) for database in sorted(folder.rglob("*.db")))
+    for file in (one for one in folder.rglob("*") if one.is_file() and one.suffix in (".err", ".out", ".log", ".yaml")):
+        text = file.read_text(errors="surrogateescape")
+        if change(text) != text:
+            file.write_text(change(text), errors="surrogateescape")
+            n_records += 1
+    return n_records
+
+
+def change_cells(database: Path, change: Callable[[str], str]) -> int:
+    """Write every text of an SQLite database otherwise, and return the records that were changed; no freed page keeps one.
+
+    Raises:
+        HomeError: if it cannot be written to.
+    """
     try:
         with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as db:
             tables = db.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")
-            n_records = sum(_forget_in_table(db, table) for (table,) in tables.fetchall())
+            n_records = sum(_change_table(db, table, change) for (table,) in tables.fetchall())
             if n_records:
                 db.execute("vacuum")
                 db.execute("pragma wal_checkpoint(truncate)")
             return n_records
     except sqlite3.Error as error:
         raise HomeError(
-            f"run history: 1 database cannot be rid of the key that hashes people: {str(database)!r}: {error}. It must "
-            "be written to once, as the key stood in it: stop other processes that use this home, and run again."
+            f"run history: 1 database cannot be rid of what must not stand in it: {str(database)!r}: {error}. It must "
+            "be written to once: stop other processes that use this home, and run again."
         ) from error
 
 
-def _forget_in_table(db: sqlite3.Connection, table: str) -> int:
+def _change_table(db: sqlite3.Connection, table: str, change: Callable[[str], str]) -> int:
     name = '"' + table.replace('"', '""') + '"'
     n_records = 0
     for rowid, *cells in db.execute(f"select rowid, * from {name}").fetchall():
         columns = [column[1] for column in db.execute(f"pragma table_info({name})")]
         for column, cell in zip(columns, cells, strict=True):
-            cleaned = _without_key(cell)
+            cleaned = _changed(cell, change)
             if cleaned != cell:
                 db.execute(f'update {name} set "{column}" = ? where rowid = ?', [cleaned, rowid])
                 n_records += 1
     return n_records
 
 
-def _without_key(cell: object) -> object:
-    """A cell as it would be without the key: text, or text that Dagster has compressed."""
+def _changed(cell: object, change: Callable[[str], str]) -> object:
+    """A cell as it is to be: text, or text that Dagster has compressed."""
     if isinstance(cell, str):
-        return _cut(cell)
+        return change(cell)
     if isinstance(cell, bytes):
         try:
             text = zlib.decompress(cell).decode()
         except (zlib.error, UnicodeDecodeError):
             return cell
-        cleaned = _cut(text)
+        cleaned = change(text)
         return cell if cleaned == text else zlib.compress(cleaned.encode())
     return cell
 

@@ -1,8 +1,10 @@
 """The DuckDB file that every asset reads and writes: one writer at a time, short connections."""
 
 import logging
+import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +69,39 @@ class Warehouse(dg.ConfigurableResource):
                 db.rollback()
                 raise
             db.commit()
+
+    def compact(self) -> None:
+        """Write the file anew, and put the new one in its place at once: what was deleted is nowhere in its bytes.
+
+        Call it as the home's one writer: what another process changes meanwhile is lost.
+
+        Raises:
+            WarehouseError: if another process holds the file for longer than is waited for.
+
+        Cost: one reading and one writing of the whole, and as much room on the disk again.
+        """
+        fresh = Path(f"{self.path}.compact")
+        self.copy(fresh)
+        os.replace(fresh, self.path)
+        shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
+
+    def copy(self, target: Path) -> None:
+        """Write all relations to another file, on the disk for certain; one that is there is replaced.
+
+        Raises:
+            WarehouseError: as `compact`.
+
+        Cost: one reading and one writing of the whole.
+        """
+        target.unlink(missing_ok=True)
+        with self.connect() as db:
+            (name,) = db.execute("select current_database()").fetchall()[0]
+            db.execute("checkpoint")
+            db.execute(f"attach '{str(target).replace(chr(39), chr(39) * 2)}' as target_of_copy")
+            db.execute(f'copy from database "{name}" to target_of_copy')
+            db.execute("checkpoint target_of_copy; detach target_of_copy")
+        with target.open("rb+") as written:
+            os.fsync(written.fileno())
 
     def read(self, query: str) -> pd.DataFrame:
         """The rows of a query, or of a relation named alone."""

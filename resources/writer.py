@@ -1,5 +1,6 @@
 """One process at a time works in a home; the lock goes with the process, however that ends."""
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ecom_pipeline.errors import HomeError
+from resources.exchange import finish
 from resources.private import keep_private
 
-_LOCK = "run.lock"
+_LOCK, _SERVED = "run.lock", "serve.lock"
 
 
 @contextmanager
@@ -48,10 +50,35 @@ def one_writer(
     try:
         if lock.lock_counter == 1:
             file.write_text(f"{os.getpid()}\n{name}")
+            finish(folder)
         yield
     finally:
         keep_private(folder)
         lock.release()
+
+
+@contextmanager
+def served(folder: Path, *, alone: bool = False) -> Iterator[None]:
+    """Be one of the services that answer out of a home, or keep all of them away.
+
+    Args:
+        folder: the home.
+        alone: whether no service may answer meanwhile.
+
+    Raises:
+        HomeError: if one does, or if services are kept away.
+    """
+    keep_private(folder)
+    with (folder / _SERVED).open("w") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except OSError as error:
+            who = "1 service or more answers out of it" if alone else "1 process changes its keys"
+            raise HomeError(
+                f"home: {str(folder)!r} is in use: {who}. Services and a change of keys must not meet, as each "
+                f"hashes people with its own: {'stop `ecom serve`' if alone else 'wait'}, and try again."
+            ) from error
+        yield
 
 
 def _holder(file: Path) -> str:

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from ecom_pipeline.cli import audience, check, demand, experiment, run, serve, show, simulate  # noqa: F401 - their commands are made when they are read
+from ecom_pipeline.cli import audience, check, demand, experiment, privacy, run, serve, show, simulate  # noqa: F401 - their commands are made when they are read
 from ecom_pipeline.cli.app import app
 from ecom_pipeline.errors import InputError, PipelineError
 

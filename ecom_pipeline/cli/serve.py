@@ -31,6 +31,7 @@ def serve(
     from ecom_pipeline import definitions
     from ecom_pipeline.service.keys import read_keys
     from resources.private import keep_private
+    from resources.writer import served
 
     settled = definitions.HOME
     open_to_all = not read_keys(settled.key_file)
@@ -47,25 +48,33 @@ def serve(
     import uvicorn
 
     from ecom_pipeline.service.app import House, make_app
+    from ecom_pipeline.service.gate import Gate
     from ecom_pipeline.service.guards import Limits
     from ecom_pipeline.service.journal import Journal
     from ecom_pipeline.service.serving import Serving
     from ecom_pipeline.service.trials import Trials
+    from ecom_pipeline.sources.forgotten import read_forgotten
 
-    serving = Serving(settled.published, Journal(settled.journal))
-    serving.watch(look)
-    house = House(
-        serving=serving,
-        hash_key=definitions.hash_key_of(settled),
-        keys=None if open_to_all else settled.key_file,
-        trials=Trials(settled.experiments, serving.journal),
-        limits=Limits(per_second=rate),
-        origins=tuple(cors or ()),
-    )
-    try:
-        uvicorn.run(make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False)
-    finally:
-        serving.close()
+    with served(settled.folder):
+        hash_key = definitions.hash_key_of(settled)
+        read_forgotten(settled.forgotten, hash_key)  # a key under which they are not known is told at once
+        serving = Serving(settled.published, Journal(settled.journal))
+        serving.watch(look)
+        house = House(
+            serving=serving,
+            hash_key=hash_key,
+            gate=Gate(settled.forgotten, hash_key),
+            keys=None if open_to_all else settled.key_file,
+            trials=Trials(settled.experiments, serving.journal),
+            limits=Limits(per_second=rate),
+            origins=tuple(cors or ()),
+        )
+        try:
+            uvicorn.run(
+                make_app(house), host=host, port=port, log_level="warning", access_log=False, server_header=False
+            )
+        finally:
+            serving.close()
 
 
 def _file(home: Path) -> Path:

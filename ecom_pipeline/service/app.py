@@ -21,6 +21,7 @@ from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
 from ecom_pipeline.service import answers, journal, measures
+from ecom_pipeline.service.gate import Gate
 from ecom_pipeline.service.guards import LOOPBACK, Limits, add_guards, require
 from ecom_pipeline.service.messages import (
     EventRequest,
@@ -44,7 +45,7 @@ from ecom_pipeline.service.page import add_page
 from ecom_pipeline.service.problems import MEDIA_TYPE, Problem, ProblemBody
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.service.trials import HEADER, Applied, Trials
-from ecom_pipeline.sources.people import keyed_hash, masked
+from ecom_pipeline.sources.people import HashKey, keyed_hash, masked
 
 log = logging.getLogger(__name__)
 AHEAD = timedelta(minutes=5)  # clocks differ
@@ -58,6 +59,7 @@ class House:
         serving: the model that serves, and the journal.
         trials: experiments that run; None: none can.
         hash_key: with which ids of people are hashed, as in the warehouse.
+        gate: knows who was forgotten; None: nobody was.
         keys: file of the API keys; None: no key is asked for, as on loopback.
         limits: of requests.
         origins: of pages elsewhere that may call from a browser.
@@ -65,15 +67,16 @@ class House:
     """
 
     serving: Serving
-    hash_key: bytes
+    hash_key: HashKey
     keys: Path | None
     trials: Trials | None = None
     limits: Limits = field(default_factory=Limits)
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = LOOPBACK
+    gate: Gate | None = None
 
     def person(self, raw: str) -> str | None:
-        """The keyed hash of an id, None where it is a word for nothing; the hash of a known user is itself."""
+        """The keyed hash of an id, None where it is a word for nothing or was forgotten; that of a known user is itself."""
         return raw if raw in self.serving.model.user else self.hashed(raw)
 
     def user(self, raw: str) -> str:
@@ -93,9 +96,14 @@ class House:
         return applied.system or "weighted"
 
     def hashed(self, raw: str) -> str | None:
-        """The keyed hash of an id, None where it is a word for nothing."""
+        """The keyed hash of an id, None where it is a word for nothing or of somebody who was forgotten."""
         found = filled(raw)
-        return None if found is None else keyed_hash(found, self.hash_key)
+        return None if found is None or self.is_forgotten(found) else keyed_hash(found, self.hash_key)
+
+    def is_forgotten(self, raw: str | None) -> bool:
+        """Whether an id is of somebody who was forgotten, or of a session that was his alone."""
+        found = None if raw is None else filled(raw)
+        return found is not None and self.gate is not None and self.gate.is_shut(found)
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -199,10 +207,21 @@ def _add_events(app: FastAPI, house: House) -> None:
         """Keep what users did. Answered when it is on the disk; the next request of any kind knows it."""
         each = sent.events if isinstance(sent, EventsRequest) else [sent]
         now = house.serving.clock.now()
-        kept = await house.serving.keep([_event(house, one, number, now) for number, one in enumerate(each)])
+        # nothing is kept of those who were forgotten; a session counts where no user is said
+        known = [
+            (number, one)
+            for number, one in enumerate(each)
+            if not house.is_forgotten(one.user_id if one.user_id is not None else one.session_id)
+        ]
+        kept = await house.serving.keep([_event(house, one, number, now) for number, one in known])
         n_new = sum(one.new for one in kept)
         measures.events(n_new)
-        return EventsKept(kept=n_new, repeated=len(kept) - n_new, event_ids=[one.event.event_id for one in kept])
+        return EventsKept(
+            kept=n_new,
+            repeated=len(kept) - n_new,
+            forgotten=len(each) - len(known),
+            event_ids=[one.event.event_id for one in kept],
+        )
 
 
 def _event(house: House, sent: EventRequest, number: int, now: datetime) -> journal.Event:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,6 +56,22 @@ def publish(folder: Path, write: Callable[[Path], Mapping[str, object]], check: 
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
     return name
+
+
+def drop(folder: Path, names: Collection[str]) -> None:
+    """Delete models for good, and forget that they were kept; where the one that is to serve is among them, none is.
+
+    Args:
+        folder: of all published models.
+        names: of those that go; unknown ones are no error.
+    """
+    kept = [name for name in history(folder) if name not in names]
+    if history(folder) and history(folder)[0] in names:
+        (folder / CURRENT).unlink()
+    elif kept:
+        _write(folder / CURRENT, {**pointer(folder), "kept": kept})
+    for name in names:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def current(folder: Path) -> str:

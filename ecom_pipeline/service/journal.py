@@ -109,7 +109,7 @@ class Exposure:
 
 
 Row = Event | Rating | Exposure
-_TABLES: dict[str, type] = {"events": Event, "ratings": Rating, "exposures": Exposure}
+TABLES: dict[str, type] = {"events": Event, "ratings": Rating, "exposures": Exposure}
 _TIMES = ("rated_at", "exposed_at")  # kept as texts, sealed as instants
 _TYPES = {
     "position": pa.int64(),
@@ -149,7 +149,7 @@ class Journal:
                 _make_tables(db)
         except sqlite3.Error as error:
             raise _broken(self._file, error) from error
-        for table in _TABLES:
+        for table in TABLES:
             self.go_on_after(table, sealed_until(folder, table))
         self._reading = threading.local()
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -161,7 +161,7 @@ class Journal:
         Raises:
             JournalError: if that cannot be written.
         """
-        with _alone(self._file) as db:
+        with alone(self._file) as db:
             (last,) = db.execute("select coalesce(max(seq), 0) from sqlite_sequence where name = ?", [table]).fetchone()
             if last < seq:
                 db.execute("delete from sqlite_sequence where name = ?", [table])
@@ -216,7 +216,7 @@ class Journal:
         Raises:
             JournalError: if the journal cannot be written.
         """
-        with _alone(self._file) as db:
+        with alone(self._file) as db:
             sealed = sealed_until(self.folder, "ratings")
             found = db.execute("delete from ratings where rating_id = ? and seq > ?", [rating_id, sealed])
             return found.rowcount > 0
@@ -280,7 +280,7 @@ class Journal:
 
 def _make_tables(db: sqlite3.Connection) -> None:
     """Those that are missing, as in a journal that an older version began."""
-    for table, kind in _TABLES.items():
+    for table, kind in TABLES.items():
         names = [field.name for field in fields(kind)]
         db.execute(
             f"create table if not exists {table} (seq integer primary key autoincrement, {', '.join(names)}, unique ({names[0]}))"
@@ -288,7 +288,7 @@ def _make_tables(db: sqlite3.Connection) -> None:
 
 
 def _put(db: sqlite3.Connection, row: Row) -> Kept | None:
-    table = next(name for name, kind in _TABLES.items() if isinstance(row, kind))
+    table = next(name for name, kind in TABLES.items() if isinstance(row, kind))
     names = [field.name for field in fields(row)]
     marks = ", ".join("?" * len(names))
     done = db.execute(f"insert or ignore into {table} ({', '.join(names)}) values ({marks})", astuple(row))
@@ -317,7 +317,7 @@ def seal(folder: Path) -> list[Path]:
     """
     if not (folder / FILE).is_file():
         return []
-    return [file for table in _TABLES if (file := _seal(folder, table))]
+    return [file for table in TABLES if (file := _seal(folder, table))]
 
 
 def sealed_files(folder: Path, table: str) -> list[Path]:
@@ -345,7 +345,7 @@ def n_unsealed(folder: Path, table: str) -> int:
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[sqlite3.Connection]:
+def alone(file: Path) -> Iterator[sqlite3.Connection]:
     """One transaction in which nobody else writes or seals."""
     try:
         with closing(sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)) as db:
@@ -359,15 +359,15 @@ def _alone(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _seal(folder: Path, table: str) -> Path | None:
-    names = [field.name for field in fields(_TABLES[table])]
-    with _alone(folder / FILE) as db:
+    names = [field.name for field in fields(TABLES[table])]
+    with alone(folder / FILE) as db:
         query = f"select seq, {', '.join(names)} from {table} where seq > ? order by seq"
         rows = db.execute(query, [sealed_until(folder, table)]).fetchall()
         return _written(folder, table, rows) if rows else None
 
 
 def _written(folder: Path, table: str, rows: Sequence[tuple]) -> Path:
-    names = [field.name for field in fields(_TABLES[table])]
+    names = [field.name for field in fields(TABLES[table])]
     seq, *columns = zip(*rows, strict=True)
     types = [_TYPES.get(name, pa.string()) for name in names]
     arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]

@@ -172,6 +172,7 @@ class EventsKept(BaseModel):
 
     kept: int = Field(description="Events that came for the first time.")
     repeated: int = Field(description="Events that were there already, as they were sent first.")
+    forgotten: int = Field(default=0, description="Events of people who were forgotten, of which nothing is kept.")
     event_ids: list[str]
 
 

@@ -18,7 +18,9 @@ from ecom_pipeline.errors import SourceError
 from ecom_pipeline.files import stamp
 from ecom_pipeline.quoting import literal
 from ecom_pipeline.schema import JOURNAL
+from ecom_pipeline.sources.forgotten import NOBODY, Forgotten
 from ecom_pipeline.sources.landing import Landed, Origin, land
+from ecom_pipeline.sources.people import HashKey
 from ecom_pipeline.sources.source import Adapter, Part
 
 DEFAULT = "complete-journey"
@@ -48,16 +50,25 @@ class Source:
         told = repr((self.adapter.name, sorted((os.path.relpath(file, self.folder), stamp(file)) for file in files)))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-    def land(self, db: DuckDBPyConnection, table: str, *, hash_key: bytes, reader: str = "") -> Landed:
+    def land(
+        self,
+        db: DuckDBPyConnection,
+        table: str,
+        *,
+        hash_key: HashKey,
+        reader: str = "",
+        forgotten: Forgotten = NOBODY,
+    ) -> Landed:
         """Bring `raw_<table>` up to this source's files; see `landing.land`.
 
         Args:
             db: a connection inside a transaction.
             table: one of `schema.inputs.COLUMNS`.
-            hash_key: secret for ids of people, at most 64 bytes.
+            hash_key: secret for ids of people, each key of at most 64 bytes.
             reader: version of the code that reads; files that another version read are read again.
+            forgotten: people whose rows are left out.
         """
-        origin = Origin(f"{self.adapter.name}:{self.folder}", self.folder, reader, hash_key)
+        origin = Origin(f"{self.adapter.name}:{self.folder}", self.folder, reader, hash_key, forgotten)
         return land(db, table, self.parts(), origin, datetime.now(UTC).replace(tzinfo=None))
 
 

@@ -1,6 +1,7 @@
 """Columns that we do not know, kept as JSON; but for items, those that tell who somebody is only hashed or masked."""
 
 import logging
+from collections.abc import Sequence
 
 from duckdb import DuckDBPyRelation
 from duckdb.sqltypes import DuckDBPyType
@@ -28,15 +29,25 @@ def expression(table: str, file: str, rows: DuckDBPyRelation) -> str:
     unknown = [column for column in rows.columns if column.lower() not in known]
     if not unknown:
         return "null"
-    of_persons = [column for column in unknown if table != "items" and people.are_of_persons(column)]
-    if of_persons:
-        log.info("%s: %d columns tell who somebody is and are hashed; first: %s", file, len(of_persons), of_persons[0])
+    persons = of_persons(table, unknown)
+    if persons:
+        log.info("%s: %d columns tell who somebody is and are hashed; first: %s", file, len(persons), persons[0])
     kinds = dict(zip(rows.columns, rows.types, strict=True))
     pairs = ", ".join(
-        f"{literal(column)}: {_hashed(column) if column in of_persons else _kept(table, column, kinds[column])}"
+        f"{literal(column)}: {_hashed(column) if column in persons else _kept(table, column, kinds[column])}"
         for column in unknown
     )
     return f"to_json({{{pairs}}})::varchar"
+
+
+def of_persons(table: str, columns: Sequence[str]) -> list[str]:
+    """The columns that we do not know and that are hashed, as they tell who somebody is; of items none."""
+    known = {*COLUMNS[table], ROW_NUMBER, MALFORMED}
+    return [
+        column
+        for column in columns
+        if table != "items" and column.lower() not in known and people.are_of_persons(column)
+    ]
 
 
 def _hashed(column: str) -> str:

@@ -3,7 +3,6 @@
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import days, identity
-from ecom_pipeline.quoting import literal
 
 # an event and its place, and of it what other days may read
 _COLUMNS = {
@@ -25,10 +24,10 @@ def begin(db: DuckDBPyConnection) -> None:
     db.execute(f"create or replace temp table changed_rows as select {_EVENT}, 0 as side from raw_events limit 0")
 
 
-def note(db: DuckDBPyConnection, file: str, *, came: bool) -> None:
-    """Note all rows of a file: after they came, or before they go."""
+def note(db: DuckDBPyConnection, rows: str, *, came: bool) -> None:
+    """Note some rows, by an SQL condition on `raw_events`: after they came, or before they go."""
     side = 1 if came else -1
-    db.execute(f"insert into changed_rows select {_EVENT}, {side} from raw_events where file = {literal(file)}")
+    db.execute(f"insert into changed_rows select {_EVENT}, {side} from raw_events where {rows}")
 
 
 def touch(db: DuckDBPyConnection) -> None:

@@ -20,6 +20,8 @@ from ecom_pipeline.quoting import literal, mapping, name
 from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL, REQUIRED
 from ecom_pipeline.schema.relation import shape
 from ecom_pipeline.sources import attributes, changes, people
+from ecom_pipeline.sources import forgotten as gate
+from ecom_pipeline.sources.forgotten import NOBODY, Forgotten
 from ecom_pipeline.sources.source import MALFORMED, ROW_NUMBER, Part
 
 
@@ -31,18 +33,25 @@ class Origin:
         source: the source's full name.
         folder: that holds its files.
         reader: version of the code that reads.
-        hash_key: secret for ids of people, at most 64 bytes.
+        hash_key: secret for ids of people, each key of at most 64 bytes.
+        forgotten: people whose rows are left out.
     """
 
     source: str
     folder: Path
     reader: str
-    hash_key: bytes
+    hash_key: people.HashKey
+    forgotten: Forgotten = NOBODY
 
     @property
     def key(self) -> str:
         """Tells one secret from another, and nothing more."""
-        return hashlib.sha256(self.hash_key).hexdigest()[:8]
+        return people.key_name(self.hash_key)
+
+    def place(self, file: Path) -> str:
+        """What a file is called in the warehouse: its path, which tells of nobody who he is."""
+        path, key = file.relative_to(self.folder), self.hash_key
+        return people.masked_path(path, key, lambda raw: self.forgotten.find(raw, key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Landed:
         n_files_read: new or changed.
         n_rows_read: of these files.
         n_files_gone: no more in the folder; their rows stay.
+        n_rows_forgotten: of these files, left out as they are of people who were forgotten.
         unread: values of optional columns that could not be read and are null, by column: how many, and the first.
     """
 
@@ -63,6 +73,7 @@ class Landed:
     n_files_read: int
     n_rows_read: int
     n_files_gone: int
+    n_rows_forgotten: int
     unread: dict[str, str] = field(default_factory=dict)
 
 
@@ -104,15 +115,14 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
     Cost: one scan of new and changed files, and one of their ids through the events that are there.
     """
     parts = [part for part in parts if part.table == table]
-    files = {
-        part.name or people.masked_path(part.file.relative_to(origin.folder), origin.hash_key): part for part in parts
-    }
+    files = {part.name or origin.place(part.file): part for part in parts}
     _prepare(db, table, files, origin)
     known = {
         file: _Known(*rest) for file, *rest in _landed(db, table, "file, source, stamp, content, reader, read_key")
     }
     forms.make_macros(db, table)
     people.make_macro(db, origin.hash_key)
+    gate.make_gate(db, origin.forgotten, origin.hash_key)
     db.execute("create or replace temp table read_files (file varchar)")
     if table == "events":
         changes.begin(db)
@@ -130,7 +140,7 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
         if (
             read and n_before and table == "events"
         ):  # into an empty table all comes, and no day is cleaned that reads it
-            changes.note(db, file, came=True)
+            changes.note(db, f"file = {literal(file)}", came=True)
     db.execute("update landed_files set source = ? where relation = ?", [origin.source, table])
     if table == "events":
         days.record(db, "select file from read_files")
@@ -145,12 +155,13 @@ def land(db: DuckDBPyConnection, table: str, parts: Sequence[Part], origin: Orig
             "select count(*), count(*) filter (where gone) from landed_files where relation = ?",
         )
     )
-    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone, file_forms.unread(db, table))
+    n_forgotten = gate.n_gone(db)
+    return Landed(_count(db, table), n_files, n_read, n_rows_read, n_gone, n_forgotten, file_forms.unread(db, table))
 
 
 def content(db: DuckDBPyConnection, tables: Sequence[str]) -> tuple[str, int]:
     """A hash of what landed of some tables, and their rows; reads none of them."""
-    told = "string_agg(file || content || reader || read_key, ',' order by relation, file)"
+    told = "string_agg(file || content || reader || read_key || n_rows, ',' order by relation, file)"
     query = f"select md5({told}), sum(n_rows)::bigint from landed_files where list_contains(?, relation)"
     found, n_rows = db.execute(query, [list(tables)]).fetchall()[0]
     return found or "", n_rows or 0
@@ -257,7 +268,7 @@ def _rename(db: DuckDBPyConnection, table: str, known: dict[str, _Known], moves:
 def _take_out(db: DuckDBPyConnection, table: str, file: str) -> None:
     """Take a file's rows out of its raw table, and note that they went."""
     if table == "events":
-        changes.note(db, file, came=False)
+        changes.note(db, f"file = {literal(file)}", came=False)
     db.execute(f"delete from raw_{table} where file = ?", [file])
     db.execute("delete from landed_files where relation = ? and file = ?", [table, file])
     db.execute("insert into read_files values (?)", [file])
@@ -283,7 +294,7 @@ def _bring(
     former = file_forms.of_file(db, table, file)
     if was:
         _take_out(db, table, file)
-    n_rows = _read(db, file, part, now)
+    n_rows = _read(db, file, part, origin, now)
     db.execute("insert into read_files values (?)", [file])
     db.execute(
         "insert into landed_files values (?, ?, ?, ?, ?, ?, ?, ?, false)",
@@ -303,8 +314,8 @@ def _digest(part: Part) -> str:
     return found.hexdigest()[:32]
 
 
-def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
-    """Put a file's rows into its raw table, and return their number."""
+def _read(db: DuckDBPyConnection, file: str, part: Part, origin: Origin, now: datetime) -> int:
+    """Put a file's rows into its raw table, without those of people who were forgotten, and return their number."""
     table = part.table
     try:
         db.execute(f"create or replace temp view landing as {part.query(db)}")
@@ -316,8 +327,10 @@ def _read(db: DuckDBPyConnection, file: str, part: Part, now: datetime) -> int:
         possible = f"instant between '{days.FIRST_DAY}' and '{now}'"
         dated = f", {instant} as instant, case when {possible} then instant::date end" if table == "events" else ""
         (n_rows,) = db.execute(
-            f"insert into raw_{table} select {literal(file)}, {present.get('row_number', 'row_number() over ()')}, "
-            f"{', '.join(known)}, {others}, {present.get('malformed', 'null')}::varchar{dated} from landing"
+            f"insert into raw_{table} select * exclude (is_gone) from (select {literal(file)}, "
+            f"{present.get('row_number', 'row_number() over ()')}, {', '.join(known)}, {others}, "
+            f"{present.get('malformed', 'null')}::varchar{dated}, {_gone(part, present, origin)} as is_gone from landing) "
+            "where not is_gone"
         ).fetchall()[0]
         file_forms.settle(db, table, file, now)
     except Error as error:
@@ -338,6 +351,7 @@ def _require(table: str, file: str, present: set[str]) -> None:
         )
 
 
+_FREE = ("query",)  # what people write
 _IDS = ("item_id", "event_id", "query_id", "campaign_id", "cluster_id", "experiment", "arm")
 
 
@@ -347,7 +361,22 @@ def _known(column: str, given: str | None, *, hashed: bool) -> str:
     text = f"{name(given)}::varchar"
     if column in PERSONAL and not hashed:
         return f"keyed_hash({text}) as {column}"
+    if column in _FREE and not hashed:  # the service has masked its own
+        return f"masked({text}) as {column}"
     return f"trimmed({text}) as {column}" if column in _IDS else f"{text} as {column}"
+
+
+def _gone(part: Part, present: Mapping[str, str], origin: Origin) -> str:
+    """An SQL condition: whether a row names somebody who was forgotten, in a column of ids or in one that we do not know."""
+    more = [] if part.hashed else attributes.of_persons(part.table, list(present.values()))
+    user, session = (name(present[column]) if column in present else None for column in PERSONAL)
+    return gate.is_gone(
+        *(origin.forgotten, origin.hash_key),
+        user=user,
+        session=session,
+        others=[name(column) for column in more],
+        hashed=part.hashed,
+    )
 
 
 def _count(db: DuckDBPyConnection, table: str) -> int:

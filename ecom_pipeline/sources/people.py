@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from urllib.parse import unquote
 
@@ -15,11 +16,14 @@ from duckdb import DuckDBPyConnection
 from duckdb.func import PythonUDFType
 
 from ecom_pipeline.quoting import literal
+from ecom_pipeline.sources.masking import MASK, MAY_TELL, mask_text
 
-# HMAC-SHA256 (RFC 2104) of a text, cut to 128 bits; a blank id, or a word for nothing, stays null
+# a secret; or, where it was changed, all in their order: each hashes what the one before it gave
+HashKey = bytes | tuple[bytes, ...]
+# HMAC-SHA256 (RFC 2104) of a text under the nth key, cut to 128 bits
 _MACRO = """
-create or replace temp macro keyed_hash(id) as case when filled(id) is not null then left(
-    sha256(getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(trimmed(id))))), 32) end
+create or replace temp macro hashed_{n}(t) as
+    left(sha256(getvariable('outer_key_{n}') || unhex(sha256(getvariable('inner_key_{n}') || encode(t)))), 32)
 """
 
 _PERSON = (
@@ -31,13 +35,6 @@ _PERSON = (
 _OF_PERSONS = re.compile(
     rf"(^|_)({_PERSON})s?\d*(_|$)|^(full|first|last|family|given|middle|maiden|nick|real|display)_?names?$|^names?$|^(client|customer|user|account|visitor|member)(id|key|no|nr)$"
 )
-_EMAIL = r"[A-Za-z0-9._%+'-]+(?:@|%40)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
-_IPV4 = r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b"
-_IPV6 = r"\b(?:[0-9A-Fa-f]{1,4}:){3,7}(?::?[0-9A-Fa-f]{1,4}){1,4}\b|\b(?:[0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}\b"
-_PHONE = r"(?:\+|\b00)[1-9]\d{0,2}[ ().\d/-]{6,16}\d|\(\d{2,5}\) ?\d[\d -]{4,10}\d|\b\d{3}[-. ]\d{3}[-. ]\d{4}\b"
-_CARD = r"\b\d{4}([ -])\d{4}[ -]\d{4}[ -]\d{1,7}\b"
-_TELLING = "|".join((_EMAIL, _IPV6, _IPV4, _PHONE, _CARD))
-MASK = "(masked)"
 # a key of JSON that names a person; and with its value, where the text around is no JSON
 _KEY = re.compile(rf"(?i)^(?:.*[_.-])?(?:{_PERSON})s?(?:[_.-].*|id|key|name)?$")
 _KEYED = rf"""(?i)("(?:[^"]*[_.-])?(?:{_PERSON})s?(?:[_.-][^"]*|id|key|name)?"\s*:\s*)("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)"""
@@ -76,12 +73,17 @@ def _without_persons(value: object) -> object:
     return masked_json(value) if isinstance(value, str) and "{" in value else value
 
 
-def _masked_column(column: pa.Array) -> pa.Array:
-    return pa.array([None if text is None else masked_json(text) for text in column.to_pylist()], pa.string())
+def _each(change: Callable[[str], str]) -> Callable[[pa.Array], pa.Array]:
+    return lambda column: pa.array([None if one is None else change(one) for one in column.to_pylist()], pa.string())
 
 
-def masked_path(path: PurePath, hash_key: bytes) -> str:
+def masked_path(path: PurePath, hash_key: HashKey, tombstone: Callable[[str], str | None] = lambda person: None) -> str:
     """A path whose folders `name=value` do not tell who somebody is.
+
+    Args:
+        path: below the source's folder.
+        hash_key: secret.
+        tombstone: of somebody who was forgotten, which stands there in place of the hash; None of anybody else.
 
     >>> masked_path(PurePath("events/shelf=7/day.csv"), b"key")
     'events/shelf=7/day.csv'
@@ -90,28 +92,56 @@ def masked_path(path: PurePath, hash_key: bytes) -> str:
     """
     parts = [part.partition("=") for part in path.parts]
     kept = [
-        f"{name}={keyed_hash(unquote(value), hash_key)}" if mark and are_of_persons(name) else name + mark + value
+        f"{name}={tombstone(unquote(value)) or keyed_hash(unquote(value), hash_key)}"
+        if mark and are_of_persons(name)
+        else name + mark + value
         for name, mark, value in parts
     ]
     return "/".join(kept)
 
 
-def make_macro(db: DuckDBPyConnection, hash_key: bytes) -> None:
+def keys_of(hash_key: HashKey) -> tuple[bytes, ...]:
+    """All keys of a secret, in the order in which they hash."""
+    return (hash_key,) if isinstance(hash_key, bytes) else hash_key
+
+
+def key_name(hash_key: HashKey) -> str:
+    """Eight digits that tell one secret from another, and nothing more."""
+    return hashlib.sha256(b"".join(keys_of(hash_key))).hexdigest()[:8]
+
+
+def hash_sql(text: str, first: int, last: int) -> str:
+    """An SQL expression: a text under the keys from one place to another, both with it, after `make_macro`.
+
+    >>> hash_sql("t", 0, 1)
+    'hashed_1(hashed_0(t))'
+    """
+    for n in range(first, last + 1):
+        text = f"hashed_{n}({text})"
+    return text
+
+
+def make_macro(db: DuckDBPyConnection, hash_key: HashKey) -> None:
     """Give a connection the SQL macros `keyed_hash(id)`, as the function, and `masked(t)`: for whole columns.
+
+    A blank id, or a word for nothing, stays null.
 
     Args:
         db: a connection with the macros of `forms.texts`.
-        hash_key: secret, at most 64 bytes.
+        hash_key: secret, each key of at most 64 bytes.
     """
-    inner, outer = (bytes(byte ^ pad for byte in hash_key.ljust(64, b"\0")) for pad in (0x36, 0x5C))
-    db.execute("set variable inner_key = ?", [inner])
-    db.execute("set variable outer_key = ?", [outer])
-    db.execute(_MACRO)
-    if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_json'").fetchall():
-        db.create_function("masked_json", _masked_column, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+    keys = keys_of(hash_key)
+    for n, key in enumerate(keys):
+        for name, pad in (("inner", 0x36), ("outer", 0x5C)):
+            db.execute(f"set variable {name}_key_{n} = ?", [bytes(byte ^ pad for byte in key.ljust(64, b"\0"))])
+        db.execute(_MACRO.format(n=n))
+    whole = hash_sql("trimmed(id)", 0, len(keys) - 1)
+    db.execute(f"create or replace temp macro keyed_hash(id) as case when filled(id) is not null then {whole} end")
+    if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_text'").fetchall():
+        db.create_function("masked_text", _each(masked), ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+    # most texts tell nothing, and never leave DuckDB
     db.execute(
-        "create or replace temp macro masked(t) as regexp_replace(case when contains(t, '{') then masked_json(t) else t end, "
-        f"{literal(_TELLING)}, {literal(MASK)}, 'g')"
+        f"create or replace temp macro masked(t) as case when regexp_matches(t, {literal(MAY_TELL)}) then masked_text(t) else t end"
     )
 
 
@@ -121,9 +151,14 @@ def masked(text: str) -> str:
     >>> masked("write to jane@example.org")
     'write to (masked)'
     """
-    return re.sub(_TELLING, MASK, masked_json(text) if "{" in text else text)
+    return mask_text(masked_json(text) if "{" in text else text)
 
 
-def keyed_hash(person: str, hash_key: bytes) -> str:
-    """What is kept of an id of a user or a session: HMAC-SHA256, cut to 128 bits, as 32 hexadecimal digits."""
-    return hmac.new(hash_key, person.encode(), hashlib.sha256).hexdigest()[:32]
+def keyed_hash(person: str, hash_key: HashKey) -> str:
+    """What is kept of an id of a user or a session: HMAC-SHA256, cut to 128 bits, as 32 hexadecimal digits.
+
+    Of several keys each hashes what the one before it gave.
+    """
+    for key in keys_of(hash_key):
+        person = hmac.new(key, person.encode(), hashlib.sha256).hexdigest()[:32]
+    return person
