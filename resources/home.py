@@ -38,17 +38,21 @@ class Home(dg.ConfigurableResource):
 
     @property
     def asked_key(self) -> str:
-        """Secret for hashing ids that was asked for, or nothing; a field would stand in Dagster's history."""
-        return os.environ.get("ECOM_HASH_KEY", "")
+        """Secret for hashing ids that was asked for, or nothing; a field would stand in Dagster's history.
+
+        Raises:
+            InputError: if it is blank, as a deployment whose secret is missing may make it.
+        """
+        return _secret("ECOM_HASH_KEY")
 
     @property
     def new_key(self) -> bytes:
         """Secret that ids are to be hashed with from now on, 32 bytes.
 
         Raises:
-            InputError: if none is asked for.
+            InputError: if none is asked for, or it is blank.
         """
-        asked = os.environ.get("ECOM_HASH_KEY_NEW", "")
+        asked = _secret("ECOM_HASH_KEY_NEW")
         if not asked:
             raise InputError(
                 "ECOM_HASH_KEY_NEW: 1 key is missing. It must hold the new secret, which stands on no command line: set it in "
@@ -268,3 +272,13 @@ def _written_aside(file: Path, text: str) -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _secret(name: str) -> str:
+    asked = os.environ.get(name, "")
+    if asked and not asked.strip():
+        raise InputError(
+            f"{name}: 1 key is blank: {len(asked)} characters, all of them spaces. A key must be a secret that nobody can guess: set "
+            "it, or leave the variable unset."
+        )
+    return asked

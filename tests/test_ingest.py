@@ -1,4 +1,7 @@
+import pytest
+
 from assets.ingest import PUBLIC_KEY, outside
+from ecom_pipeline.errors import InputError
 from resources.home import Home
 
 
@@ -20,3 +23,13 @@ def test_a_shops_own_folder_has_a_secret_of_its_home(tmp_path, shop, monkeypatch
     }
     assert len(keys) == 2
     assert (tmp_path / "a" / "hash.key").read_text() != PUBLIC_KEY.hex()
+
+
+@pytest.mark.parametrize("blank", [" ", "\t\n "])
+def test_a_blank_key_is_no_secret_and_is_refused(tmp_path, shop, monkeypatch, blank):
+    monkeypatch.setenv("ECOM_HASH_KEY", blank)
+    with pytest.raises(InputError, match=rf"ECOM_HASH_KEY: 1 key is blank: {len(blank)} characters"):
+        Home(path=str(tmp_path), asked_source=f"canonical:{shop.folder}").hash_key()
+    monkeypatch.setenv("ECOM_HASH_KEY_NEW", blank)
+    with pytest.raises(InputError, match="ECOM_HASH_KEY_NEW: 1 key is blank"):
+        _ = Home(path=str(tmp_path)).new_key
