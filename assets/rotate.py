@@ -45,7 +45,7 @@ def rotate(home: Home, warehouse: Warehouse) -> Receipt:
     after: HashKey = (*keys_of(before), newest)
     part = exchange.begin(home.folder)
     aside = Warehouse(path=str(part / "warehouse.duckdb"))
-    warehouse.copy(Path(aside.path))
+    warehouse.write_to(Path(aside.path))
     with aside.transaction() as db:
         known = pseudonyms.users_of(db)
         rows = pseudonyms.rehash(db, known, before=before, after=after)

@@ -81,11 +81,11 @@ class Warehouse(dg.ConfigurableResource):
         Cost: one reading and one writing of the whole, and as much room on the disk again.
         """
         fresh = Path(f"{self.path}.compact")
-        self.copy(fresh)
+        self.write_to(fresh)
         os.replace(fresh, self.path)
         shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
 
-    def copy(self, target: Path) -> None:
+    def write_to(self, target: Path) -> None:
         """Write all relations to another file, on the disk for certain; one that is there is replaced.
 
         Raises:

@@ -20,6 +20,7 @@ from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 from ecom_pipeline.service import folders
 from ecom_pipeline.service.app import House, make_app
+from ecom_pipeline.service.gate import Gate
 from ecom_pipeline.service.guards import LOOPBACK, Limits
 from ecom_pipeline.service.journal import Journal
 from ecom_pipeline.service.published import Ingredients, write_model
@@ -91,7 +92,8 @@ def serve(folder: Path, *, keys: Path | None = None, limits: Limits | None = Non
     serving = Serving(folder / "published", Journal(folder / "journal"))
     hosts = (*LOOPBACK, "testserver")  # as test clients call it
     trials = Trials(folder / "experiments.yaml", serving.journal)
-    return make_app(House(serving, KEY, keys, trials, limits or Limits(per_second=100_000), hosts=hosts)), serving
+    limits, gate = limits or Limits(per_second=100_000), Gate(folder / "forgotten.json", KEY)
+    return make_app(House(serving, KEY, keys, trials, limits, hosts=hosts, gate=gate)), serving
 
 
 def copied(source: Path, target: Path) -> Path:

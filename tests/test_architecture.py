@@ -35,6 +35,7 @@ FLOORS = [
     {"benchmark", "experiments", "audiences", "demand"},
     {"report", "laws", "export"},
     {"service"},
+    {"privacy"},
     {"cli", "definitions"},
 ]
 

@@ -29,8 +29,8 @@ _LATIN = "|".join(
     (
         rf"\b\d{{1,5}}[A-Za-z]?,? (?:{_NAME} ){{1,3}}(?:{_WORDS})(?![\w]){_CITY}",
         r"\b\d{1,5} (?:[a-z][a-z'’]{2,} ){1,2}(?:street|avenue|road|lane|boulevard)(?=$|[,.;]|\s+\d)",
-        rf"\b[A-ZÄÖÜ][\w-]*(?:straße|strasse|str\.|weg|gasse|allee|platz|ufer|damm) \d{{1,4}} ?[a-z]?\b{_CITY}",
-        rf"\b[A-ZÄÖÜ][\w-]* (?:Straße|Strasse|Str\.|Weg|Gasse|Allee|Platz|Ufer) \d{{1,4}} ?[a-z]?\b{_CITY}",
+        rf"\b[A-ZÄÖÜ][\w-]*(?:straße|strasse|str\.|weg|gasse|allee|platz|ufer|damm) \d{{1,4}}(?: ?[a-z])?\b{_CITY}",
+        rf"\b[A-ZÄÖÜ][\w-]* (?:Straße|Strasse|Str\.|Weg|Gasse|Allee|Platz|Ufer) \d{{1,4}}(?: ?[a-z])?\b{_CITY}",
         r"\b\d{1,4}(?: bis| ter)?,? (?:rue|avenue|boulevard|place|chemin|allée|impasse|quai) (?:d[eu]s? (?:la )?|de l'|d')?"
         rf"[A-ZÀ-Þ][\w'-]+(?:[ -][A-ZÀ-Þ][\w'-]+){{0,2}}{_CITY}",
         rf"\b(?:Calle|Avenida|Paseo|Via|Viale|Corso|Piazza|Rua) (?:d[aeio]l?(?:la)? )?[A-ZÀ-Þ][\w'-]+(?: [A-ZÀ-Þ][\w'-]+){{0,2}},? \d{{1,4}}\b{_CITY}",
