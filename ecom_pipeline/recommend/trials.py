@@ -17,8 +17,9 @@ from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.importance.selection import most_certain
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
+from ecom_pipeline.recommend.item_item import ItemItem, Neighbours, history_value
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
-from ecom_pipeline.recommend.retrieval import ItemItem, Neighbours, evidence, history_value
+from ecom_pipeline.recommend.retrieval import evidence
 from ecom_pipeline.recommend.weighting import IGNORED, UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
