@@ -160,11 +160,11 @@ def _figures(acts: Interactions, visits: Visits, day: int, tried: Sequence[Weigh
         opinions[kind] = None if asked is None else asked[pair]
     for number, weighting in enumerate(tried):
         matrix = known.matrix(weighting.as_of(known, day, opinions[weighting.evidence]))
-        found[number] = _blended(matrix, together, visits, (at, item, n_taken))
+        found[number] = blended_ndcg(matrix, together, visits, (at, item, n_taken))
     return found
 
 
-def _blended(
+def blended_ndcg(
     matrix: sparse.csr_matrix, together: ItemItem, visits: Visits, truth: tuple[NDArray, NDArray, NDArray]
 ) -> Floats:
     """(blends, v) nDCG@10 of lists from weights of every user's items."""
