@@ -140,16 +140,16 @@ def suspects(
 
 
 def _suspect_acts(home: Path, top: int, csv: Path | None, *, others: bool) -> None:
-    from assets.recommend import n_items_of
-    from ecom_pipeline.recommend.catalogue import read_shop
-    from ecom_pipeline.recommend.genuineness.suspicion import suspect_acts
-
     if others:
         raise InputError(
             "suspects: 2 kinds of list are asked for; first: --interactions. It stands alone, or with --top and --csv: "
             "leave --ask and --order out."
         )
     with finished(home, "learning_periods") as db:
+        from assets.recommend import n_items_of
+        from ecom_pipeline.recommend.catalogue import read_shop
+        from ecom_pipeline.recommend.genuineness.suspicion import suspect_acts
+
         found = suspect_acts(db, read_shop(db, n_items_of(db)), top)
     if csv:
         writing(csv, lambda: found.to_csv(csv, index=False))
