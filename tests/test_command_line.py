@@ -25,6 +25,18 @@ def test_suspects_are_listed_with_text_label_score_and_why(finished, tmp_path):
     assert "-> " in ecom("suspects", "--top", 1, home=finished.home, check=True).stdout
 
 
+def test_acts_that_are_not_their_users_own_are_listed_with_a_reason(finished, tmp_path):
+    table = tmp_path / "acts.csv"
+    ecom("suspects", "--interactions", "--top", 5, "--csv", table, home=finished.home, check=True)
+    found = pd.read_csv(table)
+    assert len(found) <= 5
+    assert found.why.str.len().min() > 10
+    refused = ecom("suspects", "--interactions", "--ask", home=finished.home)
+    assert (refused.returncode, "stands alone" in refused.stderr) == (2, True)
+    nothing = ecom("suspects", "--interactions", home=tmp_path / "empty")
+    assert (nothing.returncode, "1 relation is missing" in nothing.stderr) == (2, True)
+
+
 def test_suspects_are_mostly_the_planted_ones(finished, shop, tmp_path):
     table = tmp_path / "suspects.csv"
     ecom("suspects", "--top", 20, "--csv", table, home=finished.home, check=True)

@@ -6,15 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_pipeline.recommend.interactions import Visits
-from ecom_pipeline.recommend.retrieval import (
-    Index,
-    Lately,
-    Neighbours,
-    RidgeByItems,
-    RidgeByUsers,
-    history_value,
-    popularity,
-)
+from ecom_pipeline.recommend.item_item import Neighbours, RidgeByItems, RidgeByUsers, history_value
+from ecom_pipeline.recommend.retrieval import Index, Lately, popularity
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
 
@@ -29,9 +22,10 @@ def test_the_ridge_model_is_the_same_from_users_and_from_items():
     np.testing.assert_allclose(by_users, by_items, atol=1e-5)
 
 
-def test_what_is_held_out_of_a_history_is_foretold_by_a_model_that_never_saw_it():
+@pytest.mark.parametrize("kind", [RidgeByUsers, RidgeByItems])
+def test_what_is_held_out_of_a_history_is_foretold_by_a_model_that_never_saw_it(kind):
     seen, ridge = matrix(), 2.0
-    model, x = RidgeByUsers.fit(seen, ridge), seen.toarray().astype(float)
+    model, x = kind.fit(seen, ridge), seen.toarray().astype(float)
     user, item = (array[:40] for array in seen.nonzero())
     expected = []
     for u, i in zip(user, item, strict=True):
@@ -41,7 +35,21 @@ def test_what_is_held_out_of_a_history_is_foretold_by_a_model_that_never_saw_it(
             rest[users].T @ rest[users] + ridge * np.eye(others.sum()), rest[users].T @ x[users, i]
         )
         expected.append(rest[u] @ solved)
-    np.testing.assert_allclose(model.held_out(user, item), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model.held_out(seen, user, item), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_neighbours_foretell_of_a_pair_has_not_seen_its_user():
+    seen = matrix(3)
+    user, item = seen.nonzero()
+    expected = []
+    for u, i in zip(user, item, strict=True):
+        without, history = seen.toarray(), seen.toarray()[[u]]
+        without[u], history[0, i] = 0, 0
+        cut = sparse.csr_matrix(without)
+        cut.eliminate_zeros()
+        expected.append(Neighbours.fit(cut, 9).scores(sparse.csr_matrix(history))[0, i])
+    model = Neighbours.fit(seen, 9)  # all neighbours are kept, so who is among them has seen nobody
+    np.testing.assert_allclose(model.held_out(seen, user, item), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_ridge_model_regresses_each_item_on_the_others():  # Steck 2019: minimise |X - XB|² + r |B|² with diag(B) = 0
@@ -80,13 +88,11 @@ def test_the_opinion_of_a_pair_does_not_hear_the_pair_itself():
     counts = np.zeros((15, 12))
     np.add.at(counts, (acts.user, acts.item), 1)
     value = history_value(counts)
-    model = RidgeByItems.fit(sparse.csr_matrix(value), 300.0)
     user, item = np.divmod(index.pairs, 12)
     alone = []
     for u, i in zip(user, item, strict=True):
-        rest = value[u].copy()
-        rest[i] = 0
-        alone.append(rest @ model.between[:, i])
+        others = RidgeByItems.fit(sparse.csr_matrix(np.delete(value, u, 0)), 300.0)
+        alone.append(value[u] @ others.between[:, i])
     assert np.abs(rank_share(np.array(alone)) - index.opinion).max() < 0.02
 
 

@@ -19,7 +19,7 @@ from ecom_pipeline import schema
 from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
 from ecom_pipeline.recommend.interactions import day_of, read_interactions
-from ecom_pipeline.recommend.retrieval import RidgeByUsers
+from ecom_pipeline.recommend.item_item import RidgeByUsers
 from ecom_pipeline.service import answers, folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key

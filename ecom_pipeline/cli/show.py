@@ -106,11 +106,22 @@ def suspects(
             "labels of the query are looked at too, which finds more wrong labels in as many answers.",
         ),
     ] = "probability",
+    interactions: Annotated[
+        bool,
+        typer.Option(
+            "--interactions",
+            help="List acts instead that are probably not their user's own: a stranger's, a bot's or a reseller's, or told "
+            "twice by a tracker, each with the reason. Worked out when it is asked for, from all acts: minutes.",
+        ),
+    ] = False,
 ) -> None:
     """List the training samples that are most likely mislabelled and not yet answered, with text, label, score and why."""
     from ecom_pipeline.report import doubts
     from ecom_pipeline.samples import require_samples
 
+    if interactions:
+        _suspect_acts(home, top, csv, others=ask or order != "probability")
+        return
     with finished(home, "label_suspicions") as db:
         require_samples(db)
         found = doubts.to_ask(db, top) if ask else doubts.suspects(db, top, order)
@@ -126,6 +137,28 @@ def suspects(
             chance = row.worth_of_asking if order == "worth" else row.wrong_probability
             told, why = f"{chance:.3f}  {row.sample_id}  label {row.label:g}", row.why
         print(f"{told}\n       {row.context_text[:110]}\n       -> {row.title[:100]}\n       {why}")
+
+
+def _suspect_acts(home: Path, top: int, csv: Path | None, *, others: bool) -> None:
+    if others:
+        raise InputError(
+            "suspects: 2 kinds of list are asked for; first: --interactions. It stands alone, or with --top and --csv: "
+            "leave --ask and --order out."
+        )
+    with finished(home, "learning_periods") as db:
+        from assets.recommend import n_items_of
+        from ecom_pipeline.recommend.catalogue import read_shop
+        from ecom_pipeline.recommend.genuineness.suspicion import suspect_acts
+
+        found = suspect_acts(db, read_shop(db, n_items_of(db)), top)
+    if csv:
+        writing(csv, lambda: found.to_csv(csv, index=False))
+        print(f"{len(found)} acts: {csv}")
+        return
+    for row in found.itertuples():
+        print(
+            f"{row.doubt:.3f}  {row.kind:<11}{row.event_id}  {row.day:%Y-%m-%d}\n       {row.actor} -> {row.item_id}\n       {row.why}"
+        )
 
 
 @app.command()

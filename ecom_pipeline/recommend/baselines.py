@@ -12,8 +12,9 @@ import scipy.sparse as sparse
 
 from ecom_pipeline.arrays import Ints, Singles
 from ecom_pipeline.recommend.interactions import Interactions, Visits
+from ecom_pipeline.recommend.item_item import RIDGE, ItemItem, Neighbours, history_value, item_item
 from ecom_pipeline.recommend.metrics import hits, ndcg
-from ecom_pipeline.recommend.retrieval import RIDGE, ItemItem, Neighbours, history_value, item_item, popularity
+from ecom_pipeline.recommend.retrieval import popularity
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 CELLS = 20_000_000  # visits x items at a time

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.recommend.interactions import Interactions, Visits
-from ecom_pipeline.recommend.retrieval import Index, Lately, history_value
+from ecom_pipeline.recommend.item_item import history_value
+from ecom_pipeline.recommend.retrieval import Index, Lately
 
 CHANNELS = ("own", "together", "popular", "text")
 CELLS = 6_000_000  # visits x items at a time: about 0.3 GB in all

@@ -13,8 +13,9 @@ from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.candidates import RECENT
 from ecom_pipeline.recommend.catalogue import Shop
 from ecom_pipeline.recommend.interactions import Interactions, Visits, day_of
+from ecom_pipeline.recommend.item_item import Neighbours
 from ecom_pipeline.recommend.list_maker import ListMaker, ListRules, soonest_return
-from ecom_pipeline.recommend.retrieval import Neighbours, repetition
+from ecom_pipeline.recommend.retrieval import repetition
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.schema import RECOMMENDATIONS
 

@@ -1,11 +1,10 @@
 """What was known of the catalogue on one day: which items go together, what is popular, what is like what in text.
 
-On the floor above `weighting`. Everything here is of interactions before one day, so nothing later leaks into a list.
+On the floor above `item_item`. Everything here is of interactions before one day, so nothing later leaks into a list.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sparse
@@ -13,165 +12,11 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.recommend.interactions import NEVER, Interactions, Visits
+from ecom_pipeline.recommend.item_item import ItemItem, history_value, item_item
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
-SOLVED = 6000  # users or items up to which the ridge model is solved exactly: 6,000 squared is 0.14 GB
-DENSE = 150_000_000  # cells of a users x items matrix that is kept: 0.6 GB
-NEIGHBOURS = 200  # kept of each item, where the ridge model is too large
-SHRINKAGE = 10.0  # users that are added to a co-occurrence before it is believed
-RIDGE = 300.0  # of the item-item model
 UNKNOWN = 0.5  # opinion of a pair of which nothing is known: the mean rank share
 SMOOTHING = 5.0  # pairs of the whole shop that are added to an item's own rate of repetition
-
-
-class ItemItem(Protocol):
-    """How strongly a weighted history speaks for every item."""
-
-    def scores(self, history: sparse.csr_matrix) -> Singles:
-        """(v, items) from (v, items); an item's own presence in the history does not speak for it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RidgeByUsers:
-    """EASE where users are fewer than items: the same numbers from a users x users inverse.
-
-    With X (users, items) and P = (X'X + r I)^-1, EASE is B = I - P / diag(P). By Woodbury's identity
-    P = (I - X' M X) / r with M = (X X' + r I)^-1, so neither P nor B need ever be made.
-
-    Source: Steck 2019, Embarrassingly Shallow Autoencoders, equation 8; in this form our own.
-    """
-
-    back: sparse.csr_matrix  # (items, users) X'
-    solved: Singles  # (users, items) M X
-    own: Singles  # (items,) r diag(P)
-    leverage: Singles  # (users,) diag(M)
-    ridge: float
-
-    @classmethod
-    def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
-        """From (users, items) weights. Cost: O(users^3 + users nnz)."""
-        gram = (matrix @ matrix.T).toarray().astype(np.float64)
-        gram[np.diag_indices_from(gram)] += ridge
-        inverse = np.linalg.inv(gram).astype(np.float32)
-        solved = inverse @ matrix.toarray().astype(np.float32, copy=False)
-        cells = matrix.tocoo()
-        explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
-        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy(), ridge)
-
-    def held_out(self, user: Ints, item: Ints) -> Singles:
-        """(k,) what the rest of a history foretells of pairs that the model was fitted on: without the pair itself.
-
-        The item's regression on all others, fitted without that user, asked about that user. In closed form: the
-        residual is what leave-one-out leaves of it, (MX / own) / (1 - leverage of the user in that regression).
-
-        Source: Allen 1974 for the residual; in this form our own.
-        """
-        value, solved = np.asarray(self.back[item, user], np.float32).ravel(), self.solved[user, item]
-        return value - solved / (self.leverage[user] * self.own[item] + solved**2)
-
-    def own_scores(self, user: int, history: sparse.csr_matrix) -> Singles:
-        """(items,) `scores` of the history that the model was fitted on, which `history` is, for the cost of reading a row.
-
-        As X X' M = I - r M, the user's row of X B is x - r m X / diag(r P).
-        """
-        return np.asarray(history.todense(), np.float32).ravel() - np.float32(self.ridge) * self.solved[user] / self.own
-
-    def item_scores(self, item: int) -> Singles:
-        """(items,) `scores` of a history of one item, once, for the cost of a row of each user who took it."""
-        cells = slice(self.back.indptr[item], self.back.indptr[item + 1])
-        result = self.back.data[cells] @ self.solved[self.back.indices[cells]] / self.own
-        result[item] += 1 - 1 / self.own[item]
-        return result
-
-    def scores(self, history: sparse.csr_matrix) -> Singles:
-        """(v, items)."""
-        through = np.asarray((history @ self.back).todense(), np.float32) @ self.solved
-        through /= self.own
-        entries = history.tocoo()  # one for each (visit, item), or the last of them alone would count
-        through[entries.row, entries.col] += entries.data * (1 - 1 / self.own[entries.col])
-        return through
-
-
-@dataclass(frozen=True, slots=True)
-class RidgeByItems:
-    """EASE where items are fewer than users.
-
-    Source: Steck 2019, equation 8.
-    """
-
-    between: Singles  # (items, items), diagonal 0
-
-    @classmethod
-    def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByItems":
-        """From (users, items) weights. Cost: O(items^3 + nnz)."""
-        gram = (matrix.T @ matrix).toarray().astype(np.float64)
-        gram[np.diag_indices_from(gram)] += ridge
-        inverse = np.linalg.inv(gram)
-        between = -inverse / np.diag(inverse)
-        np.fill_diagonal(between, 0)
-        return cls(between.astype(np.float32))
-
-    def scores(self, history: sparse.csr_matrix) -> Singles:
-        """(v, items)."""
-        return np.asarray(history @ self.between, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """Item-kNN by weighted cosine, for catalogues and crowds that are too large for the ridge model.
-
-    Source: Sarwar et al. 2001; shrinkage as Koren 2008.
-    """
-
-    between: sparse.csr_matrix  # (items, items), the nearest of each row's item
-
-    @classmethod
-    def fit(cls, matrix: sparse.csr_matrix, k: int) -> "Neighbours":
-        """From (users, items) weights. Cost: one sparse product, by blocks of items; O(items k) memory."""
-        norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(0)).ravel())
-        n_users = np.bincount(matrix.indices, minlength=matrix.shape[1])
-        columns, nearest, lengths = matrix.tocsc(), [], []
-        for start in range(0, matrix.shape[1], 1000):
-            block = (columns[:, start : start + 1000].T @ matrix).tocsr()
-            for row in range(block.shape[0]):
-                cells = slice(block.indptr[row], block.indptr[row + 1])
-                other, item = block.indices[cells], start + row
-                believed = np.minimum(n_users[item], n_users[other])
-                cosine = block.data[cells] / (norm[item] * norm[other]) * believed / (believed + SHRINKAGE)
-                cosine[other == item] = -np.inf
-                near = np.flatnonzero(cosine >= np.partition(cosine, -k)[-k]) if len(cosine) > k else slice(None)
-                other, cosine = other[near], cosine[near]
-                order = np.lexsort((other, -cosine))[:k]
-                other, cosine = other[order], cosine[order]
-                real = np.isfinite(cosine)
-                nearest.append((other[real], cosine[real]))
-                lengths.append(int(real.sum()))
-        other, cosine = (np.concatenate(arrays) for arrays in zip(*nearest, strict=True))
-        shape = (matrix.shape[1], matrix.shape[1])
-        return cls(sparse.csr_matrix((cosine.astype(np.float32), other, np.r_[0, np.cumsum(lengths)]), shape=shape))
-
-    def scores(self, history: sparse.csr_matrix) -> Singles:
-        """(v, items)."""
-        return np.asarray((history @ self.between).todense(), np.float32)
-
-
-def item_item(matrix: sparse.csr_matrix, ridge: float = RIDGE) -> ItemItem:
-    """The item-item model that fits: the ridge model where it can be solved, else the nearest neighbours.
-
-    Args:
-        matrix: (users, items) weights.
-        ridge: of the ridge model.
-    """
-    n_users, n_items = matrix.shape
-    if n_users <= min(SOLVED, n_items) and n_users * n_items <= DENSE:
-        return RidgeByUsers.fit(matrix, ridge)
-    return RidgeByItems.fit(matrix, ridge) if n_items <= SOLVED else Neighbours.fit(matrix, NEIGHBOURS)
-
-
-def history_value(weight: NDArray) -> Singles:
-    """What a pair's weight adds to a history: a tenth purchase says less than the second."""
-    return np.log1p(3 * weight).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +85,7 @@ def evidence(
 ) -> Singles | None:
     """(k,) rank share of what the rest of each user's history says of each pair.
 
-    Leave-one-out in closed form where the ridge model is solved by users; else the other models' answer, whose
-    likeness of items may have seen the pair, though the item itself does not speak.
+    Behaviour is heard without the user whose pair it is, in closed form: `ItemItem.held_out`.
 
     Args:
         known: interactions before the day.
@@ -258,22 +102,30 @@ def evidence(
         return None
     matrix = _matrix(pairs, np.bincount(pair, weighting.as_of(known, day)), known)
     user, item = np.divmod(pairs, matrix.shape[1])
-    found = np.empty(len(pairs), np.float32)
-    model = item_item(matrix) if weighting.evidence == "behaviour" else None
-    if isinstance(model, RidgeByUsers):
-        return rank_share(model.held_out(user, item))
+    if weighting.evidence == "behaviour":
+        return rank_share(item_item(matrix).held_out(matrix, user, item))
+    assert text is not None
+    return rank_share(likeness(matrix, user, item, text))
+
+
+def likeness(matrix: sparse.csr_matrix, user: Ints, item: Ints, text: Singles) -> Singles:
+    """(k,) cosine of an item's text with the weighted mean of the user's other items' texts.
+
+    Args:
+        matrix: (users, items) weights.
+        user: (k,) of each pair, sorted.
+        item: (k,) likewise; the pair is a cell of the matrix.
+        text: (items, d) unit vectors.
+    """
+    found = np.empty(len(user), np.float32)
     for start in range(0, matrix.shape[0], 256):
         rows = slice(*np.searchsorted(user, [start, start + 256]))
         history, place = matrix[start : start + 256], user[rows] - start
-        if model:  # its diagonal is 0: the item itself does not speak
-            found[rows] = model.scores(history)[place, item[rows]]
-        else:
-            assert text is not None
-            own = np.asarray(history[place, item[rows]]).ravel()
-            rest = (history @ text)[place] - own[:, None] * text[item[rows]]
-            length = np.maximum(np.linalg.norm(rest, axis=1), 1e-9)
-            found[rows] = np.einsum("nd,nd->n", rest, text[item[rows]]) / length
-    return rank_share(found)
+        own = np.asarray(history[place, item[rows]]).ravel()
+        rest = (history @ text)[place] - own[:, None] * text[item[rows]]
+        length = np.maximum(np.linalg.norm(rest, axis=1), 1e-9)
+        found[rows] = np.einsum("nd,nd->n", rest, text[item[rows]]) / length
+    return found
 
 
 def repetition(known: Interactions, pairs: Ints, pair: Ints) -> tuple[Ints, Singles, Singles]:

@@ -17,8 +17,9 @@ from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.importance.selection import most_certain
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
+from ecom_pipeline.recommend.item_item import ItemItem, Neighbours, history_value
 from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
-from ecom_pipeline.recommend.retrieval import ItemItem, Neighbours, evidence, history_value
+from ecom_pipeline.recommend.retrieval import evidence
 from ecom_pipeline.recommend.weighting import IGNORED, UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
@@ -159,11 +160,11 @@ def _figures(acts: Interactions, visits: Visits, day: int, tried: Sequence[Weigh
         opinions[kind] = None if asked is None else asked[pair]
     for number, weighting in enumerate(tried):
         matrix = known.matrix(weighting.as_of(known, day, opinions[weighting.evidence]))
-        found[number] = _blended(matrix, together, visits, (at, item, n_taken))
+        found[number] = blended_ndcg(matrix, together, visits, (at, item, n_taken))
     return found
 
 
-def _blended(
+def blended_ndcg(
     matrix: sparse.csr_matrix, together: ItemItem, visits: Visits, truth: tuple[NDArray, NDArray, NDArray]
 ) -> Floats:
     """(blends, v) nDCG@10 of lists from weights of every user's items."""

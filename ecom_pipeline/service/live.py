@@ -14,9 +14,9 @@ import scipy.sparse as sparse
 
 from ecom_pipeline.arrays import Ints, Singles
 from ecom_pipeline.recommend.interactions import Visits, day_of
+from ecom_pipeline.recommend.item_item import RidgeByUsers
 from ecom_pipeline.recommend.list_maker import ListMaker, ListRules
 from ecom_pipeline.recommend.lists import reason_text, reasons
-from ecom_pipeline.recommend.retrieval import RidgeByUsers
 from ecom_pipeline.service.histories import History, with_events
 from ecom_pipeline.service.journal import Event, Journal
 from ecom_pipeline.service.measures import stage

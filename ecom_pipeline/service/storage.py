@@ -13,7 +13,8 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 
 from ecom_pipeline.recommend.interactions import Interactions
-from ecom_pipeline.recommend.retrieval import ItemItem, Lately, Neighbours, RidgeByItems, RidgeByUsers
+from ecom_pipeline.recommend.item_item import ItemItem, Neighbours, RidgeByItems, RidgeByUsers
+from ecom_pipeline.recommend.retrieval import Lately
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (RidgeByUsers, RidgeByItems, Neighbours)}
 
@@ -60,6 +61,8 @@ def read_item_item(folder: Path, told: Mapping[str, Any]) -> ItemItem:
     for field in fields(kind):
         if field.name in arrays:
             values[field.name] = arrays[field.name]
+        elif field.name not in told:
+            continue  # an older publication lacks it: it has a default
         elif isinstance(told[field.name], list):
             parts = tuple(arrays[f"{field.name}-{part}"] for part in ("data", "indices", "indptr"))
             values[field.name] = sparse.csr_matrix(parts, shape=tuple(told[field.name]))
