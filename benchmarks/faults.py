@@ -28,7 +28,7 @@ import duckdb
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from shop import HEAD_ALONE, make_purchases, make_shop, write_csv  # noqa: E402
+from shop import HEAD_ALONE, make_purchases, make_shop  # noqa: E402
 
 from ecom_pipeline.service import folders  # noqa: E402
 
@@ -179,7 +179,9 @@ def spoken(said: str) -> str:
     return re.sub(r"'/[^']*/", "'", error.removeprefix("ecom: ").split(". ")[0])[:150]
 
 
-def harmed(bench: Bench, home: Path, armed: Callable[[int], dict[str, Any]], end: Callable[[int, str], str]) -> Iterator:
+def harmed(
+    bench: Bench, home: Path, armed: Callable[[int], dict[str, Any]], end: Callable[[int, str], str]
+) -> Iterator:
     """Runs that go on with the same home, each armed anew, until one gets through; then its result is compared."""
     for nth in range(bench.points):
         code, said = bench.ecom("run", "--source", bench.source, home=home, **armed(nth))
