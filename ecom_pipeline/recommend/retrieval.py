@@ -85,7 +85,7 @@ def evidence(
 ) -> Singles | None:
     """(k,) rank share of what the rest of each user's history says of each pair.
 
-    Behaviour is heard without the user whose pair it is, in closed form: `ItemItem.held_out`.
+    Behaviour is heard without the user whose pair it is, in closed form: `Fitted.held_out`.
 
     Args:
         known: interactions before the day.
