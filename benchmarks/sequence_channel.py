@@ -9,15 +9,17 @@ that was earlier as their history. Acts of one visit stand in one order drawn at
 on earlier visits. Items begin from their titles.
 
 Models differ in what counts in the loss: every act; first takings alone; these by age as `--age` says, or by how well the
-rest of the history foretells them (0.5 and the rank share, as the item-item model of the pipeline says without the user).
+rest of the history foretells them (0.5 and the rank share, as the item-item model of the pipeline says without the user). `channel` and `channel by age` are
+learnt as the pipeline learns them, with a fixed number of epochs.
 
 Together: as many new candidates a visit as the pipeline's channels bring at their defaults, drawn from the channels' lists in
-turn. How many come from each is chosen on validation among `SPLITS`, with sequences and without. Intervals are over users.
+turn. How many come from each is chosen on validation among `SPLITS`, with one channel more and without. Item-kNN is tried as
+that channel too: what sequences bring must be more than another list. Intervals are over users.
 """
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from ecom_pipeline.recommend.catalogue import read_catalogue
 from ecom_pipeline.recommend.interactions import Interactions, Visits, read_interactions
 from ecom_pipeline.recommend.item_item import Neighbours, history_value
 from ecom_pipeline.recommend.metrics import hits, ndcg, recall
+from ecom_pipeline.recommend.next_items import fit_next_items, in_order, windows
 from ecom_pipeline.recommend.retrieval import Index, evidence, popularity
 from ecom_pipeline.recommend.sequence import Histories, SequenceModel, SequenceSettings
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
@@ -96,41 +99,17 @@ class Asked:
     def reached(self, tops: list[np.ndarray], split: tuple[int, ...], n: np.ndarray) -> np.ndarray:
         """(v,) share of what was new and taken that is among the n first of some channels' lists, taken in turn."""
         found = np.full(len(self.visits), np.nan)
-        order = np.argsort(self.at[self.new], kind="stable")
-        at, item = self.at[self.new][order], self.item[self.new][order]
+        by_visit = np.argsort(self.at[self.new], kind="stable")
+        at, item = self.at[self.new][by_visit], self.item[self.new][by_visit]
+        used = [(top, quota) for top, quota in zip(tops, split, strict=True) if quota]
+        turn = np.concatenate([(np.arange(top.shape[1]) + 0.5) / quota for top, quota in used])
+        order = np.argsort(turn, kind="stable")
+        listed = np.concatenate([top for top, _ in used], 1)[:, order]
         for visit in np.unique(at):
-            turn = np.full(self.n_items, np.inf)
-            for top, quota in zip(tops, split, strict=True):
-                if quota:
-                    turn[top[visit]] = np.minimum(turn[top[visit]], (np.arange(top.shape[1]) + 0.5) / quota)
-            taken = item[slice(*np.searchsorted(at, [visit, visit + 1]))]
-            found[visit] = np.isin(taken, np.argsort(turn, kind="stable")[: n[visit]]).mean()
+            _, first = np.unique(listed[visit], return_index=True)
+            reached = listed[visit, np.sort(first)[: n[visit]]]
+            found[visit] = np.isin(item[slice(*np.searchsorted(at, [visit, visit + 1]))], reached).mean()
         return found
-
-
-def sequences(acts: Interactions, seed: int = 0) -> tuple[np.ndarray, Histories]:
-    """(n,) rows by user, day and chance, and them as histories."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(acts)), acts.day, acts.user))
-    user, day = acts.user[order], acts.day[order]
-    start = np.searchsorted(user, np.arange(acts.n_users + 1))
-    return order, Histories(acts.item[order], start, np.ones(len(order), np.float32), day)
-
-
-def windows(histories: Histories, weight: np.ndarray, length: int, stride: int) -> Histories:
-    """Long histories in parts of `length` acts, of which the latest `stride` count."""
-    assert histories.visit is not None
-    rows, counts = [], []
-    for begin, stop in zip(histories.start[:-1], histories.start[1:], strict=True):
-        while stop > begin and weight[begin:stop].any():
-            first = max(begin, stop - length)
-            own = np.arange(first, stop)
-            rows.append(own)
-            counts.append(np.where((own >= stop - stride) | (first == begin), weight[own], 0))
-            stop = begin if first == begin else stop - stride
-    kept = [(own, count) for own, count in zip(rows, counts, strict=True) if count.any()]
-    row = np.concatenate([own for own, _ in kept])
-    start = np.r_[0, np.cumsum([len(own) for own, _ in kept])]
-    return Histories(histories.item[row], start, np.concatenate([count for _, count in kept]), histories.visit[row])
 
 
 def interval(value: np.ndarray, user: np.ndarray) -> str:
@@ -171,6 +150,8 @@ class Study:
         """(v, items) scores."""
         visits, known = self.asked[part].visits, self.acts.before(day)
         recent = popularity(self.acts, visits, days=28)
+        binary = known.matrix(np.ones(len(known), np.float32))
+        binary.data[:] = 1
         index = Index.fit(self.acts, day, weighting=self.weighting, text=self.text)
         history = known.matrix(index.weights(known, np.full(len(known), day)))
         history.data = history_value(history.data)
@@ -178,14 +159,8 @@ class Study:
             "together": index.together.scores(history[visits.user]),
             "popularity": np.stack([recent[int(one)] for one in visits.day]),
             "titles": np.asarray(history[visits.user] @ self.text, np.float32) @ self.text.T,
+            "item-kNN": Neighbours.fit(binary, 200).scores(binary[visits.user]),
         }
-
-    def neighbours(self) -> np.ndarray:
-        """(v, items) scores of item-kNN for the test."""
-        known = self.acts.before(self.test)
-        binary = known.matrix(np.ones(len(known), np.float32))
-        binary.data[:] = 1
-        return Neighbours.fit(binary, 200).scores(binary[self.asked["test"].visits.user])
 
     def weights(self, kind: str, rows: np.ndarray) -> np.ndarray:
         """(n,) of the acts in the order of sequences; 0 before the days that are learnt from."""
@@ -206,9 +181,10 @@ class Study:
 
     def learnt(self, kind: str) -> dict[str, np.ndarray]:
         """(v, items) scores of a model of sequences, by part."""
-        started, length = time.monotonic(), self.options.length
-        rows, histories = sequences(self.acts.before(self.valid))
-        learnt = windows(histories, self.weights(kind, rows), length + 1, length * 3 // 4)
+        started, length = time.process_time(), self.options.length
+        known, later = self.acts.before(self.valid), self.acts.before(self.test)
+        rows, histories = in_order(known.user, known, n=known.n_users)
+        weight = self.weights(kind, rows)
         new = kind != "every act"
         asked, part = self.asked["validation"], 1 if new else 0
 
@@ -228,17 +204,23 @@ class Study:
             temperature=self.options.temperature,
             learning_rate=self.options.rate,
         )
-        model = SequenceModel.fit(
-            learnt,
-            self.acts.n_items,
-            text=self.text,
-            settings=settings,
-            quality=quality,
-            say=lambda line: print(f"  {kind}: {line}, {time.monotonic() - started:.0f} s", flush=True),
+        if kind.startswith("channel"):
+            value = self.weighting.as_of(known, self.valid) if "age" in kind else np.ones(len(known), np.float32)
+            model = fit_next_items(known, weight=value, text=self.text)
+        else:
+            model = SequenceModel.fit(
+                windows(replace(histories, weight=weight), length + 1, length * 3 // 4),
+                self.acts.n_items,
+                text=self.text,
+                settings=settings,
+                quality=quality,
+                say=lambda line: print(f"  {kind}: {line}, {time.process_time() - started:.0f} s", flush=True),
+            )
+        _, of_test = in_order(later.user, later, n=later.n_users)
+        print(
+            f"{kind}: {model.settings.n_epochs} epochs, {time.process_time() - started:.0f} s of one core", flush=True
         )
-        _, later = sequences(self.acts.before(self.test))
-        print(f"{kind}: {len(learnt)} parts of {len(learnt.item)} acts, {time.monotonic() - started:.0f} s", flush=True)
-        return {"validation": score(model, histories, asked), "test": score(model, later, self.asked["test"])}
+        return {"validation": score(model, histories, asked), "test": score(model, of_test, self.asked["test"])}
 
 
 def together(study: Study, tops: dict[str, dict[str, list[np.ndarray]]], name: str) -> None:
@@ -274,15 +256,19 @@ def main() -> None:
     """Learn, choose and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", default="complete-journey")
-    parser.add_argument("--texts", type=Path, required=True, help="Parquet file of vectors of titles; made where absent")
+    parser.add_argument(
+        "--texts", type=Path, required=True, help="Parquet file of vectors of titles; made where absent"
+    )
     parser.add_argument("--start", type=int, default=320, help="first day of the test, after the first of the data")
     parser.add_argument("--since", type=int, default=112, help="days before validation that are learnt from")
-    parser.add_argument("--age", nargs=2, default=("square_root", "24"), metavar=("FORM", "DAYS"), help="none 1: no age")
+    parser.add_argument(
+        "--age", nargs=2, default=("square_root", "24"), metavar=("FORM", "DAYS"), help="none 1: no age"
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--length", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--rate", type=float, default=1e-3, help="of learning")
-    parser.add_argument("--kinds", nargs="+", default=["every act", "first", "first by age", "first by foretold"])
+    parser.add_argument("--kinds", nargs="*", default=["channel", "channel by age", "every act", "first by foretold"])
     options = parser.parse_args()
     study = Study(options)
     started = time.monotonic()
@@ -292,7 +278,6 @@ def main() -> None:
     def lists(part: str, score: np.ndarray) -> list[np.ndarray]:
         return [study.asked[part].lists(score, new=new) for new in (True, False)]
 
-    scores["test"]["item-kNN"] = study.neighbours()
     tops = {part: {name: lists(part, score) for name, score in of.items()} for part, of in scores.items()}
     del scores
     asked, told = study.asked["test"], {}
@@ -307,12 +292,13 @@ def main() -> None:
     print("| | new nDCG@10 | new recall@100 | new recall@300 | nDCG@10 | recall@100 | recall@300 |")
     for name in tops["test"]:
         show(name)
+    together(study, tops, "item-kNN")
     for kind in options.kinds:
         name = f"sequences, {kind}"
         for part, score in study.learnt(kind).items():
             tops[part][name] = lists(part, score)
         show(name)
-        for other in ("together", f"sequences, {options.kinds[0]}", "sequences, first"):
+        for other in ("together", f"sequences, {options.kinds[0]}", "sequences, channel"):
             if other in told and other != name:
                 less = (told[name] - told[other]).T
                 print(f"| {name} - {other} | " + " | ".join(interval(one, asked.visits.user) for one in less) + " |")

@@ -8,8 +8,10 @@ Source: Kang and McAuley 2018, Self-Attentive Sequential Recommendation, for the
 Retrieval on Accelerators, for the sampled softmax over vectors of length one; weights in the loss are our own.
 """
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch.nn import functional
 from ecom_pipeline.arrays import Bools, Ints, Singles
 
 PADDED = 1024  # places of a training batch, padding included: small enough for hundreds of steps an epoch
+_LEARNT, _SETTINGS = "sequence.safetensors", "sequence.json"
 _READ = 8192  # of a batch that is only read
 
 
@@ -233,6 +236,29 @@ class SequenceModel:
         if curve:
             net.load_state_dict(state)
         return cls._of(net, curve)
+
+    def write(self, folder: Path) -> None:
+        """Write a folder: what is learnt as safetensors, the settings as JSON; words are within the items' vectors then."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        left_out = ("taken", "words", "text.weight")
+        state = {name: value for name, value in self.net.state_dict().items() if name not in left_out}
+        with torch.no_grad():
+            state["item.weight"] = self.net.items().contiguous()
+        save_file(state, folder / _LEARNT)
+        (folder / _SETTINGS).write_text(json.dumps({"settings": asdict(self.settings), "curve": self.curve}))
+
+    @classmethod
+    def read(cls, folder: Path) -> "SequenceModel":
+        """As written: it asks and orders as it did; it is not learnt on."""
+        from safetensors.torch import load_file
+
+        told, state = json.loads((folder / _SETTINGS).read_text()), load_file(folder / _LEARNT)
+        taken = np.ones(len(state["item.weight"]), bool)
+        net = _Net(taken, None, SequenceSettings(**told["settings"]))
+        net.load_state_dict(state | {"taken": net.taken})
+        return cls._of(net, [(epoch, figure) for epoch, figure in told["curve"]])
 
     @classmethod
     def _of(cls, net: _Net, curve: list[tuple[int, float]]) -> "SequenceModel":
