@@ -48,6 +48,13 @@ def test_what_is_taken_for_the_first_time_is_foretold_and_what_is_taken_always_i
     assert not found[2].any()
 
 
+def test_what_nobody_took_and_nobody_read_is_last():
+    acts = rounds(20, 12, 6)
+    model = fit_next_items(acts, weight=np.ones(len(acts), np.float32), text=None, settings=replace(SMALL, n_epochs=1))
+    found = next_item_scores(model, acts.user, acts, n_visits=20)
+    assert (found[:, 12] < found[:, :12].min(1)).all()
+
+
 def test_a_model_that_was_written_asks_as_it_did(tmp_path):
     acts = rounds(30, 12, 6)
     text = np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32)

@@ -86,7 +86,7 @@ def fit_next_items(
 
 
 def next_item_scores(model: SequenceModel, visit: Ints, past: Interactions, *, n_visits: int) -> Singles:
-    """(v, items) how much each visit's history asks for each item; 0 where there is no history.
+    """(v, items) how much each visit's history asks for each item, a cosine; 0 where there is no history.
 
     Args:
         model: as of a day that is not later than the visits'.
@@ -95,4 +95,6 @@ def next_item_scores(model: SequenceModel, visit: Ints, past: Interactions, *, n
         n_visits: v.
     """
     _, histories = in_order(visit, past, n=n_visits)
-    return model.asks(histories, np.arange(n_visits)) @ model.items.T
+    found = model.asks(histories, np.arange(n_visits)) @ model.items.T
+    found[:, ~model.items.any(1)] = -1  # nobody took it and nobody read it: it is last, as no cosine is lower
+    return found
