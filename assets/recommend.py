@@ -140,6 +140,11 @@ class RankerConfig(dg.Config):
     n_text: int = Field(
         default=USUAL.retrieval.n_text, ge=0, description="Candidates: new items whose texts are like those, at most."
     )
+    n_sequence: int = Field(
+        default=USUAL.retrieval.n_sequence,
+        ge=0,
+        description="Candidates: new items that the order of his visits asks for, at most; 0: no model of sequences is learnt.",
+    )
     choice: Literal["gap", "random", "balanced", "all"] = Field(
         default="gap", description="Which candidates are learnt from: those farthest from what a pilot expects (gap)."
     )
@@ -162,7 +167,7 @@ class RankerConfig(dg.Config):
     def settings(self) -> Settings:
         """For the domain."""
         return Settings(
-            Retrieval(self.n_own, self.n_together, self.n_popular, self.n_text),
+            Retrieval(self.n_own, self.n_together, self.n_popular, self.n_text, self.n_sequence),
             RowChoice(self.choice, self.n_rows, self.pilot_rows, seed=self.seed),
             TreeSearch(tuple(self.leaves), tuple(self.rounds), self.learning_rate),
             n_visits=self.n_visits,

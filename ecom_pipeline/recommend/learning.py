@@ -77,7 +77,13 @@ class Learner:
         """The catalogue as of a day; the one asked for last is kept, as it may be as large as users x items."""
         if self._index is None or self._index.day != day:
             self._index = None  # the old one goes before the new one is made
-            self._index = Index.fit(self.acts, day, weighting=self.weighting, text=self.catalogue.text)
+            self._index = Index.fit(
+                self.acts,
+                day,
+                weighting=self.weighting,
+                text=self.catalogue.text,
+                sequences=self.retrieval.n_sequence > 0,
+            )
         return self._index
 
     def candidates(self, visits: Visits, index_day: int) -> Iterator[tuple[slice, Candidates]]:
