@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -106,16 +107,46 @@ class Bench:
         shutil.rmtree(home, ignore_errors=True)
         return home
 
-    def run(self, home: Path, **arm: object) -> tuple[int, str]:
-        """`ecom run` over the source, as `ecom` does it."""
-        return self.ecom("run", "--source", self.source, home=home, **arm)
+    @cached_property
+    def with_judgments(self) -> "Bench":
+        """The same with judgments and searches."""
+        return Bench(self.work / "judged", self.points, judged=True)
 
-    def tried(self, home: Path, point: str, **arm: object) -> Outcome:
-        """A run over what was harmed: it comes to its end, or says why not; and the home is whole."""
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """Of every command: one key, one thread, and none of our own settings."""
+        own = {k: v for k, v in os.environ.items() if k not in ("ECOM_HOME", "ECOM_SOURCE", "DAGSTER_HOME")}
+        fixed = {"OMP_NUM_THREADS": "1", "ECOM_HASH_KEY": "tests", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        return own | fixed
+
+    def run_command(self) -> tuple[object, ...]:
+        """`ecom run` over the source, with settings under which it is short."""
+        return ("run", "--source", self.source, "--config", self.config, "--device", "cpu")
+
+    def run(self, home: Path, **arm: object) -> tuple[int, str]:
+        """`ecom run` in a child, as `ecom` does it."""
+        return self.ecom(*self.run_command(), home=home, **arm)
+
+    def tried(self, home: Path, point: str, *, look: bool = True, **arm: object) -> Outcome:
+        """A run over what was harmed: it comes to its end, or says why not; and the home is whole, if that is looked at."""
         code, said = self.run(home, **arm)
+        damage = unwhole(home) if look else ""
         if code == 0:
-            return Outcome(point, DONE, wrong=unwhole(home))
-        return Outcome(point, REFUSED, spoken(said), of_four_parts(code, said) or unwhole(home))
+            return Outcome(point, DONE, wrong=damage)
+        return Outcome(point, REFUSED, spoken(said), of_four_parts(code, said) or damage)
+
+    def answered(self, home: Path, point: str, *command: object) -> Outcome:
+        """Another command: it comes to its end, or says why not; a service that begins to serve is ended, which is wrong."""
+        code, said = self.ecom(*command, home=home, seconds=300)
+        if code == 0:
+            return Outcome(point, DONE)
+        return Outcome(point, REFUSED, spoken(said), of_four_parts(code, said))
+
+    def one_day_less(self) -> None:
+        """Take the last day out of the events, so that a run that has seen it has something to do."""
+        file = self.restored(self.source) / "events.csv"
+        rows = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(row for row in rows if "2024-05-10T" not in row))
 
     def mended(self, home: Path) -> Outcome:
         """A run over the source as it was: it must come to its end, and to what an undisturbed one makes."""
@@ -125,12 +156,10 @@ class Bench:
             return Outcome("mended", "not finished", wrong=f"exit {code}: {spoken(said)}")
         return Outcome("mended", EQUAL, wrong=unwhole(home) or differs(home, self.clean))
 
-    def ecom(self, verb: str, *arguments: object, home: Path, **arm: object) -> tuple[int, str]:
+    def ecom(self, *command: object, home: Path, **arm: object) -> tuple[int, str]:
         """One command in a child of its own: its exit code, negative where it was killed, and what it said."""
-        of_run = ["--config", str(self.config), "--device", "cpu"] if verb == "run" else []
-        at = [] if verb == "check" else ["--home", str(home)]
         out = self.work / "said.txt"
-        order = {"argv": [verb, *map(str, arguments), *of_run, *at], "out": str(out), **arm}
+        order = {"argv": [*map(str, command), "--home", str(home)], "out": str(out), **arm}
         if "way" in arm:
             order = {"under": str(home), "without": "/dagster/", **order}
         server = self._running()
@@ -144,9 +173,7 @@ class Bench:
 
     def _running(self) -> subprocess.Popen:
         if self._server is None:
-            environment = {k: v for k, v in os.environ.items() if k not in ("ECOM_HOME", "ECOM_SOURCE", "DAGSTER_HOME")}
-            environment |= {"LD_PRELOAD": str(self.shim), "OMP_NUM_THREADS": "1", "ECOM_HASH_KEY": "tests"}
-            environment["PYTHONPATH"] = str(ROOT)
+            environment = {**self.environment, "LD_PRELOAD": str(self.shim)}
             command = [sys.executable, str(Path(__file__).with_name("fault_server.py"))]
             pipe = subprocess.PIPE
             self._server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
@@ -169,10 +196,10 @@ def state(home: Path) -> dict[str, object]:
     return found | {"report": (home / "reports" / "report.html").read_bytes()}
 
 
-def differs(home: Path, other: Path) -> str:
-    """What is not the same in two homes."""
+def differs(home: Path, other: Path, *, but: Collection[str] = ()) -> str:
+    """What is not the same in two homes, but for some relations."""
     one, two = state(home), state(other)
-    names = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+    names = sorted(name for name in (one.keys() | two.keys()).difference(but) if one.get(name) != two.get(name))
     return f"{len(names)} differ from an undisturbed run, first {names[0]!r}" if names else ""
 
 

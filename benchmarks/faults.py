@@ -22,11 +22,20 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fault_damage
 import fault_kills
+import fault_meetings
+import fault_sources
 from fault_bench import ROOT, Bench, Outcome
 
 Fault = Callable[[Bench], Iterator[Outcome]]
-FAULTS: list[Fault] = [fault_kills.boundaries, fault_kills.torn, fault_kills.full]
+FAULTS: list[Fault] = [
+    *(fault_kills.boundaries, fault_kills.torn, fault_kills.full, fault_meetings.locked),
+    *(fault_damage.warehouse, fault_damage.publication, fault_damage.models, fault_damage.halves),
+    *(fault_sources.columns, fault_sources.zones, fault_sources.titles, fault_sources.numbers),
+    *(fault_sources.little, fault_sources.labels),
+    *(fault_meetings.clock, fault_meetings.pairs, fault_meetings.served, fault_meetings.watched),
+]
 HEAD = """\
 # What was broken on purpose
 
