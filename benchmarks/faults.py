@@ -22,11 +22,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import fault_damage
 import fault_kills
 import fault_meetings
 import fault_sources
 from fault_bench import ROOT, Bench, Outcome
+
+from ecom_pipeline.errors import PipelineError
 
 Fault = Callable[[Bench], Iterator[Outcome]]
 FAULTS: list[Fault] = [
@@ -73,20 +76,29 @@ def main() -> int:
         bench = Bench((args.work or Path(own)).absolute(), args.points)
         for fault in FAULTS:
             if not args.only or fault.__name__ in args.only:
-                kept[fault.__name__] = tried(bench, fault)
-                file.write_text(json.dumps(kept, indent=1) + "\n")
-                args.out.write_text(page(kept))
+                for found in tried(bench, fault):
+                    kept[fault.__name__] = found
+                    file.write_text(json.dumps(kept, indent=1) + "\n")
+                    args.out.write_text(page(kept))
     return int(any(one["wrong"] for fault in kept.values() for one in fault["outcomes"]))
 
 
-def tried(bench: Bench, fault: Fault) -> dict[str, object]:
-    """One fault at all of its points."""
+def tried(bench: Bench, fault: Fault) -> Iterator[dict[str, object]]:
+    """One fault at all of its points: what is known of it after each."""
     began, outcomes = time.monotonic(), []
-    for outcome in fault(bench):
+    on = f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    for outcome in to_the_end(fault(bench)):
         print(f"{fault.__name__}: {outcome}", flush=True)
         outcomes.append(asdict(outcome))
-    on = f"{datetime.now(UTC):%Y-%m-%d}, Linux {platform.machine()}, {os.cpu_count()} cores"
-    return {"outcomes": outcomes, "seconds": round(time.monotonic() - began), "on": on}
+        yield {"outcomes": list(outcomes), "seconds": round(time.monotonic() - began), "on": on}
+
+
+def to_the_end(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Outcomes, and that it broke off where looking at what is left fails."""
+    try:
+        yield from outcomes
+    except (AssertionError, OSError, ValueError, LookupError, duckdb.Error, PipelineError) as error:
+        yield Outcome("the suite itself", "broken off", wrong=f"{type(error).__name__}: {str(error)[:300]}")
 
 
 def page(kept: Mapping[str, dict]) -> str:
@@ -97,6 +109,7 @@ def page(kept: Mapping[str, dict]) -> str:
         outcomes = [Outcome(**one) for one in found["outcomes"]]
         wrong = [one for one in outcomes if one.wrong]
         ends = [f"{n} {end}" for end, n in Counter(one.end for one in outcomes if not one.wrong).items()]
+        ends += [] if outcomes[-1].point == "mended" else ["**not finished**"]
         ends += [f"**{len(wrong)} not as they must**, first: {wrong[0].point} {wrong[0].wrong}"] if wrong else []
         rows.append(
             f"| {fault.__doc__} | `--only {fault.__name__}` | {len(outcomes)} | {'; '.join(ends)} | "
@@ -110,8 +123,15 @@ def page(kept: Mapping[str, dict]) -> str:
 
 def said(name: str, outcomes: list[Outcome]) -> list[str]:
     """A row for each way in which points ended, those without a name together."""
-    rows = Counter((one.point, one.wrong or one.said or one.end) for one in outcomes if one.point != "mended")
-    return [f"| {name} | {point or f'{n} points'} | {end.replace('|', '/')} |" for (point, end), n in rows.items()]
+    rows = Counter(
+        (one.point, f"**not as it must:** {one.wrong}" if one.wrong else one.said or one.end)
+        for one in outcomes
+        if one.point != "mended"
+    )
+    return [
+        f"| {name} | {point or f'{n} points'} | {' '.join(end.replace('|', '/').split())} |"
+        for (point, end), n in rows.items()
+    ]
 
 
 if __name__ == "__main__":
