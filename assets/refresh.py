@@ -52,6 +52,7 @@ from assets.serve import published_model
 from ecom_pipeline import days, ledger
 from ecom_pipeline.errors import InputError
 from ecom_pipeline.language.adapted import is_readable
+from ecom_pipeline.ranking.trained import can_be_opened
 from ecom_pipeline.service import folders
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -196,11 +197,13 @@ def _is_stale(
 
 
 def _is_kept(name: str, content: str, home: Home) -> bool:
-    """Whether what an asset keeps outside of the warehouse is still there, so that what reads it can."""
+    """Whether what an asset keeps outside of the warehouse is still there; nothing is, where there was nothing to learn."""
     if name == "ranker":
         return rankers_are_whole(home, content)
     if name == "adapted_encoder":
         return is_readable(home.encoders / content)
+    if name == "fine_tuned_model":
+        return not content or can_be_opened(home.models / content)
     return True
 
 
