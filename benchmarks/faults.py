@@ -53,8 +53,8 @@ ledger of files, are not compared.
 TAIL = """
 ## What cannot be tried here
 
-- The loss of power: a process is killed, and what it gave to the system reaches the disk. Files are synced before they are
-  renamed, but no disk was cut off.
+- The loss of power: a process is killed, and what it gave to the system reaches the disk all the same. The journal, the
+  warehouse and the pointer to what is published are synced; files of models are not.
 - A disk that returns other bytes than were written to it, while a run is at work; a damaged file is tried at rest.
 - A file system without `flock` and atomic `rename`, as some network mounts are: a home must not lie there.
 - A full disk is feigned: writes, from the nth on, are refused with ENOSPC inside the process; memory-mapped files are not.
@@ -115,6 +115,11 @@ def page(kept: Mapping[str, dict]) -> str:
             f"| {fault.__doc__} | `--only {fault.__name__}` | {len(outcomes)} | {'; '.join(ends)} | "
             f"{found['seconds']}, {found['on']} |"
         )
+    rows += [
+        f"| {fault.__doc__} | `--only {fault.__name__}` | 0 | **not tried yet** | |"
+        for fault in FAULTS
+        if fault.__name__ not in kept
+    ]
     rows += ["", "## What was said", "", "| fault | at | how it ended |", "|---|---|---|"]
     for fault, found in known:
         rows += said(fault.__name__, [Outcome(**one) for one in found["outcomes"]])
