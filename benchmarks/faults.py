@@ -134,7 +134,7 @@ def said(name: str, outcomes: list[Outcome]) -> list[str]:
         if one.point != "mended"
     )
     return [
-        f"| {name} | {point or f'{n} points'} | {' '.join(end.replace('|', '/').split())} |"
+        f"| {name} | {point or f'{n} of the points'} | {' '.join(end.replace('|', '/').split())} |"
         for (point, end), n in rows.items()
     ]
 
