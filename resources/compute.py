@@ -116,9 +116,10 @@ class Compute(dg.ConfigurableResource):
 
     @contextmanager
     def step(self, log: logging.Logger) -> Iterator[Step]:
-        """Hold the device for one step: says which it is, and at the end what was taken, and gives memory back.
+        """Hold the device for one step: says which it is, and at the end what was taken.
 
-        The figures are complete when the step has ended. What the caller still holds then goes when the next step begins.
+        The figures are complete when the step has ended. A GPU's memory is given back then; what the caller still holds, and
+        what a processor's steps held, goes when the next step begins.
 
         Args:
             log: where to say so; an asset's `context.log`.
@@ -135,7 +136,10 @@ class Compute(dg.ConfigurableResource):
             yield step
         finally:
             seconds, (kind, peak) = time.monotonic() - started, _peak(step.device)
-            _give_back(step.device)
+            if (
+                step.device != "cpu"
+            ):  # a processor's memory is given back as the next step begins: a look at every object takes long
+                _give_back(step.device)
             step.figures |= {"device_seconds": seconds, kind: peak, **_kept(step.device)}
             log.info("%.1f s on %s, %s %.2f", seconds, step.device, kind, peak)
 

@@ -1,12 +1,16 @@
 """A small canonical shop with planted faults: what is wrong in it is known."""
 
 import csv
+import json
 import os
 import random
 import subprocess
 import sys
+import tempfile
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +72,7 @@ ops:
   sample_values: {config: {n_components: 30}}
   weighting_trials: {config: {n_components: 30, n_trials: 12}}
   fine_tuned_model:
-    config: {estimator: oof_confidence, learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, penalties: [0.3, 1.0]}
+    config: {estimator: oof_confidence, learning_rates: [0.0001], weight_decays: [0.01], n_seeds: 2, max_epochs: 1, n_rows: 200, n_validation_rows: 60, penalties: [0.3, 1.0]}
   learning_periods: {config: {length: 2, n_train: 1, n_test: 2}}
   interaction_trials: {config: {n_trials: 3, n_processes: 1}}
   ranker: {config: {n_rows: 4000, n_visits: 200, leaves: [7], rounds: [20], n_processes: 1}}
@@ -344,13 +348,38 @@ def make_purchases(shop: Shop, folder: Path) -> None:
 
 
 def ecom(*arguments: object, home: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ecom_pipeline.cli", *map(str, arguments), "--home", str(home)]
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("ECOM_HOME", "ECOM_SOURCE", "DAGSTER_HOME")
-    }
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=500)
-    assert not check or result.returncode == 0, result.stderr[-3000:]
+    """Run a command as a process of its own, which need not load the libraries anew."""
+    command = [*map(str, arguments), "--home", str(home)]
+    unset = ("ECOM_HOME", "ECOM_SOURCE", "DAGSTER_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        asked = {"arguments": command, "environment": environment, "out": str(out), "err": str(err), "timeout": 500}
+        with _ONE_AT_A_TIME:
+            process = _warm()
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(json.dumps(asked) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+        result = subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+    assert not check or code == 0, result.stderr[-3000:]
     return result
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@cache
+def _warm() -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def copied(tmp_path, monkeypatch):
     assets = {"items": items, "events": cleaned_interactions, "values": sample_values, "lists": recommendations}
 
     def versions():
-        for cached in (code.version, code._imports, code._module):
+        for cached in (code.version, code._file, code._read):
             cached.cache_clear()
         return {name: code.version(code.function_of(asset)) for name, asset in assets.items()}
 
@@ -61,10 +61,10 @@ def test_an_asset_changes_with_the_code_that_it_reaches(copied, file, was, now, 
 
 def test_a_new_file_in_a_room_that_finds_its_files_counts(copied, monkeypatch):
     folder, _ = copied
-    code._imports.cache_clear()
+    code._read.cache_clear()
     before = code._closure({"ecom_pipeline.sources"})
     (folder / "sources" / "new_format.py").write_text("ADAPTER = None\n")
-    code._imports.cache_clear()
+    code._read.cache_clear()
     assert code._closure({"ecom_pipeline.sources"}) - before == {"ecom_pipeline.sources.new_format"}
 
 

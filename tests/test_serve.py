@@ -1,5 +1,6 @@
 """The service as it is started: killed under load, started again, and read by the next refresh."""
 
+import http.client
 import json
 import os
 import re
@@ -90,7 +91,7 @@ def acknowledged(home, port):
                     return
                 ask(port, "/events", event)
                 done.append(name)
-            except OSError:
+            except (OSError, http.client.HTTPException):  # an answer that the kill cut is no acknowledgement
                 return
 
     with served(home, port) as process:
