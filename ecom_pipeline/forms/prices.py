@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from duckdb import DuckDBPyConnection
 
+from ecom_pipeline.forms.texts import knows
 from ecom_pipeline.quoting import literal
 
 _SIGN = r"(?:[A-Z]{0,3}\p{Sc}|[A-Z]{3}|[Kk]r\.?|Kč|zł|Rs\.?|Ft|Fr\.?|lei)"
@@ -29,7 +30,17 @@ def make_macros(db: DuckDBPyConnection, forms: Mapping[str, str]) -> None:
         db: a connection with the macros of `texts`.
         forms: of the files whose prices are not all plain numbers, what `EVIDENCE` tells.
     """
+    if not knows(db, "nonnegative(null)"):
+        _make_constant(db)
+    of_file = " ".join(f"when {literal(file)} then {literal(form)}" for file, form in forms.items())
+    form = f"case file {of_file} else 'plain' end" if forms else "'plain'"
+    db.execute(f"create or replace temp macro price_form(file) as {form}")
+
+
+def _make_constant(db: DuckDBPyConnection) -> None:
+    """The macros that are the same for all files; `price_form`, which `read_price` asks, is not among them."""
     db.execute(
+        "create or replace temp macro price_form(file) as 'plain';"
         "create or replace temp macro finite(n) as case when isfinite(n) then n end;"
         "create or replace temp macro read_number(t) as finite(coalesce(try_cast(t as double), try_cast(filled(t) as double)));"
         # a position such as 1.5 must not be rounded to an integer
@@ -48,9 +59,6 @@ def make_macros(db: DuckDBPyConnection, forms: Mapping[str, str]) -> None:
             when 'whole' then try_cast(f as double) when 'comma' then {with_comma} when 'point' then {with_point}
             when 'either' then case form when 'comma' then {with_comma} when 'point' then {with_point} end end"""
     )
-    of_file = " ".join(f"when {literal(file)} then {literal(form)}" for file, form in forms.items())
-    form = f"case file {of_file} else 'plain' end" if forms else "'plain'"
-    db.execute(f"create or replace temp macro price_form(file) as {form}")
     db.execute(
         "create or replace temp macro read_currency(t) as case when regexp_full_match(upper(filled(t)), '[A-Z]{3}') "
         "then upper(filled(t)) else case filled(t) when '€' then 'EUR' when '£' then 'GBP' when '₹' then 'INR' end end"

@@ -15,6 +15,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from duckdb.func import PythonUDFType
 
+from ecom_pipeline.forms.texts import knows
 from ecom_pipeline.quoting import literal
 from ecom_pipeline.sources.masking import MASK, MAY_TELL, mask_text
 
@@ -137,7 +138,7 @@ def make_macro(db: DuckDBPyConnection, hash_key: HashKey) -> None:
         db.execute(_MACRO.format(n=n))
     whole = hash_sql("trimmed(id)", 0, len(keys) - 1)
     db.execute(f"create or replace temp macro keyed_hash(id) as case when filled(id) is not null then {whole} end")
-    if not db.execute("select 1 from duckdb_functions() where function_name = 'masked_text'").fetchall():
+    if not knows(db, "masked_text(null)"):
         db.create_function("masked_text", _each(masked), ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
     # most texts tell nothing, and never leave DuckDB
     db.execute(
