@@ -5,7 +5,7 @@ WORKERS ?= --numprocesses 2 --dist loadgroup
 export ECOM_HOME
 export HF_HUB_OFFLINE = 1
 
-.PHONY: run test ui check screenshots clean
+.PHONY: run test ui check soak screenshots clean
 
 run: .venv/installed
 	.venv/bin/ecom run $(ARGS)
@@ -21,6 +21,10 @@ check: .venv/installed-test
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest $(WORKERS) $(ARGS)
+
+# real runs are killed, harmed and finished; takes hours, needs Linux and a C compiler, and writes docs/faults.md
+soak: .venv/installed-test
+	.venv/bin/python benchmarks/faults.py $(ARGS)
 
 screenshots: .venv/installed
 	.venv/bin/python docs/take_screenshots.py

@@ -24,7 +24,7 @@ from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
 from ecom_pipeline.recommend.ranker import TreeSearch
 from ecom_pipeline.recommend.retrieval import Index
-from ecom_pipeline.recommend.saved import SavedRanker
+from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 from ecom_pipeline.recommend.trials import choose_weighting, chosen_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED
 from resources.compute import Compute
@@ -140,6 +140,11 @@ class RankerConfig(dg.Config):
     n_text: int = Field(
         default=USUAL.retrieval.n_text, ge=0, description="Candidates: new items whose texts are like those, at most."
     )
+    n_sequence: int = Field(
+        default=USUAL.retrieval.n_sequence,
+        ge=0,
+        description="Candidates: new items that the order of his visits asks for, at most; 0: no model of sequences is learnt.",
+    )
     choice: Literal["gap", "random", "balanced", "all"] = Field(
         default="gap", description="Which candidates are learnt from: those farthest from what a pilot expects (gap)."
     )
@@ -162,7 +167,7 @@ class RankerConfig(dg.Config):
     def settings(self) -> Settings:
         """For the domain."""
         return Settings(
-            Retrieval(self.n_own, self.n_together, self.n_popular, self.n_text),
+            Retrieval(self.n_own, self.n_together, self.n_popular, self.n_text, self.n_sequence),
             RowChoice(self.choice, self.n_rows, self.pilot_rows, seed=self.seed),
             TreeSearch(tuple(self.leaves), tuple(self.rounds), self.learning_rate),
             n_visits=self.n_visits,
@@ -203,7 +208,8 @@ def ranker(
     with warehouse.connect() as db:
         contents = ledger.contents(db)
         made = {name: made_from(context.assets_def, name, config, contents) for name in RANKED}
-    if as_made(warehouse, made):
+        before = ledger.entries(db, "ranker").get(ledger.WHOLE)
+    if as_made(warehouse, made) and before and rankers_are_whole(home, before.content):
         yield from (told(warehouse, name, AS_MADE) for name in RANKED)
         return
     with warehouse.connect() as db:
@@ -303,6 +309,11 @@ def recommendations(
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
     return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)
+
+
+def rankers_are_whole(home: Home, name: str) -> bool:
+    """Whether the ranker of that name and its twin are as they were written; without a name there is nothing to look at."""
+    return not name or all(is_whole(folder) for folder in (home.rankers / name, home.rankers / name / TWIN))
 
 
 def _learnt_from(db: DuckDBPyConnection) -> tuple[list[Origin], Shop]:

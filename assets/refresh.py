@@ -44,6 +44,7 @@ from assets.recommend import (
     item_index,
     learning_periods,
     ranker,
+    rankers_are_whole,
     recommendations,
     similar_items,
 )
@@ -51,6 +52,8 @@ from assets.serve import published_model
 from assets.watch import drift
 from ecom_pipeline import days, ledger
 from ecom_pipeline.errors import InputError
+from ecom_pipeline.language.adapted import is_readable
+from ecom_pipeline.ranking.trained import can_be_opened
 from ecom_pipeline.service import folders
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -104,7 +107,8 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
         run_config: as the run will have it; a changed setting makes an asset stale.
         made: assets that Dagster has a record of; others are stale whatever the ledger says.
 
-    Cost: one scan of one column of `raw_events`; no source file and no model is read.
+    Cost: one scan of one column of `raw_events`, and one reading of the rankers' trees; where nothing else is stale, one of
+    every file that is published. No file of the source is read.
     """
     with warehouse.connect() as db:
         if days.due(db, datetime.now(UTC).replace(tzinfo=None)):
@@ -116,7 +120,7 @@ def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Seque
         below = _stale(db, BELOW, run_config, made, home, ["cleaned_interactions"] if dated else [])
     if not (dated or below) and not home.report.is_file():
         below.append("evaluation_report")
-    if not (dated or below) and not folders.history(home.published):
+    if not (dated or below) and not folders.current_is_whole(home.published):
         below.append("published_model")
     return Plan((*(("cleaned_interactions", "rejected_rows") if dated else ()), *below), dated)
 
@@ -190,7 +194,18 @@ def _is_stale(
     config = config_of(asset, run_config)
     expected = made_from(asset, name, config, contents, _besides(name, config, home))
     entry = ledger.entries(db, name).get(ledger.WHOLE)
-    return entry is None or entry.made_from != expected
+    return entry is None or entry.made_from != expected or not _is_kept(name, entry.content, home)
+
+
+def _is_kept(name: str, content: str, home: Home) -> bool:
+    """Whether what an asset keeps outside of the warehouse is still there; nothing is, where there was nothing to learn."""
+    if name == "ranker":
+        return rankers_are_whole(home, content)
+    if name == "adapted_encoder":
+        return is_readable(home.encoders / content)
+    if name == "fine_tuned_model":
+        return not content or can_be_opened(home.models / content)
+    return True
 
 
 def _besides(name: str, config: dg.Config | None, home: Home) -> dict[str, str]:

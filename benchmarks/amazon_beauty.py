@@ -5,8 +5,8 @@
 Leave-one-out: each user's last item is the test, the one before it validation, on which everything is chosen; lists are of the
 whole catalogue without what the user has had. The test is looked at once, at the end; its histories hold the validation item.
 Models learn without the validation items; `learnt again` then learns as many epochs as validation chose, with them, and takes
-the share that validation chose: so do the published figures, whose models learn from all but the last item. Intervals are over
-users. `--text` keeps vectors of the titles between calls.
+the share that validation chose: a model that serves learns from all that is known. Which of both the published models did is
+not known for each of them. Intervals are over users. `--text` keeps vectors of the titles between calls.
 
 Weights of acts in the loss of the sequence model: `recent` halves every eight steps back from a user's last; `foretold` is 0.5
 plus the rank share of what item-kNN says of an act from the rest of the user's history. Each has the unweighted twin's settings

@@ -71,6 +71,7 @@ def obey(order: dict[str, Any]) -> None:
 def arm(order: dict[str, Any]) -> None:
     """Set what shall go wrong."""
     os.environ |= order.get("environment", {})
+    signal.alarm(int(order.get("seconds", 0)))
     SHIM.fault_clock(ctypes.c_long(int(order.get("clock", 0))))
     if "way" in order:
         way, nth = WAYS.index(order["way"]), ctypes.c_long(int(order.get("nth", 0)))

@@ -38,7 +38,7 @@ from ecom_pipeline.recommend.baselines import (
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval
 from ecom_pipeline.recommend.catalogue import read_catalogue
 from ecom_pipeline.recommend.evaluation import Lists, Truth, compare, dense_lists, figures_by_visit
-from ecom_pipeline.recommend.interactions import Interactions, read_interactions
+from ecom_pipeline.recommend.interactions import Interactions, Visits, read_interactions
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some
@@ -99,13 +99,13 @@ class Pool:
     Attributes:
         learner: retrieved them.
         origin: whose.
-        parts: rows and the fold of each row's user, by period.
+        parts: visits with their rows, by period.
         seconds: of the retrieval.
     """
 
     learner: Learner
     origin: Origin
-    parts: list[tuple[Candidates, np.ndarray]]
+    parts: list[tuple[Visits, Candidates]]
     seconds: float
 
     @classmethod
@@ -118,7 +118,7 @@ class Pool:
                 replace(found, visit=found.visit + block.start)
                 for block, found in learner.candidates(visits, period.first)
             )
-            parts.append((rows, learner.folds[visits.user][rows.visit]))
+            parts.append((visits, rows))
         learner.n_asked = N_VALIDATED  # of validation, which is kept; the test is asked whole
         learner.asked(origin_.validation)
         learner.n_asked = len(learner.acts)
@@ -126,20 +126,24 @@ class Pool:
 
     def ranker(self, choice: RowChoice, search: TreeSearch) -> Ranker:
         """The ranker of one draw: as `Learner.chooser`, `kept` and `fit`, from what was retrieved once."""
-        rows, fold = self.parts[0]
+        self.learner.choice = choice  # whose coins are flipped
+        visits, rows = self.parts[0]
+        fold, coin = self._folds(visits, rows), self.learner.coins(visits, rows, pilot=True)
         order = np.random.default_rng([choice.seed, 1]).permutation(int(rows.visit[-1]) + 1)
         enough = np.cumsum(np.bincount(rows.visit)[order]) <= choice.pilot_rows
         shown = np.isin(rows.visit, order[enough])
-        n = sum(len(part) for part, _ in self.parts)
-        chooser = Chooser.fit(some(rows, shown), fold[shown], choice, n_rows_in_all=n)
+        n = sum(len(part) for _, part in self.parts)
+        chooser = Chooser.fit(some(rows, shown), fold[shown], choice, coin=coin[shown], n_rows_in_all=n)
         kept, probabilities = [], []
-        for (rows, fold), period in zip(self.parts, self.origin.train, strict=True):
-            draw = np.random.default_rng([choice.seed, 2, period.first])
-            places, probability, _ = chooser.choose(rows, fold, draw)
+        for visits, rows in self.parts:
+            places, probability, _ = chooser.choose(rows, self._folds(visits, rows), self.learner.coins(visits, rows))
             kept.append(some(rows, places))
             probabilities.append(probability[places])
         rows, probability = joined(kept), np.concatenate(probabilities)
         return fit_ranker(rows, probability, chooser, self.learner.asked(self.origin.validation), search=search)
+
+    def _folds(self, visits: Visits, rows: Candidates) -> np.ndarray:
+        return self.learner.folds[visits.user][rows.visit]
 
 
 def run_period(acts: Interactions, catalogue: Catalogue, first: int, options: argparse.Namespace) -> dict:
@@ -190,7 +194,7 @@ def _run_draws(
         note = {
             "ndcg_at_10": float(np.nanmean(drawn[-1]["all", "ndcg_at_10"])),
             "n_rows": ranker.n_rows,
-            "n_retrieved": sum(len(rows) for rows, _ in pool.parts),
+            "n_retrieved": sum(len(rows) for _, rows in pool.parts),
             "retrieve_seconds": pool.seconds,
             "fit_seconds": ranker.seconds,
             "seconds": time.monotonic() - started,

@@ -30,7 +30,7 @@ METHODS = {"by gap": ("gap", False), "by gap, believed": ("gap", True), "at rand
 
 def planted(pool: Pool, kind: str, share: float, seed: int) -> tuple[Pool, LabelNoise]:
     """The pool with wrong labels, and what one would rightly believe of them."""
-    taken = np.concatenate([rows.taken for rows, _ in pool.parts])
+    taken = np.concatenate([rows.taken for _, rows in pool.parts])
     rate = float(taken.mean())
     noise = LabelNoise(missed=share) if kind == "missed" else LabelNoise(invented=share * rate / (1 - rate))
     draw = np.random.default_rng([seed, 3])
@@ -39,7 +39,7 @@ def planted(pool: Pool, kind: str, share: float, seed: int) -> tuple[Pool, Label
         flipped = draw.random(len(label)) < np.where(label, noise.missed, noise.invented)
         return label ^ flipped
 
-    return replace(pool, parts=[(replace(rows, taken=wrong(rows.taken)), fold) for rows, fold in pool.parts]), noise
+    return replace(pool, parts=[(visits, replace(rows, taken=wrong(rows.taken))) for visits, rows in pool.parts]), noise
 
 
 def main() -> None:

@@ -149,7 +149,7 @@ def one_head(
     """nDCG@10 of each test query by the head of one draw of rows, its penalty chosen on validation."""
     label, pilot = split.label["train"], split.pilot
     acceptance = Acceptance.fit(method, pilot, label, n_rows=round(share * len(label)), noise=belief)
-    kept = acceptance.draw(pilot, label, generator)
+    kept = acceptance.draw(pilot, label, generator.random(len(label)))
     offset = acceptance.offset(pilot[kept])
     betas = [head(split.x["train"][kept], label[kept], offset, penalty) for penalty in PENALTIES]
     group = numbered(samples.group_id.iloc[split.rows["validation"]])

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +18,9 @@ from pydantic import Field
 from ecom_pipeline.errors import WarehouseError
 from resources.private import keep_private
 from resources.writer import one_writer
+
+_CORRUPT, _CUT = "Corrupt database file", "Could not read enough bytes"  # how DuckDB tells of them
+_FULL = ("No space left on device", "disk is full")
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -49,12 +52,26 @@ class Warehouse(dg.ConfigurableResource):
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for a short while; always read-write, as DuckDB refuses to mix kinds in one process."""
+        """A connection for a short while; always read-write, as DuckDB refuses to mix kinds in one process.
+
+        Raises:
+            WarehouseError: if another process holds the file for longer than is waited for, if it is damaged, also where
+                that is seen only when a relation is read, or if the disk is full.
+        """
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         db = self._open()
         try:
             db.execute("set timezone = 'UTC'; set enable_progress_bar = false")
             yield db
+        except duckdb.Error as error:
+            if any(sign in str(error) for sign in _FULL):
+                raise WarehouseError(
+                    f"warehouse: 1 write was refused, as the disk is full: {self.path!r}. There must be room for what a run "
+                    "makes: free some, and start it again; what was finished stays."
+                ) from error
+            if _CORRUPT in str(error) or (_CUT in str(error) and f'"{self.path}"' in str(error)):
+                raise self._damaged(error) from error
+            raise
         finally:
             db.close()
 
@@ -66,7 +83,8 @@ class Warehouse(dg.ConfigurableResource):
             try:
                 yield db
             except BaseException:
-                db.rollback()
+                with suppress(duckdb.Error):  # what a full disk has ended already
+                    db.rollback()
                 raise
             db.commit()
 
@@ -121,13 +139,16 @@ class Warehouse(dg.ConfigurableResource):
             except duckdb.IOException as error:
                 holder = re.search(r"held in (.+?) \(PID (\d+)\)", str(error))
                 if holder is None:
-                    raise WarehouseError(
-                        f"warehouse: {self.path!r} cannot be opened: {error}. "
-                        "It must be a DuckDB file that we may write to: restore it, or choose another home."
-                    ) from error
+                    raise self._damaged(error) from error
                 if time.monotonic() > until:
                     raise WarehouseError(
                         f"warehouse: {self.path!r} is held by 1 process, {holder[1]} (PID {holder[2]}), for longer "
                         f"than {self.patience_seconds:g} s. Only one process may hold it: wait for that one, or end it."
                     ) from error
                 time.sleep(random.uniform(0.1, 0.5))
+
+    def _damaged(self, error: duckdb.Error) -> WarehouseError:
+        return WarehouseError(
+            f"warehouse: 1 file cannot be opened or read, {self.path!r}: {error}. It must be a whole DuckDB file that we may "
+            "write to: restore it; or move it away with its .wal, and `ecom run` makes all of it anew from the source."
+        )

@@ -34,7 +34,7 @@ DAY = day_number(FIRST) + N_DAYS
 WEIGHTING = Weighting("exponential", 20.0, light_act=0.5, returned=0.0, ignored=0.1)
 KEY = b"tests"
 SETTINGS = Settings(
-    Retrieval(n_own=20, n_together=5, n_popular=5, n_text=0),
+    Retrieval(n_own=20, n_together=5, n_popular=5, n_text=0, n_sequence=3),
     RowChoice("gap", n_rows=400, pilot_rows=500),
     TreeSearch((7,), (10, 20), min_rows=5, n_threads=1),
     n_visits=60,

@@ -21,7 +21,7 @@ from ecom_pipeline.language.adaptation.negatives import Negatives
 from ecom_pipeline.language.adaptation.objectives import IGNORED, contrast, hide
 from ecom_pipeline.language.adaptation.retrieval import Retrieval, difference, read_retrieval, recall_at_k
 from ecom_pipeline.language.adaptation.settings import Adaptation
-from ecom_pipeline.language.adapted import Named, as_named, encoder_id, open_encoder
+from ecom_pipeline.language.adapted import Named, as_named, encoder_id, is_readable, open_encoder
 from ecom_pipeline.language.encoder import PACKAGED, encode, load_encoder
 from resources.compute import Compute
 from resources.home import Home
@@ -324,8 +324,12 @@ def test_an_encoder_that_does_not_find_more_for_certain_is_refused(adapt, tmp_pa
 
 def test_an_encoder_that_is_gone_says_what_to_do(tmp_path):
     folder = as_named(tiny(tmp_path / "model"), tmp_path / "e")
+    (folder / "adaptation.json").write_text('{"named": ')
+    assert not is_readable(folder)
+    with pytest.raises(ModelError, match=r"1 file is damaged.*start `ecom run`"):
+        open_encoder(folder, "cpu")
     (folder / "adaptation.json").unlink()
-    with pytest.raises(ModelError, match="materialise `adapted_encoder` again"):
+    with pytest.raises(ModelError, match=r"1 file is missing.*start `ecom run`"):
         open_encoder(folder, "cpu")
 
 

@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from crowd import N_DAYS, crowd, interactions
+from scipy.stats import kstest
 
 from ecom_pipeline.recommend.candidates import Catalogue, Retrieval, retrieve
 from ecom_pipeline.recommend.interactions import Visits
-from ecom_pipeline.recommend.pilot import joined
+from ecom_pipeline.recommend.pilot import coins, joined
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
@@ -105,3 +106,18 @@ def test_the_weighted_history_decides_the_own_channel(weighting):
     found = candidates(acts, Catalogue({}), visits, 100, weighting, Retrieval(1, 1, 1, 0))
     own = found.item[found.channels[:, 0]].tolist()
     assert own == ([0] if weighting.plain else [1])
+
+
+def test_a_rows_coin_is_its_own_whatever_other_rows_there_are():
+    draw = np.random.default_rng(0)
+    user, day, item = (draw.integers(high, size=20_000) for high in (1 << 32, 20_000, 1 << 32))
+    coin = coins(user, day, item, seed=1)
+    some = draw.permutation(20_000)[:5_000]
+    assert coins(user[some], day[some], item[some], seed=1) == pytest.approx(coin[some], abs=0)
+    assert kstest(coin, "uniform").pvalue > 0.01
+    for other in (
+        coins(user, day, item, seed=2),
+        coins(user, day + 1, item, seed=1),
+        coins(user, day, item + 1, seed=1),
+    ):
+        assert abs(np.corrcoef(coin, other)[0, 1]) < 0.03  # four standard errors

@@ -64,9 +64,13 @@ def warehouse(db, folder):
 
 
 def test_a_known_file_is_not_read_again(db, folder):
-    assert land(db, folder) == landing.Landed(n_rows=6, n_files=3, n_files_read=3, n_rows_read=6, n_files_gone=0)
+    assert land(db, folder) == landing.Landed(
+        n_rows=6, n_files=3, n_files_read=3, n_rows_read=6, n_files_gone=0, n_rows_forgotten=0
+    )
     write_csv(folder / "events-2024-05-04.csv", [event(4)])
-    assert land(db, folder) == landing.Landed(n_rows=7, n_files=4, n_files_read=1, n_rows_read=1, n_files_gone=0)
+    assert land(db, folder) == landing.Landed(
+        n_rows=7, n_files=4, n_files_read=1, n_rows_read=1, n_files_gone=0, n_rows_forgotten=0
+    )
     assert land(db, folder).n_files_read == 0
 
 
@@ -103,7 +107,9 @@ def test_a_file_written_again_as_it_was_changes_nothing(db, folder):
 def test_a_file_that_is_gone_keeps_its_rows_until_it_is_forgotten(db, folder):
     land(db, folder)
     (folder / "events-2024-05-01.csv").unlink()
-    assert land(db, folder) == landing.Landed(n_rows=6, n_files=3, n_files_read=0, n_rows_read=0, n_files_gone=1)
+    assert land(db, folder) == landing.Landed(
+        n_rows=6, n_files=3, n_files_read=0, n_rows_read=0, n_files_gone=1, n_rows_forgotten=0
+    )
     with pytest.raises(
         SourceError, match=r"still in the source: 'events-2024-05-02.csv'.*one of the 1.*'events-2024-05-01.csv'"
     ):
@@ -116,7 +122,9 @@ def test_a_file_that_is_gone_keeps_its_rows_until_it_is_forgotten(db, folder):
 def test_a_renamed_file_does_not_land_twice(db, folder):
     land(db, folder)
     (folder / "events-2024-05-01.csv").rename(folder / "events-old.csv")
-    assert land(db, folder) == landing.Landed(n_rows=6, n_files=3, n_files_read=0, n_rows_read=0, n_files_gone=0)
+    assert land(db, folder) == landing.Landed(
+        n_rows=6, n_files=3, n_files_read=0, n_rows_read=0, n_files_gone=0, n_rows_forgotten=0
+    )
     assert db.sql("select count(*) from raw_events where file = 'events-old.csv'").fetchone() == (2,)
 
 

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from acts_store import FIRST, store
 
 from ecom_pipeline import schema
+from ecom_pipeline.errors import ModelError
 from ecom_pipeline.laws import LAWS
 from ecom_pipeline.recommend.backtest import CHOSEN, DIFFERENCE, TWIN, Settings, backtest, chosen_rows
 from ecom_pipeline.recommend.candidates import Retrieval
@@ -16,7 +18,7 @@ from ecom_pipeline.recommend.lists import NEW_VISITOR, describe_items, make, sim
 from ecom_pipeline.recommend.periods import origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
 from ecom_pipeline.recommend.ranker import TreeSearch
-from ecom_pipeline.recommend.saved import SavedRanker
+from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 from ecom_pipeline.recommend.weighting import Weighting
 
 N_DAYS, N_ITEMS = 40, 30
@@ -148,6 +150,19 @@ def test_a_ranker_that_was_written_scores_as_before(tmp_path, tested, lists):
     first, second = (make(shop, one, DAY, rules=ListRules(top=5), n_users=25, **told) for one in (saved, again))
     pd.testing.assert_frame_equal(first, second)
     assert {path.suffix for path in (tmp_path / "ranker").iterdir()} == {".json", ".txt"}
+
+
+@pytest.mark.parametrize("file", ["trees.txt", "manifest.json"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_a_ranker_of_which_a_part_is_gone_is_not_read(tmp_path, lists, file, share):
+    lists[0].write(tmp_path / "ranker", {})
+    assert is_whole(tmp_path / "ranker")
+    os.truncate(tmp_path / "ranker" / file, int((tmp_path / "ranker" / file).stat().st_size * share))
+    assert not is_whole(tmp_path / "ranker")
+    with pytest.raises(
+        ModelError, match=r"ranker: 1 folder cannot be read.* must be as it was written: start `ecom run`"
+    ):
+        SavedRanker.read(tmp_path / "ranker")
 
 
 def test_those_who_came_last_get_a_list_and_strangers_what_is_popular(lists):

@@ -99,6 +99,26 @@ def test_intervals_draw_users_and_not_their_visits():
     assert (many.slice == "all, test period 4").sum() == 1
 
 
+def test_a_gain_that_each_period_tells_otherwise_is_not_certain():
+    draw = np.random.default_rng(0)
+    user, period = np.repeat(np.arange(500), 3), np.tile(np.arange(3), 500)
+    own = 0.01 + 0.02 * draw.normal(size=1500)
+    tables = []
+    for lucky in (0.0, 0.02):
+        value = {("all", "ndcg_at_10"): own + lucky * np.array([-1.0, 0.0, 1.0])[period]}
+        table = compare({"a": value}, user, period, [], seed=0)
+        tables.append(table[table.slice == "all"].iloc[0])
+    assert tables[0].ci_low > 0
+    assert tables[1].value == pytest.approx(tables[0].value)
+    assert tables[1].ci_low < 0 < tables[1].ci_high
+
+
+def test_one_user_has_no_interval():
+    found = compare({"a": {("all", "ndcg_at_10"): np.array([0.5])}}, np.zeros(1, int), np.zeros(1, int), [], seed=0)
+    assert found.value.item() == 0.5
+    assert found[["ci_low", "ci_high"]].isna().all(axis=None)
+
+
 def test_a_model_does_not_differ_from_itself():
     acts, _ = crowd()
     visits = acts.next_visits(90, N_DAYS)

@@ -149,7 +149,7 @@ def titles(browser: webdriver.Chrome, within: str) -> list[str]:
 
 def test_a_search_says_why_and_its_address_shows_it_again(browser, address):
     browser.get(f"{address}/")
-    browser.switch_to.active_element.send_keys("coffee mug", Keys.ENTER)
+    wait(browser, "input[name=query]:focus").send_keys("coffee mug", Keys.ENTER)
     wait(browser, "#found li")
     assert "query=coffee+mug" in browser.current_url
     assert all("mug" in one or "cup" in one for one in titles(browser, "#found")[:3])

@@ -102,7 +102,7 @@ def test_the_page_has_a_step_for_each_mode_that_is_known(told):
 def test_whether_like_items_lend_their_popularity_follows_the_intervals(told):
     columns = told.evaluation.columns
     rows = [
-        (f"popularity of like items - {other}", "test", "cold items", "ndcg_at_10", value, low, high, 9, 1)
+        (f"popularity of like items - {other}", "test", "cold items", "ndcg_at_10", value, low, high, 0.01, 9, 1)
         for other, value, low, high in (("popularity", 0.2, 0.1, 0.3), ("text_similarity", -0.2, -0.3, -0.1))
     ]
     changed = replace(told, evaluation=pd.concat([told.evaluation, pd.DataFrame(rows, columns=columns)]))

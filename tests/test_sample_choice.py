@@ -40,7 +40,7 @@ def test_kept_rows_and_the_offset_give_the_odds_of_all_rows(noise):
     x, p, label, draw = shop(200_000)
     pilot = 1 / (1 + np.exp(-(1.5 * x - 3)))  # wrong on purpose: the correction must not need a good pilot
     acceptance = Acceptance.fit("gap", pilot, label, n_rows=60_000, noise=noise)
-    kept = acceptance.draw(pilot, label, draw)
+    kept = acceptance.draw(pilot, label, draw.random(len(label)))
     for low in np.quantile(x, [0.2, 0.5, 0.8, 0.95]):  # in a thin slice the odds are nearly one number
         near = np.abs(x - low) < 0.05
         inside = kept[near[kept]]
@@ -55,7 +55,7 @@ def test_rows_chosen_by_gap_estimate_the_slope_with_less_error_than_as_many_at_r
         x, p, label, draw = shop(20_000, seed)
         for method, found in errors.items():
             acceptance = Acceptance.fit(method, p, label, n_rows=800)
-            kept = acceptance.draw(p, label, draw)
+            kept = acceptance.draw(p, label, draw.random(len(label)))
             fitted = LogisticRegression(C=1e4).fit(x[kept, None], label[kept])
             slope = fitted.coef_[0, 0] + (2.0 if method == "gap" else 0.0)  # the pilot's own slope comes back
             found.append((slope - 2.0) ** 2)
@@ -74,7 +74,7 @@ def test_believed_noise_turns_away_from_the_labels_that_are_most_likely_wrong():
 def test_a_pilot_sees_both_labels():
     label = np.zeros(1000)
     label[7] = 1
-    assert label[pilot_rows(label, 20, np.random.default_rng(0))].sum() == 1
+    assert label[pilot_rows(label, 20, np.random.default_rng(0).random(1000))].sum() == 1
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,20 @@ def test_the_best_epoch_is_kept_and_learning_ends_where_it_gets_no_better():
     model = SequenceModel.fit(histories(rounds(20, 12, 4)), 12, settings=settings, quality=quality)
     assert [figure for _, figure in model.curve] == [0.1, 0.5, 0.3, 0.2]
     np.testing.assert_allclose(model.items, seen[1], atol=1e-6)
+
+
+def test_acts_of_one_visit_are_foretold_from_earlier_visits_alone():
+    """Of five acts on days 0, 0, 1, 1, 1 the last three are asked after the second; of the first day's none is foretold."""
+    day = np.array([0, 0, 1, 1, 1])
+    one = Histories(np.array([1, 2, 3, 4, 5]), np.array([0, 5]), np.ones(5, np.float32), day)
+    assert one.asked_from(np.array([0]), 9).tolist() == [[-1, 1, 1, 1]]
+    net = _Net(np.ones(9, bool), None, SMALL).eval()
+
+    def loss(items, weight):
+        known = Histories(np.array(items), np.array([0, 5]), np.array(weight, np.float32), day)
+        return _loss(net, known, np.array([0]), 9, np.random.default_rng(0))
+
+    last = [0, 0, 0, 0, 1]
+    torch.testing.assert_close(loss([1, 2, 3, 4, 5], last), loss([1, 2, 7, 8, 5], last))
+    assert not torch.allclose(loss([1, 2, 3, 4, 5], last), loss([1, 8, 3, 4, 5], last))
+    assert loss([1, 2, 3, 4, 5], [1, 1, 0, 0, 0]) == 0

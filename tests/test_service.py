@@ -399,7 +399,7 @@ def test_the_latest_three_are_kept_and_the_same_again_is_the_same(home, shop):
 
 def test_a_publication_holds_safe_formats_alone(published):
     files = [file for file in (published / "published").rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".npy", ".json", ".parquet", ".txt"}
+    assert {file.suffix for file in files} == {".npy", ".json", ".parquet", ".safetensors", ".txt"}
     told = json.loads(
         (published / "published" / folders.current(published / "published") / "manifest.json").read_text()
     )

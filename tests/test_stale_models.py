@@ -9,7 +9,7 @@ from models import write_model
 
 from assets.language import adapted_encoder
 from assets.modes import image_embeddings
-from assets.refresh import FLOW, next_plan
+from assets.refresh import FLOW, _is_kept, next_plan
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -41,3 +41,13 @@ def test_another_file_in_a_models_folder_makes_its_asset_stale(finished, tmp_pat
     changed = (model / file).read_bytes() if (model / file).is_file() else b'{"pooling_mode": "mean"}'
     (model / file).write_bytes(changed + b" ")
     assert asset.op.name in next_plan(warehouse, home, config, MADE).assets
+
+
+@pytest.mark.parametrize("asset", ["ranker", "fine_tuned_model", "adapted_encoder"])
+def test_a_folder_that_is_gone_from_the_home_makes_its_asset_stale(tmp_path, asset):
+    assert not _is_kept(asset, "a-folder", Home(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("asset", ["ranker", "fine_tuned_model"])
+def test_an_asset_that_had_nothing_to_learn_from_keeps_no_folder(tmp_path, asset):
+    assert _is_kept(asset, "", Home(path=str(tmp_path)))

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ecom_pipeline.cli import audience, check, demand, experiment, privacy, run, serve, show, simulate  # noqa: F401 - their commands are made when they are read
-from ecom_pipeline.cli.app import app
+from ecom_pipeline.cli.app import app, require_room
 from ecom_pipeline.errors import InputError, PipelineError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -34,6 +34,10 @@ def main() -> None:
         if hasattr(error, "show"):
             error.show()
             sys.exit(2)
+        try:
+            require_room(error)
+        except PipelineError as full:
+            _fail(full, 1)
         raise
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_pipeline.errors import InputError
+from ecom_pipeline.errors import HomeError, InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 HomeOption = Annotated[
@@ -59,3 +59,16 @@ def writing(path: Path, write: Callable[[], object]) -> None:
         raise InputError(
             f"{str(path)!r}: 1 file cannot be written: {error.strerror or error}. Its folder must exist and be writable: choose another path."
         ) from error
+
+
+def require_room(error: object) -> None:
+    """Tell of a full disk as such, whatever met it: the file system, DuckDB, or the SQLite of Dagster's history.
+
+    Raises:
+        HomeError: if that is what an error says.
+    """
+    if any(sign in str(error) for sign in ("No space left on device", "disk is full")):
+        raise HomeError(
+            f"disk: 1 write was refused, as the disk is full: {str(error).strip().splitlines()[-1]}. There must be room for what "
+            "is made: free some, and start the command again; what was finished stays."
+        )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, tell
+from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, require_room, tell
 from ecom_pipeline.errors import InputError, PipelineError
 from ecom_pipeline.schema.inputs import OFFERS
 from resources.writer import one_writer
@@ -217,6 +217,7 @@ def _explain(result: Any) -> None:
                 raise KeyboardInterrupt
             if error.cls_name in _ours():
                 raise _ours()[error.cls_name](error.message.split(": ", 1)[-1].strip())
+            require_room(error.message)
             error = error.cause
     told = failures[0].step_failure_data.error.to_string() if failures else "no step says why"
     raise PipelineError(f"run {result.run_id} failed: {told}")

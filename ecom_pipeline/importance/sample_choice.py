@@ -122,9 +122,9 @@ class Acceptance:
         n = len(probability)
         return np.log(self.chance(probability, np.zeros(n))) - np.log(self.chance(probability, np.ones(n)))
 
-    def draw(self, probability: Floats, label: Floats, generator: np.random.Generator) -> Ints:
-        """(k,) places of the rows kept, in order; each by its own coin."""
-        return np.flatnonzero(generator.random(len(label)) < self.chance(probability, label))
+    def draw(self, probability: Floats, label: Floats, coin: Floats) -> Ints:
+        """(k,) places of the rows kept, in order; each by its own coin, (n,) uniform in [0, 1)."""
+        return np.flatnonzero(coin < self.chance(probability, label))
 
     def _worth(self, probability: Floats, label: Floats) -> Floats:
         gap = np.abs((label >= 0.5) - probability)
@@ -133,9 +133,9 @@ class Acceptance:
         return np.maximum(gap, PROBABILITY_FLOOR)
 
 
-def pilot_rows(label: Floats, n_rows: int, generator: np.random.Generator) -> Ints:
-    """(k,) places of the rows that a pilot learns from: drawn at random, and never without both labels if both exist."""
-    drawn = np.sort(generator.permutation(len(label))[:n_rows])
+def pilot_rows(label: Floats, n_rows: int, coin: Floats) -> Ints:
+    """(k,) places of the rows that a pilot learns from: those of the lowest coins, and both labels if both exist."""
+    drawn = np.argsort(coin, kind="stable")[:n_rows]
     absent = [value for value in (False, True) if not ((label[drawn] >= 0.5) == value).any()]
     extra = [np.flatnonzero((label >= 0.5) == value)[:1] for value in absent]
     return np.unique(np.concatenate([drawn, *extra]))

@@ -86,15 +86,30 @@ def read_manifest(folder: Path) -> dict:
     """What is known of an encoder in use: the model named, the encoder's id, and how it was adapted.
 
     Raises:
-        ModelError: if it is gone.
+        ModelError: if it is gone or damaged.
     """
     file = folder / MANIFEST
     if not file.is_file():
         raise ModelError(
             f"language model in use: 1 file is missing: {str(file)!r}. `adapted_encoder` writes it, and whatever reads "
-            "texts needs it: materialise `adapted_encoder` again."
+            "texts needs it: start `ecom run`, and it is made again."
         )
-    return json.loads(file.read_text())
+    try:
+        told = json.loads(file.read_text())
+        return {**told, "named": told["named"], "encoder_id": told["encoder_id"]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"language model in use: 1 file is damaged: {str(file)!r}: {error}. It must be as `adapted_encoder` wrote it: start "
+            "`ecom run`, and it is made again."
+        ) from error
+
+
+def is_readable(folder: Path) -> bool:
+    """Whether an encoder's manifest is there and can be read; no weight is read."""
+    try:
+        return bool(read_manifest(folder))
+    except ModelError:
+        return False
 
 
 def write_manifest(folder: Path, named: Named, encoder_id: str, adapted: Mapping[str, object]) -> None:

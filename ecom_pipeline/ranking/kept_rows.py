@@ -62,7 +62,7 @@ def keep_rows(choice: Choice, pilot: Floats, label: Floats, *, n_rows: int, seed
     [0, 1]
     """
     acceptance = Acceptance.fit(choice, pilot, label, n_rows=n_rows)
-    rows = acceptance.draw(pilot, label, np.random.default_rng(seed))
+    rows = acceptance.draw(pilot, label, np.random.default_rng(seed).random(len(label)))
     if not len(rows):
         raise SampleError(
             f"kept rows: 0 of {len(label)} were drawn with a budget of {n_rows}; first: None. At least 1 must be: raise "

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.curves import Track, untracked
+from ecom_pipeline.errors import ModelError
 from ecom_pipeline.language.encoder import Encoder
 from ecom_pipeline.language.features import Projection
 from ecom_pipeline.language.frozen import FrozenStates, Texts
@@ -126,7 +127,9 @@ def fit_twins(
     Cost: 2 (learning rates + seeds - 1) trainings, or half of that where all weights are equal.
     """
     if (folder / _MANIFEST).is_file():
-        return read_manifest(folder)
+        if _is_whole(folder):
+            return read_manifest(folder)
+        shutil.rmtree(folder)  # it was damaged since: nobody knows what of it is sound
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: torch.as_tensor(np.asarray(values)) for name, values in asdict(data.projection).items()}
     save_file(tensors, folder / "projection.safetensors")
@@ -171,8 +174,12 @@ def _with_content(twin: dict, name: str, folder: Path) -> dict:
 
 def tensors_hash(path: Path) -> str:
     """A hash of the tensors in a file and their names; what the file says beside them does not count."""
+    return _hash(load_file(path))
+
+
+def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
     content = hashlib.sha256()
-    for name, value in sorted(load_file(path).items()):
+    for name, value in sorted(tensors.items()):
         content.update(name.encode())
         content.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return content.hexdigest()[:16]
@@ -204,9 +211,44 @@ def read_projection(folder: Path) -> Projection:
     return Projection(**{key: value.numpy() for key, value in tensors.items()})
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether all that training wrote is as it was written. Cost: reads every file."""
+    try:
+        for name, twin in read_manifest(folder)["twins"].items():
+            for one in twin["seeds"]:
+                read_weights(folder, name, one["seed"])
+        return bool(read_projection(folder))
+    except (ModelError, OSError, SafetensorError, ValueError, LookupError, TypeError):
+        return False
+
+
+def read_weights(folder: Path, name: str, seed: int) -> dict[str, torch.Tensor]:
+    """What one trained twin has learnt, by parameter.
+
+    Raises:
+        ModelError: if its file is gone, or holds other tensors than training wrote.
+    """
+    file = folder / f"{name}-{seed}.safetensors"
+    try:
+        weights = load_file(file)
+        told = next(one for one in read_manifest(folder)["twins"][name]["seeds"] if one["seed"] == seed)
+        if told.get("content") not in (None, _hash(weights)):
+            raise ValueError("its tensors are not those that were written")
+    except (OSError, SafetensorError, ValueError, LookupError, StopIteration) as error:
+        raise ModelError(
+            f"trained model: 1 file cannot be read, {str(file)!r}: {error}. It must be as it was written: delete its folder, and "
+            "`ecom run` trains it again."
+        ) from error
+    return weights
+
+
 def load_ranker(encoder: Encoder, folder: Path, name: str, seed: int, texts: Texts) -> Ranker:
-    """One trained twin, ready to score these texts."""
-    weights = load_file(folder / f"{name}-{seed}.safetensors")
+    """One trained twin, ready to score these texts.
+
+    Raises:
+        ModelError: as `read_weights`.
+    """
+    weights = read_weights(folder, name, seed)
     frozen = isinstance(texts, FrozenStates)
     ranker = make_ranker(read_design(folder), encoder, read_projection(folder), weights["head"].numpy(), frozen)
     ranker.load_state_dict(weights, strict=False)

@@ -203,7 +203,7 @@ def baseline_lists(acts: Interactions, origin: Origin, truth: Truth, learner: Le
 
 def _retrieved(asked: Asked, truth: Truth) -> dict[str, Figures]:
     """How much of what was taken each channel brings, and all together."""
-    columns = zip(CHANNELS, ("own_weight", "together", "popular_recent", "text"), strict=True)
+    columns = zip(CHANNELS, ("own_weight", "together", "popular_recent", "text", "sequence"), strict=True)
     found = {}
     for place, (channel, column) in enumerate(columns):
         brought = np.flatnonzero(asked.rows.channels[:, place])

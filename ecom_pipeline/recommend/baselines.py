@@ -22,6 +22,7 @@ POPULAR, OWN, OWN_BY_AGE = "popularity", "own frequency", "own frequency by age"
 ITEM_KNN, EASE, TIFU, IALS = "item-kNN", "EASE", "TIFU-KNN", "iALS"
 MOST_USERS = 8_000  # whose distances to each other TIFU-KNN needs: 1 GB; with more it is left out
 _RIDGES = (50.0, 300.0)
+_TUNED_ON = 600  # visits, at most: enough to tell such settings apart
 _BELOW = 1e-6  # of popularity, under lists that say nothing of most items
 _TIFU_GRID = tuple((within, group, alpha) for within in (0.9, 1.0) for group in (0.7, 0.9) for alpha in (0.7, 0.9))
 _HALF_LIVES = (20.0, 40.0, 60.0, 90.0, 180.0)
@@ -72,7 +73,7 @@ def baseline_scores(
     tifu = None
     if TIFU in names and acts.n_users <= MOST_USERS:
         within, group, alpha = settings.tifu
-        own, others = _tifu_parts(known, within, group)
+        own, others = _tifu_parts(known, np.arange(acts.n_users), within, group)
         tifu = (alpha * own + (1 - alpha) * others).tocsr()
     factors = _ials(counts, settings.factors) if IALS in names else None
     recent = popularity(acts, visits, days=28)
@@ -99,28 +100,32 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> Tuned:
         visits: of validation.
         day: when their lists are made.
     """
+    visits = visits.only(np.sort(np.random.default_rng(0).permutation(len(visits))[:_TUNED_ON]))
     known, at = acts.before(day), acts.taken(visits)
     n_taken = np.bincount(at[0], minlength=len(visits))
 
-    def quality(scores: Callable[[Ints], Singles]) -> float:
+    def quality(scores: Callable[[slice], Singles]) -> float:
         total = []
         for rows in visits.blocks(max(8, CELLS // max(acts.n_items, 1))):
-            top = best_columns(scores(visits.user[rows]), 10)
+            top = best_columns(scores(rows), 10)
             inside = (at[0] >= rows.start) & (at[0] < rows.stop)
             hit = hits(top, at[0][inside] - rows.start, at[1][inside], acts.n_items)
             total.append(ndcg(hit, n_taken[rows]))
         return float(np.nanmean(np.concatenate(total))) if total else 0.0
 
     def of_matrix(matrix: sparse.csr_matrix) -> float:
-        return quality(lambda user: matrix[user].toarray())
+        return quality(lambda rows: matrix[rows].toarray())
 
-    by_half_life = {one: of_matrix(weighted_matrix(known, Weighting("exponential", one), day)) for one in _HALF_LIVES}
+    by_half_life = {
+        one: of_matrix(weighted_matrix(known, Weighting("exponential", one), day)[visits.user]) for one in _HALF_LIVES
+    }
     found = Tuned(half_life=max(by_half_life, key=by_half_life.__getitem__))
     value = weighted_matrix(known, UNWEIGHTED, day)
     value.data = history_value(value.data)
+    asked = value[visits.user]
 
-    def of_model(model: ItemItem, user: Ints) -> Singles:
-        return model.scores(value[user])
+    def of_model(model: ItemItem, rows: slice) -> Singles:
+        return model.scores(asked[rows])
 
     by_ridge = {}
     for ridge in _RIDGES:
@@ -131,7 +136,7 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> Tuned:
         by_tifu = {
             (within, group, alpha): of_matrix((alpha * own + (1 - alpha) * others).tocsr())
             for within, group in dict.fromkeys((within, group) for within, group, _ in _TIFU_GRID)
-            for own, others in [_tifu_parts(known, within, group)]
+            for own, others in [_tifu_parts(known, visits.user, within, group)]
             for alpha in dict.fromkeys(alpha for *_, alpha in _TIFU_GRID)
         }
         found = replace(found, tifu=max(by_tifu, key=by_tifu.__getitem__))
@@ -176,13 +181,14 @@ def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -
 
 
 def _tifu_parts(
-    known: Interactions, within: float, group: float, k: int = 300, n_groups: int = 7
+    known: Interactions, users: Ints, within: float, group: float, k: int = 300, n_groups: int = 7
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """(users, items) the users' own vectors, and the mean of their k nearest users'."""
-    own = tifu_vectors(known, within, group, n_groups)
-    squares = np.asarray(own.multiply(own).sum(1)).ravel()
-    near = (squares[:, None] + squares[None] - 2 * (own @ own.T).toarray()).astype(np.float32)
-    np.fill_diagonal(near, np.inf)
+    """(v, items) some users' own vectors, and the mean of their k nearest users'."""
+    every = tifu_vectors(known, within, group, n_groups)
+    own = every[users]
+    squares = np.asarray(every.multiply(every).sum(1)).ravel()
+    near = (squares[users, None] + squares[None] - 2 * (own @ every.T).toarray()).astype(np.float32)
+    near[np.arange(len(users)), users] = np.inf
     k = min(k, known.n_users - 1)
     if k < 1:
         return own, own
@@ -190,7 +196,7 @@ def _tifu_parts(
     mean = sparse.csr_matrix(
         (np.full(nearest.size, 1 / k, np.float32), nearest.ravel(), np.arange(0, nearest.size + 1, k)), shape=near.shape
     )
-    return own, (mean @ own).tocsr()
+    return own, (mean @ every).tocsr()
 
 
 def tifu_vectors(known: Interactions, within: float, group: float, n_groups: int) -> sparse.csr_matrix:

@@ -15,7 +15,7 @@ from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.item_item import history_value
 from ecom_pipeline.recommend.retrieval import Index, Lately
 
-CHANNELS = ("own", "together", "popular", "text")
+CHANNELS = ("own", "together", "popular", "text", "sequence")
 CELLS = 6_000_000  # visits x items at a time: about 0.3 GB in all
 RECENT, SEASON = 28, 84  # days
 WEEK, FEW, DAY = 7, 3, 1  # days: what is on offer changes within a week
@@ -32,12 +32,14 @@ class Retrieval:
         n_together: new items for which his history speaks most.
         n_popular: new items taken most often in the last 28 days.
         n_text: new items whose texts are most like his history.
+        n_sequence: new items that the order of his visits asks for most; 0: no model of sequences is learnt.
     """
 
     n_own: int = 400
     n_together: int = 150
     n_popular: int = 100
     n_text: int = 30
+    n_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Candidates:
         item: (n,) codes.
         known: (n, c) what is known, named by `names`; NaN where it cannot be known.
         taken: (n,) whether the item was taken on the visit.
-        channels: (n, 4) which of `CHANNELS` brought it.
+        channels: (n, 5) which of `CHANNELS` brought it.
         names: of the columns.
     """
 
@@ -151,6 +153,7 @@ class _Part:
         self.history = sparse.csr_matrix((history_value(self.pair_weight), (self.of, self.item)), shape=shape)
         self.together = index.together.scores(self.history)
         self.alike = self._alike()
+        self.sequence = self._sequence()
         self.place = np.full(shape, -1, np.int32)
         self.place[self.of, self.item] = np.arange(len(self.of))
 
@@ -165,9 +168,17 @@ class _Part:
         mean = np.asarray(self.history @ text, np.float32)
         return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)) @ text.T
 
+    def _sequence(self) -> Singles | None:
+        """(v, items) how much the order of each history asks for each item."""
+        if self.index.sequence is None:
+            return None
+        from ecom_pipeline.recommend.next_items import next_item_scores
+
+        return next_item_scores(self.index.sequence, self.visit, self.past, n_visits=len(self.visits))
+
     def candidates(self, retrieval: Retrieval, truth: tuple[Ints, Ints]) -> Candidates:
         """What the channels bring, with what is known of it, and whether it is among the (visit, item) taken."""
-        channel = np.zeros((4, *self.place.shape), bool)
+        channel = np.zeros((len(CHANNELS), *self.place.shape), bool)
         channel[0] = self._own(retrieval.n_own)
         had = self.place >= 0
         for place, (table, n) in enumerate(
@@ -175,6 +186,7 @@ class _Part:
                 (self.together, retrieval.n_together),
                 (self.lately.takings[RECENT][self.of_day], retrieval.n_popular),
                 (self.alike, retrieval.n_text),
+                (self.sequence, retrieval.n_sequence),
             ),
             1,
         ):
@@ -202,6 +214,8 @@ class _Part:
     def _known(self, visit: Ints, item: Ints) -> dict[str, NDArray]:
         own = self._own_columns(visit, item)
         known = {**own, **self._item_columns(visit, item, own), **self._user_columns(visit)}
+        if self.sequence is not None:
+            known["sequence"] = self.sequence[visit, item]
         for name, code in self.catalogue.classes.items():
             known |= self._class_columns(name, code, visit, item, own["own_weight"])
         return known

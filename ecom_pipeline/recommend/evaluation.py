@@ -1,6 +1,7 @@
-"""How good are lists of the whole catalogue? Over several test periods, with intervals over users, all pairs paired.
+"""How good are lists of the whole catalogue? Over several test periods, with intervals over users and periods, all pairs paired.
 
-On the floor above `learning`. A user's visits of several periods are drawn together: they are not independent.
+On the floor above `learning`. A user's visits of several periods are drawn together: they are not independent. Each period has a
+ranker of its own, from rows drawn anew, so what the periods differ in is that luck as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
+from ecom_pipeline.ranking.intervals import crossed_interval, draws_of
 from ecom_pipeline.recommend.baselines import best_columns
 from ecom_pipeline.recommend.candidates import Candidates
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall, top_items
 
 Figures = dict[tuple[str, str], Floats]  # (v,) by (slice, metric); NaN where a visit has none
-N_BOOTSTRAP = 2000
+COLUMNS = ["model", "slice", "metric", "value", "ci_low", "ci_high", "n_users"]
 DEPTH = 300  # of the lists that are kept
 
 
@@ -182,11 +184,16 @@ def compare(
         pairs: models whose difference is asked for, first minus second.
         seed: of the bootstrap.
 
+    Returns:
+        A value is the mean over periods of the mean over visits. Its interval is of `crossed_interval`: users are drawn, and
+        periods count as seeds; of a single period it is over users. No interval where one user is all there is.
+
     Cost: 2000 draws of the users.
     """
     _, place = np.unique(user, return_inverse=True)
-    n = int(place.max(initial=-1)) + 1
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / max(n, 1)), N_BOOTSTRAP).astype(np.float32)
+    if not len(place):
+        return pd.DataFrame(columns=COLUMNS)
+    draws = draws_of(np.arange(int(place.max()) + 1), seed).astype(np.float32)
     figures: dict[tuple[str, str, str], Floats] = {
         (model, *key): value for model, of_model in by_model.items() for key, value in of_model.items()
     }
@@ -204,19 +211,22 @@ def compare(
                 continue
             used = inside & np.isfinite(value)
             if used.any():
-                mean, low, high = _interval(value[used], place[used], draws)
                 n_users = len(np.unique(place[used]))
-                found.append((model, f"{slice_}{suffix}", metric, mean, low, high, n_users))
-    columns = ["model", "slice", "metric", "value", "ci_low", "ci_high", "n_users"]
-    return pd.DataFrame(found, columns=columns)
+                one = crossed_interval(_drawn(value[used], place[used], period[used], draws), n_users)
+                low, high = (end if np.isfinite(end) else np.nan for end in (one.low, one.high))
+                found.append((model, f"{slice_}{suffix}", metric, one.value, low, high, n_users))
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _interval(value: Floats, place: Ints, draws: Singles) -> tuple[float, float, float]:
-    n = draws.shape[1]
-    total, count = np.bincount(place, value, n), np.bincount(place, minlength=n)
-    means = (draws @ total) / np.maximum(draws @ count, 1e-9)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(value.mean()), float(min(low, value.mean())), float(max(high, value.mean()))
+def _drawn(value: Floats, place: Ints, period: Ints, draws: Singles) -> Floats:
+    """(periods, 1 + draws) means over the visits of the users drawn; NaN where none of a period's was."""
+    n, rows = draws.shape[1], []
+    for one in np.unique(period):
+        inside = period == one
+        total = np.bincount(place[inside], value[inside], n)
+        count = draws @ np.bincount(place[inside], minlength=n)
+        rows.append(np.where(count > 0, draws @ total / np.maximum(count, 1), np.nan))
+    return np.array(rows)
 
 
 def _packed(top: Ints, kept: Bools, k: int) -> Ints:

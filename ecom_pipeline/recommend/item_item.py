@@ -27,6 +27,10 @@ class ItemItem(Protocol):
         """(v, items) from (v, items); an item's own presence in the history does not speak for it."""
         ...
 
+
+class Fitted(ItemItem, Protocol):
+    """An item-item model that can leave each user out of its own fit."""
+
     def held_out(self, matrix: sparse.csr_matrix, user: Ints, item: Ints) -> Singles:
         """(k,) what the rest foretells of pairs: a fit without the pair's user, asked about the rest of his history.
 
@@ -222,7 +226,7 @@ def _inverse_root(square: Floats) -> Floats:
     return np.where(known, 1 / np.sqrt(np.where(known, square, 1)), 0)
 
 
-def item_item(matrix: sparse.csr_matrix, ridge: float = RIDGE) -> ItemItem:
+def item_item(matrix: sparse.csr_matrix, ridge: float = RIDGE) -> Fitted:
     """The item-item model that fits: the ridge model where it can be solved, else the nearest neighbours.
 
     Args:

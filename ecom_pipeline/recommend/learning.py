@@ -13,7 +13,7 @@ from ecom_pipeline.arrays import Floats
 from ecom_pipeline.recommend.candidates import Candidates, Catalogue, Retrieval, retrieve
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.periods import Origin, Period
-from ecom_pipeline.recommend.pilot import Chooser, RowChoice, joined, some, user_folds
+from ecom_pipeline.recommend.pilot import N_FOLDS, Chooser, RowChoice, coins, joined, keys, some
 from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.weighting import Weighting
@@ -70,13 +70,20 @@ class Learner:
     _asked: dict[Period, Asked] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.folds = user_folds(self.acts.user_ids)
+        self.users, self.items = keys(self.acts.user_ids), keys(self.acts.item_ids)
+        self.folds = self.users % N_FOLDS
 
     def index(self, day: int) -> Index:
         """The catalogue as of a day; the one asked for last is kept, as it may be as large as users x items."""
         if self._index is None or self._index.day != day:
             self._index = None  # the old one goes before the new one is made
-            self._index = Index.fit(self.acts, day, weighting=self.weighting, text=self.catalogue.text)
+            self._index = Index.fit(
+                self.acts,
+                day,
+                weighting=self.weighting,
+                text=self.catalogue.text,
+                sequences=self.retrieval.n_sequence > 0,
+            )
         return self._index
 
     def candidates(self, visits: Visits, index_day: int) -> Iterator[tuple[slice, Candidates]]:
@@ -103,27 +110,33 @@ class Learner:
         visits = self.visits(period)
         per_visit, n = [], len(visits)
         order = np.random.default_rng([self.choice.seed, 1]).permutation(n)
-        wanted, rows, folds = self.choice.pilot_rows, [], []
+        wanted, rows, folds, flipped = self.choice.pilot_rows, [], [], []
         for start in range(0, n, 256):
             part = visits.only(np.sort(order[start : start + 256]))
             for block, found in self.candidates(part, period.first):
                 rows.append(found)
                 folds.append(self.folds[part.user[block]][found.visit])
+                flipped.append(self.coins(part.only(block), found, pilot=True))
                 per_visit.append(len(found) / max(block.stop - block.start, 1))
             if sum(map(len, rows)) >= wanted:
                 break
         in_all = float(np.mean(per_visit)) * sum(len(self.visits(one)) for one in origins[0].train)
-        return Chooser.fit(joined(rows), np.concatenate(folds), self.choice, n_rows_in_all=round(in_all))
+        fold, coin = np.concatenate(folds), np.concatenate(flipped)
+        return Chooser.fit(joined(rows), fold, self.choice, coin=coin, n_rows_in_all=round(in_all))
+
+    def coins(self, visits: Visits, rows: Candidates, *, pilot: bool = False) -> Floats:
+        """(n,) by which candidates of some visits are drawn; those of the pilot are its own."""
+        user, day = self.users[visits.user][rows.visit], visits.day[rows.visit]
+        return coins(user, day, self.items[rows.item], seed=2 * self.choice.seed + pilot)
 
     def kept(self, period: Period, chooser: Chooser) -> Kept:
         """Rows of a period that the chooser keeps. Cost: as `retrieve` of its visits; memory of the rows kept."""
         if period not in self._kept:
             visits = self.visits(period)
-            draw = np.random.default_rng([self.choice.seed, 2, period.first])
             parts, probabilities, chances, n, taken = [], [], [], 0, 0
             for block, rows in self.candidates(visits, period.first):
                 fold = self.folds[visits.user[block]][rows.visit]
-                places, probability, chance = chooser.choose(rows, fold, draw)
+                places, probability, chance = chooser.choose(rows, fold, self.coins(visits.only(block), rows))
                 of_all = replace(rows, visit=rows.visit + block.start)
                 parts.append(some(of_all, places))
                 probabilities.append(probability[places])

@@ -74,10 +74,16 @@ class ListMaker:
         Cost: as `Index.fit`, and one truncated decomposition.
         """
         known, catalogue = shop.acts.before(day), shop.catalogue
-        index = Index.fit(known, day, weighting=saved.weighting, text=catalogue.text)
+        sequences = saved.retrieval.n_sequence > 0
+        index = Index.fit(known, day, weighting=saved.weighting, text=catalogue.text, sequences=sequences)
         market = Market.of(known, Visits(np.zeros(1, np.int64), np.array([day])), day)
         soonest, co_taken = soonest_return(known, catalogue.classes), co_taken_vectors(known)
         return cls(index, catalogue, market, saved.retrieval, saved.ranker, soonest, co_taken, withdrawn)
+
+    def _vectors(self) -> dict[str, Singles]:
+        """By channel, (items, d) unit vectors in which what speaks for an item is near it."""
+        found = {"together": self.co_taken, "text": self.likeness}
+        return found if self.index.sequence is None else found | {"sequence": self.index.sequence.items}
 
     @property
     def likeness(self) -> Singles:
@@ -114,7 +120,7 @@ class ListMaker:
         result = pd.concat(parts, ignore_index=True) if len(parts) != 1 else parts[0].reset_index(drop=True)
         result["score"] = 1 / (1 + np.exp(-result.score))
         known = acts.before(self.index.day)
-        return _with_reasons(result, known, self.index, {"together": self.co_taken, "text": self.likeness})
+        return _with_reasons(result, known, self.index, self._vectors())
 
 
 def soonest_return(known: Interactions, classes: Mapping[str, Ints]) -> Floats:
@@ -153,14 +159,14 @@ def co_taken_vectors(known: Interactions) -> Singles:
 
 
 def _described(rows: Candidates, score: Floats, pool: Ints, user: Ints) -> pd.DataFrame:
-    """The pool as rows, with the channel that speaks loudest: own history, then who took what, then text, then all."""
+    """The pool as rows, with the channel that speaks loudest: own history, who took what, order, text, all."""
     table = np.full((len(user), int(rows.item.max(initial=0)) + 1), -1, np.int64)
     table[rows.visit, rows.item] = np.arange(len(rows))
     visit, rank = np.nonzero(pool >= 0)
     place = table[visit, pool[visit, rank]]
     shown = np.isfinite(score[place])
     visit, place = visit[shown], place[shown]
-    order = np.array([0, 1, 3, 2])  # own, together, text, popular
+    order = np.array([0, 1, 4, 3, 2])  # own, together, sequence, text, popular
     first = order[rows.channels[place][:, order].argmax(1)]
     return pd.DataFrame(
         {

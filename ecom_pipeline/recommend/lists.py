@@ -164,4 +164,4 @@ def reason_text(channel: str, titles: list[str], popular: float, day: int, times
     if channel == "popular" or not titles:
         return f"taken {popular:.0f} times in the {RECENT} days before {day_of(day)}"
     told = " and ".join(dict.fromkeys(titles))
-    return f"goes with {told}" if channel == "together" else f"like {told}"
+    return {"together": f"goes with {told}", "sequence": f"comes after {told}"}.get(channel, f"like {told}")

@@ -46,13 +46,16 @@ class Linear:
             fold: (n,) of each row's user.
             penalties: L2, on coefficients of standardised columns.
 
-        Cost: folds x penalties fits of scikit-learn's L-BFGS. Not random.
+        Newton's method, to the optimum: short of it the pilot would hang on the kind of processor, and with it which rows
+        are kept.
+
+        Cost: folds x penalties fits of some ten steps of O(n d^2). Not random.
         """
         from sklearn.linear_model import LogisticRegression
 
         x, label = design(rows.known, rows.names), rows.taken
         mean, scale = x.mean(0), x.std(0) + 1e-6
-        x = (x - mean) / scale
+        x = ((x - mean) / scale).astype(np.float64)
         losses, fits = np.zeros(len(penalties)), []
         for place, penalty in enumerate(penalties):
             by_fold = []
@@ -61,7 +64,7 @@ class Linear:
                 if len(np.unique(label[seen])) < 2:
                     by_fold.append(np.r_[np.zeros(x.shape[1]), _logit(label.mean())])
                     continue
-                model = LogisticRegression(C=1 / penalty, max_iter=300, tol=1e-3).fit(x[seen], label[seen])
+                model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8).fit(x[seen], label[seen])
                 by_fold.append(np.r_[model.coef_[0], model.intercept_])
                 logit = x[~seen] @ model.coef_[0] + model.intercept_[0]
                 losses[place] += np.logaddexp(0, np.where(label[~seen], -logit, logit)).sum()
@@ -120,9 +123,32 @@ def design(known: Singles, names: Sequence[str]) -> Singles:
     return np.hstack([logs, absent.astype(np.float32), squares**2, squares * absent[:, :1], squares * basket])
 
 
-def user_folds(user_ids: NDArray) -> Ints:
-    """(users,) the fold of each user: a hash of the id, so that a new user moves nobody."""
-    return np.array([crc32(str(user).encode()) % N_FOLDS for user in user_ids], np.int64)
+def keys(ids: NDArray) -> Ints:
+    """(n,) a 32-bit hash of each id, so that a new one moves nobody; modulo `N_FOLDS` it is a user's fold."""
+    return np.array([crc32(str(one).encode()) for one in ids], np.int64)
+
+
+def coins(user: Ints, day: Ints, item: Ints, *, seed: int) -> Floats:
+    """(n,) uniform in [0, 1): a row's own coin, whatever other rows there are.
+
+    A row that comes or goes, as where another processor rounds a score to the other side of a border, moves no other row's
+    coin.
+
+    Args:
+        user: (n,) `keys` of the visits' users.
+        day: (n,) of the visits.
+        item: (n,) `keys` of the items.
+        seed: another one gives other coins.
+
+    Source: the mixing of SplitMix64, Steele, Lea and Flood 2014.
+    """
+    mixed = np.full(len(item), seed, np.uint64)
+    for part in (user, day, item):
+        mixed = (mixed ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +178,17 @@ class Chooser:
     acceptance: Acceptance
 
     @classmethod
-    def fit(cls, rows: Candidates, fold: Ints, choice: RowChoice, *, n_rows_in_all: int) -> "Chooser":
+    def fit(cls, rows: Candidates, fold: Ints, choice: RowChoice, *, coin: Floats, n_rows_in_all: int) -> "Chooser":
         """From candidates of visits drawn at random.
 
         Args:
             rows: candidates.
             fold: (n,) of their users.
             choice: how rows are chosen.
+            coin: (n,) by which rows are drawn.
             n_rows_in_all: candidates of all training visits of one training, about.
         """
-        drawn = pilot_rows(rows.taken.astype(float), choice.pilot_rows, np.random.default_rng(choice.seed))
+        drawn = pilot_rows(rows.taken.astype(float), choice.pilot_rows, coin)
         pilot = Linear.fit(some(rows, drawn), fold[drawn])
         probability = pilot.probability(rows, fold)
         share = min(1.0, choice.n_rows / max(n_rows_in_all, 1))
@@ -174,12 +201,12 @@ class Chooser:
         )
         return cls(pilot, acceptance)
 
-    def choose(self, rows: Candidates, fold: Ints, generator: np.random.Generator) -> tuple[Ints, Floats, Floats]:
-        """Places of the rows kept, and for all rows the pilot's probability and the chance to be kept."""
+    def choose(self, rows: Candidates, fold: Ints, coin: Floats) -> tuple[Ints, Floats, Floats]:
+        """Places of the rows kept by their coins, and for all rows the pilot's probability and the chance to be kept."""
         probability = self.pilot.probability(rows, fold)
         label = rows.taken.astype(float)
         return (
-            self.acceptance.draw(probability, label, generator),
+            self.acceptance.draw(probability, label, coin),
             probability,
             self.acceptance.chance(probability, label),
         )

@@ -5,6 +5,7 @@ On the floor above `item_item`. Everything here is of interactions before one da
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sparse
@@ -14,6 +15,9 @@ from ecom_pipeline.arrays import Floats, Ints, Singles
 from ecom_pipeline.recommend.interactions import NEVER, Interactions, Visits
 from ecom_pipeline.recommend.item_item import ItemItem, history_value, item_item
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
+
+if TYPE_CHECKING:
+    from ecom_pipeline.recommend.sequence import SequenceModel
 
 UNKNOWN = 0.5  # opinion of a pair of which nothing is known: the mean rank share
 SMOOTHING = 5.0  # pairs of the whole shop that are added to an item's own rate of repetition
@@ -33,6 +37,7 @@ class Index:
         repeat_share: (items,) of them, who took it again; drawn to the shop's share where there are few.
         usual_gap: (items,) days between two takings by one user, on average; drawn likewise.
         text: (items, d) unit vectors of the titles, or None.
+        sequence: what the order of a user's visits asks for; None where it was not learnt.
     """
 
     day: int
@@ -44,9 +49,18 @@ class Index:
     repeat_share: Singles
     usual_gap: Singles
     text: Singles | None
+    sequence: "SequenceModel | None" = None
 
     @classmethod
-    def fit(cls, acts: Interactions, day: int, *, weighting: Weighting, text: Singles | None = None) -> "Index":
+    def fit(
+        cls,
+        acts: Interactions,
+        day: int,
+        *,
+        weighting: Weighting,
+        text: Singles | None = None,
+        sequences: bool = False,
+    ) -> "Index":
         """Everything from interactions before a day.
 
         Args:
@@ -54,8 +68,9 @@ class Index:
             day: when the index was made.
             weighting: of the interactions.
             text: (items, d) unit vectors.
+            sequences: whether a model of sequences is learnt, with the weights in its loss.
 
-        Cost: as `item_item`, and a few passes over the interactions.
+        Cost: as `item_item`, and a few passes over the interactions; as `fit_next_items` where it is asked for.
         """
         known = acts.before(day)
         pairs, pair = known.pairs()
@@ -63,7 +78,12 @@ class Index:
         weight = weighting.as_of(known, day, None if opinion is None else opinion[pair])
         together = item_item(_matrix(pairs, np.bincount(pair, weight), acts))
         n_users, share, gap = repetition(known, pairs, pair)
-        return cls(day, weighting, together, opinion, pairs, n_users, share, gap, text)
+        sequence = None
+        if sequences and len(known):
+            from ecom_pipeline.recommend.next_items import fit_next_items
+
+            sequence = fit_next_items(known, weight=weight, text=text)
+        return cls(day, weighting, together, opinion, pairs, n_users, share, gap, text, sequence)
 
     def weights(self, acts: Interactions, day: NDArray) -> Singles:
         """(n,) weights of rows of interactions as of some days; a pair that the index does not know has the mean opinion."""
@@ -85,7 +105,7 @@ def evidence(
 ) -> Singles | None:
     """(k,) rank share of what the rest of each user's history says of each pair.
 
-    Behaviour is heard without the user whose pair it is, in closed form: `ItemItem.held_out`.
+    Behaviour is heard without the user whose pair it is, in closed form: `Fitted.held_out`.
 
     Args:
         known: interactions before the day.

@@ -3,12 +3,14 @@
 On the floor above `learning`.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ecom_pipeline.errors import ModelError
 from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.ranker import Ranker
 from ecom_pipeline.recommend.weighting import Weighting
@@ -51,6 +53,7 @@ class SavedRanker:
             "divisions": list(self.divisions),
             "n_items": self.n_items,
             "inputs": dict(inputs),
+            "trees_sha256": _digest(self.ranker.trees),
         }
         (part / _MANIFEST).write_text(json.dumps(told, indent=1))
         for name in (_TREES, _MANIFEST):
@@ -60,12 +63,39 @@ class SavedRanker:
 
     @classmethod
     def read(cls, folder: Path) -> "SavedRanker":
-        """From a folder."""
-        told = json.loads((folder / _MANIFEST).read_text())
-        return cls(
-            Ranker.from_json(told["ranker"], (folder / _TREES).read_text()),
-            Weighting(**told["weighting"]),
-            Retrieval(**told["retrieval"]),
-            tuple(told["divisions"]),
-            told["n_items"],
-        )
+        """From a folder.
+
+        Raises:
+            ModelError: if a file is missing, or is not as it was written.
+        """
+        try:
+            told, trees = json.loads((folder / _MANIFEST).read_text()), (folder / _TREES).read_text()
+            if told.get("trees_sha256") not in (
+                None,
+                _digest(trees),
+            ):  # older ones do not tell; half of a file would be fewer trees
+                raise ValueError(f"{_TREES} was changed")
+            return cls(
+                Ranker.from_json(told["ranker"], trees),
+                Weighting(**told["weighting"]),
+                Retrieval(**told["retrieval"]),
+                tuple(told["divisions"]),
+                told["n_items"],
+            )
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"ranker: 1 folder cannot be read, {str(folder)!r}: {error}. It must be as it was written: start `ecom run`, and "
+                "it is learnt again."
+            ) from error
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a ranker can be read as it was written. Cost: reads its trees, a few MB."""
+    try:
+        return bool(SavedRanker.read(folder))
+    except ModelError:
+        return False
+
+
+def _digest(trees: str) -> str:
+    return hashlib.sha256(trees.encode()).hexdigest()

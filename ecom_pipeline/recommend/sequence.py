@@ -8,8 +8,10 @@ Source: Kang and McAuley 2018, Self-Attentive Sequential Recommendation, for the
 Retrieval on Accelerators, for the sampled softmax over vectors of length one; weights in the loss are our own.
 """
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch.nn import functional
 from ecom_pipeline.arrays import Bools, Ints, Singles
 
 PADDED = 1024  # places of a training batch, padding included: small enough for hundreds of steps an epoch
+_LEARNT, _SETTINGS = "sequence.safetensors", "sequence.json"
 _READ = 8192  # of a batch that is only read
 
 
@@ -30,11 +33,14 @@ class Histories:
         item: (n,) codes.
         start: (u + 1,) where each user's begin and the last one's end.
         weight: (n,) how much each act counts as a thing to foretell; its mean does not matter.
+        visit: (n,) number of each act's visit, not falling within a user: acts of one visit have no order, and none foretells
+            another; None: each act is a visit.
     """
 
     item: Ints
     start: Ints
     weight: Singles
+    visit: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -47,12 +53,28 @@ class Histories:
 
     def last(self, users: Ints, length: int) -> tuple[Ints, Singles]:
         """(b, t) codes and weights of each user's latest acts, at most `length`, padded with -1 at the end."""
+        place, inside = self._places(users, length)
+        return np.where(inside, self.item[place], -1), np.where(inside, self.weight[place], 0)
+
+    def asked_from(self, users: Ints, length: int) -> Ints:
+        """(b, t - 1) place in `last` of the act after which each but the first is foretold: the last one of an earlier visit.
+
+        -1 where there is none.
+        """
+        place, _ = self._places(users, length)
+        before = np.arange(place.shape[1] - 1)
+        if self.visit is None:
+            return np.tile(before, (len(users), 1))
+        visit = self.visit[place]
+        return np.maximum.accumulate(np.where(visit[:, 1:] != visit[:, :-1], before, -1), axis=1)
+
+    def _places(self, users: Ints, length: int) -> tuple[Ints, Bools]:
+        """(b, t) rows of each user's latest acts, 0 where there are fewer, and whether there is one."""
         stop = self.start[users + 1]
         begin = np.maximum(self.start[users], stop - length)
         place = begin[:, None] + np.arange(int((stop - begin).max(initial=1)))
         inside = place < stop[:, None]
-        place = np.where(inside, place, 0)
-        return np.where(inside, self.item[place], -1), np.where(inside, self.weight[place], 0)
+        return np.where(inside, place, 0), inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +237,29 @@ class SequenceModel:
             net.load_state_dict(state)
         return cls._of(net, curve)
 
+    def write(self, folder: Path) -> None:
+        """Write a folder: what is learnt as safetensors, the settings as JSON; words are within the items' vectors then."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        left_out = ("taken", "words", "text.weight")
+        state = {name: value for name, value in self.net.state_dict().items() if name not in left_out}
+        with torch.no_grad():
+            state["item.weight"] = self.net.items().contiguous()
+        save_file(state, folder / _LEARNT)
+        (folder / _SETTINGS).write_text(json.dumps({"settings": asdict(self.settings), "curve": self.curve}))
+
+    @classmethod
+    def read(cls, folder: Path) -> "SequenceModel":
+        """As written: it asks and orders as it did; it is not learnt on."""
+        from safetensors.torch import load_file
+
+        told, state = json.loads((folder / _SETTINGS).read_text()), load_file(folder / _LEARNT)
+        taken = np.ones(len(state["item.weight"]), bool)
+        net = _Net(taken, None, SequenceSettings(**told["settings"]))
+        net.load_state_dict(state | {"taken": net.taken})
+        return cls._of(net, [(epoch, figure) for epoch, figure in told["curve"]])
+
     @classmethod
     def _of(cls, net: _Net, curve: list[tuple[int, float]]) -> "SequenceModel":
         net.eval()
@@ -266,8 +311,9 @@ def _loss(net: _Net, histories: Histories, users: Ints, n_items: int, draw: np.r
     """Cross-entropy of each act against items drawn alike for the whole batch, weighted by the acts."""
     settings = net.settings
     codes, weight = (torch.from_numpy(table) for table in histories.last(users, settings.length + 1))
-    inside = codes[:, 1:] >= 0
-    asked, target, counts = net(codes[:, :-1])[inside], codes[:, 1:][inside], weight[:, 1:][inside]
+    before = torch.from_numpy(histories.asked_from(users, settings.length + 1))
+    row, place = torch.nonzero((codes[:, 1:] >= 0) & (weight[:, 1:] > 0) & (before >= 0), as_tuple=True)
+    asked, target, counts = net(codes[:, :-1])[row, before[row, place]], codes[row, place + 1], weight[row, place + 1]
     everything = not settings.n_negatives or settings.n_negatives >= n_items
     drawn = torch.arange(n_items) if everything else torch.from_numpy(draw.permutation(n_items)[: settings.n_negatives])
     others, own = (functional.normalize(net.items(some), dim=-1) for some in (drawn, target))

@@ -142,7 +142,7 @@ RECOMMENDATIONS = Relation(
             minimum=0,
             maximum=1,
         ),
-        text("channel", "what speaks loudest for it", choices=("own", "together", "popular", "text")),
+        text("channel", "what speaks loudest for it", choices=("own", "together", "popular", "text", "sequence")),
         text("reason", "a sentence for people"),
         Column("made_for", "DATE", "day of the visit"),
     ),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,9 @@ from ecom_pipeline.service.storage import (
     write_item_item,
     write_lately,
 )
+
+if TYPE_CHECKING:
+    from ecom_pipeline.recommend.sequence import SequenceModel
 
 N_POPULAR, N_SIMILAR = 200, 50
 SYSTEMS = (WEIGHTED, UNWEIGHTED)
@@ -145,6 +148,8 @@ def _write_maker(folder: Path, maker: ListMaker, saved: SavedRanker) -> dict[str
     told = write_item_item(folder / "together", index.together)
     columns = ("opinion", "pairs", "n_users", "repeat_share", "usual_gap")
     write_arrays(folder / "index", {name: getattr(index, name) for name in columns})
+    if index.sequence:
+        index.sequence.write(folder / "sequence")
     write_lately(folder / "lately", maker.market.lately)
     write_arrays(
         folder / "maker", {"prices": maker.market.prices, "soonest": maker.soonest, "co_taken": maker.co_taken}
@@ -283,7 +288,8 @@ def _read_maker(
     )
     together = read_item_item(folder / "together", told["together"])
     opinion = index.pop("opinion", None)
-    known = Index(day, saved.weighting, together, opinion, text=catalogue.text, **index)
+    sequence = _read_sequence(folder / "sequence")
+    known = Index(day, saved.weighting, together, opinion, text=catalogue.text, sequence=sequence, **index)
     market = Market(read_lately(folder / "lately"), kept["prices"])
     return ListMaker(
         *(known, catalogue, market, saved.retrieval, saved.ranker),
@@ -291,6 +297,14 @@ def _read_maker(
         co_taken=kept["co_taken"],
         withdrawn=withdrawn,
     )
+
+
+def _read_sequence(folder: Path) -> "SequenceModel | None":
+    if not folder.is_dir():
+        return None
+    from ecom_pipeline.recommend.sequence import SequenceModel
+
+    return SequenceModel.read(folder)
 
 
 def _read_search(folder: Path, told: Mapping[str, Any], items: pd.DataFrame, vectors: np.ndarray | None) -> Search:

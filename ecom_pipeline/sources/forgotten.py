@@ -12,6 +12,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.errors import HomeError
+from ecom_pipeline.quoting import literal
 from ecom_pipeline.sources import people
 from ecom_pipeline.sources.people import HashKey, keys_of
 
@@ -146,4 +147,4 @@ def n_gone(db: DuckDBPyConnection) -> int:
 
 def _tombstone_sql(person: str, n: int, last: int, *, hashed: bool) -> str:
     pseudonym = person if hashed else people.hash_sql(f"trimmed({person})", 0, n - 1)
-    return f"hashed_{(last if hashed else n) - 1}('{_SAID}' || {pseudonym})"
+    return f"hashed_{(last if hashed else n) - 1}({literal(_SAID)} || {pseudonym})"

@@ -18,7 +18,7 @@ from ecom_pipeline.curves import Track, Watch
 from ecom_pipeline.language.adaptation.corpus import Corpus
 from ecom_pipeline.language.adaptation.retrieval import Retrieval, difference, recall_at_k
 from ecom_pipeline.language.adaptation.settings import Adaptation
-from ecom_pipeline.language.adapted import MANIFEST, Named, as_named, read_manifest, write_manifest
+from ecom_pipeline.language.adapted import Named, as_named, is_readable, read_manifest, write_manifest
 from ecom_pipeline.language.encoder import Encoder, save_encoder
 from ecom_pipeline.language.models import find_model
 
@@ -92,7 +92,7 @@ def choose(
     last = last_adapted(encoders)
     identity = _due(recipe, corpus, encoders, last, rules.min_new_share)
     folder = encoders / identity
-    if not (folder / MANIFEST).is_file():
+    if not is_readable(folder):
         _adapt(named, settings, corpus, asked, folder, recipe, device, track)
     _remember(encoders, identity)
     figures = read_manifest(folder)["figures"]
@@ -165,7 +165,7 @@ def last_adapted(encoders: Path) -> str:
     """The name of the folder of the last adaptation that was finished, taken or refused; empty: there is none."""
     file = encoders / _LAST
     name = json.loads(file.read_text())["folder"] if file.is_file() else ""
-    return name if name and (encoders / name / MANIFEST).is_file() else ""
+    return name if name and is_readable(encoders / name) else ""
 
 
 def _remember(encoders: Path, name: str) -> None:

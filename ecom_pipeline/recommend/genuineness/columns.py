@@ -44,7 +44,7 @@ def read_columns(acts: Interactions, catalogue: Catalogue) -> Columns:
         catalogue: classes, and texts where they were read.
 
     Returns:
-        foretold (by `ItemItem.held_out`), foretold_for_its_crowd (the same, for each other user of the item), users and items
+        foretold (by `Fitted.held_out`), foretold_for_its_crowd (the same, for each other user of the item), users and items
         (logs of how many), days (log of the pair's), titles (cosine, where there are texts), and for each division of
         the catalogue class_... (log of the user's share of the class over the shop's) and basket_... (the same of the
         day, where days are baskets), and season (log of others' takings around the day over those expected).
@@ -58,7 +58,7 @@ def read_columns(acts: Interactions, catalogue: Catalogue) -> Columns:
     matrix.data = history_value(matrix.data)
     users, items = np.bincount(item, minlength=acts.n_items)[item], np.bincount(user, minlength=acts.n_users)[user]
     foretold = item_item(matrix).held_out(matrix, user, item)
-    of_pair = {
+    of_pair: dict[str, Floats | Singles] = {
         "foretold": foretold,
         "foretold_for_its_crowd": foretold / np.maximum(users - 1, 1),
         "users": np.log(users),

@@ -90,8 +90,8 @@ def plant(db: DuckDBPyConnection, kind: PlantKind, share: float, *, seed: int) -
     elif kind in ("bots", "resellers"):
         rows = _accounts(real, n, kind, draw)
     else:
-        codes = (pd.factorize(real[name], sort=True)[0].astype(np.int64) for name in ("actor", "item_id"))
-        who, what = draw_strangers(*codes, n, popular=kind == "popular strangers", draw=draw)
+        user, item = (pd.factorize(real[name], sort=True)[0].astype(np.int64) for name in ("actor", "item_id"))
+        who, what = draw_strangers(user, item, n, popular=kind == "popular strangers", draw=draw)
         rows = real.iloc[what].reset_index(drop=True)
         rows[["user_id", "session_id", "occurred_at"]] = real.iloc[who][
             ["user_id", "session_id", "occurred_at"]
