@@ -5,7 +5,7 @@
 A source is what the pipeline takes; Complete Journey, the default, has a year. Nothing is planted for the false alarms: each
 day is compared with the 56 before it, and those beyond the threshold are listed, holidays too. Changes are planted in every
 `step`th day that can be judged, in the cleaned events themselves, and the day is counted again; usual and spread are those of the
-untouched past. Titles are emptied in the raw catalogue, and their events become rejected ones, as cleaning has it.
+untouched past. Of items that are withdrawn, the events are put among the rejected ones, as cleaning has it.
 """
 
 import argparse
@@ -44,7 +44,7 @@ CHANGES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         f"{size}%": (f"select * exclude (draw) replace (price * {1 + size / 100} as price) from planted_from", "false")
         for size in (5, 10, 20, 30, 50)
     },
-    "titles emptied": {
+    "items withdrawn": {
         f"{size}% of items": (f"{KEPT} and hash(item_id) % 1000 >= {size * 10}", f"hash(item_id) % 1000 < {size * 10}")
         for size in (0.5, 1, 2, 5, 10)
     },

@@ -173,6 +173,7 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "demand_evaluation",
         "recommendations",
         "drift",
+        "costs",
     }
     specs = [spec for check in defs.asset_checks for spec in check.check_specs]
     assert {spec.name for spec in specs if not spec.blocking} == {f"{family}_are_as_usual" for family in FAMILIES}

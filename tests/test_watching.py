@@ -1,6 +1,6 @@
 """A day is told when it is farther from usual than ordinary days are, whatever the number of rows."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import duckdb
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.watching import figures
+from ecom_pipeline.watching.costs import Cost, by_day, costliest, note, noted_until
 from ecom_pipeline.watching.drift import Limits, alarms, judged
 from ecom_pipeline.watching.series import watch
 
@@ -132,3 +133,21 @@ def test_the_distance_is_the_one_worked_by_hand():
     assert (usual, verdict) == (pytest.approx(2**0.5 - 1), "unusual")
     assert distance == pytest.approx((np.log(100) - np.log(1 + usual)) / spread)
     assert spread == pytest.approx(1.4826 * np.log(2) / 2)
+
+
+def test_a_day_costs_what_its_steps_took_and_a_step_of_two_assets_is_counted_once():
+    def cost(run, asset, hour, seconds, day=1):
+        return Cost(run, asset, datetime(2024, 1, day, hour), seconds, 10, 0.5, 1000 * day + hour)
+
+    with duckdb.connect() as db:
+        first = [cost("a", "items", 8, 3.0), cost("a", "cleaned", 9, 4.0), cost("a", "rejected", 9, 4.0)]
+        assert note(db, first) == 3
+        assert note(db, [*first, cost("b", "items", 7, 5.0, day=2)]) == 1
+        assert noted_until(db) == datetime(2024, 1, 2, 7)
+        days = by_day(db)
+        assert days[["seconds", "n_rows", "gpu_seconds", "home_bytes"]].values.tolist() == [
+            [7, 30, 1, 1009],
+            [5, 10, 0.5, 2007],
+        ]
+        (row,) = costliest(db, 1).itertuples(index=False)
+        assert tuple(row) == ("items", 5, 3)

@@ -40,7 +40,7 @@ from ecom_pipeline.schema.shop import (
     SPLITS,
     held_out,
 )
-from ecom_pipeline.schema.watching import DRIFT
+from ecom_pipeline.schema.watching import COSTS, DRIFT
 
 __all__ = ["ACTIONS", "JOURNAL", "SPLITS", "Column", "Relation", "Violation", "held_out", "most_rejected", "violations"]
 
@@ -81,5 +81,6 @@ RELATIONS = {
         DEMAND_FORECAST,
         DEMAND_EVALUATION,
         DRIFT,
+        COSTS,
     )
 }
