@@ -1,11 +1,15 @@
 """When things run without being asked: every night, when files change, and on until nothing is stale; a job for CI."""
 
 import hashlib
+import json
 
 import dagster as dg
 
 from assets.refresh import FLOW, next_plan
 from ecom_pipeline import ledger
+from ecom_pipeline.errors import InputError
+from ecom_pipeline.watching.drift import alarms
+from resources.alerts import Alerts
 from resources.home import Home
 from resources.warehouse import Warehouse
 
@@ -49,6 +53,35 @@ def refresh_goes_on(
 ) -> dg.RunRequest | dg.SkipReason:
     """The next stale part after one that is done."""
     return _next(context.instance, warehouse, home)
+
+
+@dg.sensor(
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells receivers, once, what was unusual on the last seven days; who fails is told again later.",
+)
+def drift_alert(context: dg.SensorEvaluationContext, warehouse: Warehouse, alerts: Alerts) -> dg.SkipReason:
+    """Send what a receiver has not been sent; the cursor keeps which alarms that were, by receiver."""
+    if not alerts.receivers:
+        return dg.SkipReason("no receiver is set: ECOM_ALERT_WEBHOOK, ECOM_ALERT_EMAIL")
+    if not warehouse.has("drift"):
+        return dg.SkipReason("nothing has been watched yet")
+    with warehouse.connect() as db:
+        found = {f"{one.day} {one.family} {one.figure} {one.part}": str(one) for one in alarms(db)}
+    sent = json.loads(context.cursor or "{}")
+    outcome = []
+    for name, send in alerts.receivers.items():
+        new = {key: told for key, told in found.items() if key not in sent.get(name, [])}
+        try:
+            if new:
+                send(f"ecom: {len(new)} figures are unusual", list(new.values()))
+                sent[name] = [key for key in sent.get(name, []) if key in found] + list(new)
+                context.update_cursor(json.dumps(sent))
+            outcome.append(f"{name}: {len(new)} alarms sent")
+        except (OSError, InputError) as error:  # smtplib's errors are OSErrors too
+            context.log.warning("%s takes no alarm: %s", name, error)
+            outcome.append(f"{name} failed and is tried again: {error}")
+    return dg.SkipReason("; ".join(outcome))
 
 
 def made_assets(instance: dg.DagsterInstance) -> list[str]:

@@ -1,4 +1,7 @@
-"""The gates: each relation keeps its schema, keys and ranges, and the laws of its stage; else nothing below it runs."""
+"""The gates: each relation keeps its schema, keys and ranges, and the laws of its stage; else nothing below it runs.
+
+Checks of drift warn and stop nothing: an unusual day may be a good one.
+"""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +14,8 @@ import pandas as pd
 from ecom_pipeline import schema
 from ecom_pipeline.laws import LAWS, Law
 from ecom_pipeline.schema import Relation, Violation
+from ecom_pipeline.watching.drift import alarms
+from ecom_pipeline.watching.figures import FAMILIES, Family
 from resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -101,7 +106,25 @@ def _law_check(law: Law) -> dg.AssetChecksDefinition:
     return check
 
 
+def _drift_check(family: Family) -> dg.AssetChecksDefinition:
+    statement = f"on the last whole day, {family} are as far from usual as ordinary days are"
+
+    @dg.asset_check(asset="drift", name=f"{family}_are_as_usual", blocking=False, description=f"{statement}.")
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        with warehouse.connect() as db:
+            found = [one for one in alarms(db, days=1) if one.family == family]
+        return dg.AssetCheckResult(
+            passed=not found,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(str(one) for one in found) or statement,
+            metadata={"n_unusual": len(found)},
+        )
+
+    return check
+
+
 CHECKS = [
     *(_schema_check(relation) for relation in schema.RELATIONS.values()),
     *(_law_check(law) for law in LAWS),
+    *(_drift_check(family) for family in FAMILIES),
 ]

@@ -12,6 +12,7 @@ from assets.model import fine_tuned_model
 from assets.prepare import training_samples
 from assets.publish import column_schema, nothing_to_learn, publish, recipe, told
 from assets.recommend import interaction_trials, interaction_weights, item_index, recommendations
+from assets.watch import costs, drift
 from ecom_pipeline import ledger, report, schema
 from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.language.embeddings import item_embeddings, sample_features
@@ -76,7 +77,7 @@ def evaluation(
         *("rejected_rows", "cleaned_interactions", raw_items, raw_judgments, raw_offers, raw_exposures),
         *(interaction_trials, interaction_weights, item_index, recommendations),
         *("sample_choice", "next_visit_evaluation", experiment_readout, "audiences", "audience_evaluation"),
-        *(demand_forecast, demand_evaluation),
+        *(demand_forecast, demand_evaluation, drift, costs),
     ],
     group_name="evaluate",
     kinds={"html"},

@@ -49,6 +49,7 @@ from assets.recommend import (
     similar_items,
 )
 from assets.serve import published_model
+from assets.watch import costs, drift
 from ecom_pipeline import days, ledger
 from ecom_pipeline.errors import InputError
 from ecom_pipeline.language.adapted import is_readable
@@ -68,7 +69,7 @@ SAMPLES = [
 ]
 LISTS = [learning_periods, interaction_trials, interaction_weights, item_index, similar_items, ranker, recommendations]
 SALES = [experiment_readout, audiences, demand_forecast, demand_evaluation]
-MODELS = [fine_tuned_model, evaluation, *SALES, evaluation_report, published_model]
+MODELS = [fine_tuned_model, evaluation, *SALES, drift, costs, evaluation_report, published_model]
 BELOW = [*SAMPLES, *LISTS, *MODELS]  # what is made of cleaned days
 FLOW = [*CATALOGUE, cleaned_interactions, *BELOW]
 # made anew on most days, and most often as they were: what lies below waits to see whether they changed

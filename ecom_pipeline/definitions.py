@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.automation import (
     ci,
+    drift_alert,
     made_assets,  # noqa: F401 - the command line plans with it
     nightly_refresh,
     refresh,
@@ -19,6 +20,7 @@ from assets.benchmark import importance_benchmark
 from assets.checks import CHECKS
 from assets.ingest import hash_key_of  # noqa: F401 - the command line finds a user with it
 from assets.refresh import FLOW, next_plan, up_to_embeddings  # noqa: F401
+from resources.alerts import Alerts
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -30,6 +32,7 @@ HOME = Home(path=str(_home), asked_source=os.environ.get("ECOM_SOURCE", ""))
 WAREHOUSE = Warehouse(path=str(_home / "warehouse.duckdb"))
 RESOURCES = {
     "home": HOME,
+    "alerts": Alerts(),
     "warehouse": WAREHOUSE,
     "compute": Compute(
         device=os.environ.get("ECOM_DEVICE") or "auto",
@@ -72,7 +75,7 @@ defs = dg.Definitions(
     asset_checks=CHECKS,
     jobs=[ci, refresh],
     schedules=[nightly_refresh],
-    sensors=[source_changed, refresh_goes_on],
+    sensors=[source_changed, refresh_goes_on, drift_alert],
     resources=RESOURCES,
     loggers={"console": terminal},
     executor=dg.in_process_executor,

@@ -135,6 +135,14 @@ class Home(dg.ConfigurableResource):
         """Dagster's own storage."""
         return self.folder / "dagster"
 
+    @property
+    def n_bytes(self) -> int:
+        """Of all its files, those of links not followed.
+
+        Cost: a look at each file's entry.
+        """
+        return sum(file.lstat().st_size for file in self.folder.rglob("*") if file.is_file() and not file.is_symlink())
+
     def prepare(self) -> None:
         """Make the folder, for its owner alone, with Dagster's settings in it.
 

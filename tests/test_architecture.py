@@ -32,7 +32,7 @@ FLOORS = [
     {"importance"},
     {"ranking"},
     {"recommend"},
-    {"benchmark", "experiments", "audiences", "demand"},
+    {"benchmark", "experiments", "audiences", "demand", "watching"},
     {"report", "laws", "export"},
     {"service"},
     {"privacy"},

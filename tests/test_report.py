@@ -38,11 +38,11 @@ def test_a_real_browser_shows_verdict_figures_and_suspects(finished, tmp_path):
     address = (finished.home / "reports" / "report.html").as_uri()
     command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--dump-dom", address]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert shown.count("<svg") == 7
+    assert shown.count("<svg") == 9
     assert "weighted - unweighted" in shown
     assert "weighted and chosen - unweighted twin" in shown
     assert shown.index("Lists of the whole catalogue") < shown.index("Search: did weights help?")
-    assert shown.count('class="why"') == 15 + lists.N_USERS * lists.N_SHOWN
+    assert shown.count('class="why"') == 17 + lists.N_USERS * lists.N_SHOWN
     of_lists, of_search = (part[:300] for part in shown.split('class="verdict"')[1:])
     assert any(words in of_lists for words in ("made lists better", "did harm", "cannot be told from"))
     assert any(words in of_search for words in ("helped", "did harm", "No difference can be told"))

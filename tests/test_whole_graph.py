@@ -7,6 +7,8 @@ import pytest
 from shop import ecom, make_purchases
 from sklearn.metrics import roc_auc_score
 
+from assets.refresh import FLOW
+from assets.watch import costs
 from ecom_pipeline import schema
 from ecom_pipeline.schema.inputs import COLUMNS
 from resources.home import Home
@@ -105,6 +107,15 @@ def test_rankers_learn_what_popularity_cannot_know(db):
 def test_the_models_folder_holds_no_pickle(finished):
     endings = {path.suffix for path in (finished.home / "models").rglob("*") if path.is_file()}
     assert endings == {".safetensors", ".json"}
+
+
+def test_what_each_asset_took_is_noted(db):
+    noted = {asset: rest for asset, *rest in db.execute("select asset, seconds, n_rows, gpu_seconds from costs").fetchall()}
+    before = FLOW[: FLOW.index(costs)]
+    assert noted.keys() >= {key.to_user_string() for asset in before for key in asset.keys}
+    assert all(seconds > 0 for seconds, *_ in noted.values())
+    for asset in ("cleaned_interactions", "recommendations"):  # the first has days, whose rows are summed
+        assert noted[asset][1:] == [*db.execute(f"select count(*) from {asset}").fetchone(), 0]
 
 
 def test_a_second_run_makes_nothing(finished, config):

@@ -201,7 +201,7 @@ def _execute(instance: Any, plan: Any, run_config: Mapping) -> None:
 def _explain(result: Any) -> None:
     """Raise for a failed run what went wrong first, as an error of ours."""
     for evaluation in result.get_asset_check_evaluations():
-        if not evaluation.passed:
+        if not evaluation.passed and evaluation.severity.value == "ERROR":
             asset = evaluation.asset_key.to_user_string()
             kind = InputError if asset in _GATES_OF_INPUT else PipelineError
             details = {name: value.value for name, value in evaluation.metadata.items()}

@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
 from ecom_pipeline.recommend import backtest
-from ecom_pipeline.report import audiences, demand, experiments, lists, search
+from ecom_pipeline.report import audiences, demand, experiments, lists, search, watching
 from ecom_pipeline.schema.inputs import COLUMNS
 
 NO_LISTS = "Nobody took anything, so there is nothing to learn lists from."
@@ -32,6 +32,7 @@ class Page:
         experiments: what is told of experiments; None where none is defined.
         audiences: what is told of campaigns; None where there are none.
         demand: what is told of the weeks to come; None where there are too few weeks.
+        watched: what is told of drift; None where no day was watched.
     """
 
     counts: Mapping[str, int]
@@ -41,6 +42,7 @@ class Page:
     experiments: experiments.ExperimentsTold | None
     audiences: audiences.AudiencesTold | None
     demand: demand.DemandTold | None
+    watched: watching.WatchedTold | None
 
 
 def gather(db: DuckDBPyConnection, models: Path) -> Page:
@@ -69,6 +71,7 @@ def gather(db: DuckDBPyConnection, models: Path) -> Page:
         experiments.gather(db),
         audiences.gather(db),
         demand.gather(db),
+        watching.gather(db),
     )
 
 
@@ -132,6 +135,7 @@ def write(page: Page, path: Path) -> None:
         "experiments": None,
         "audiences": None,
         "demand": None,
+        "watched": None,
         "no_lists": NO_LISTS,
         "no_search": NO_SEARCH,
     }
@@ -145,4 +149,6 @@ def write(page: Page, path: Path) -> None:
         halves |= audiences.for_template(page.audiences)
     if page.demand:
         halves |= demand.for_template(page.demand)
+    if page.watched:
+        halves |= watching.for_template(page.watched)
     html.write("report.html.j2", path, page=page, verdicts=verdicts(page), **halves)

@@ -40,6 +40,7 @@ from ecom_pipeline.schema.shop import (
     SPLITS,
     held_out,
 )
+from ecom_pipeline.schema.watching import COSTS, DRIFT
 
 __all__ = ["ACTIONS", "JOURNAL", "SPLITS", "Column", "Relation", "Violation", "held_out", "most_rejected", "violations"]
 
@@ -79,5 +80,7 @@ RELATIONS = {
         AUDIENCE_EVALUATION,
         DEMAND_FORECAST,
         DEMAND_EVALUATION,
+        DRIFT,
+        COSTS,
     )
 }
