@@ -45,7 +45,7 @@ def mail_server(host: str = "127.0.0.1"):
     def talk(client: socket.socket) -> None:
         with client, client.makefile("rwb", buffering=0) as wire:
             wire.write(b"220 here\r\n")
-            while line := wire.readline().decode().strip():
+            while line := wire.readline().decode().strip().upper():
                 if line == "DATA":
                     wire.write(b"354 go on\r\n")
                     got.append("".join(iter(lambda: wire.readline().decode(), ".\r\n")))

@@ -110,7 +110,9 @@ def test_the_models_folder_holds_no_pickle(finished):
 
 
 def test_what_each_asset_took_is_noted(db):
-    noted = {asset: rest for asset, *rest in db.execute("select asset, seconds, n_rows, gpu_seconds from costs").fetchall()}
+    noted = {
+        asset: rest for asset, *rest in db.execute("select asset, seconds, n_rows, gpu_seconds from costs").fetchall()
+    }
     before = FLOW[: FLOW.index(costs)]
     assert noted.keys() >= {key.to_user_string() for asset in before for key in asset.keys}
     assert all(seconds > 0 for seconds, *_ in noted.values())

@@ -96,7 +96,11 @@ def _figure(told: WatchedTold) -> str:
 
 
 def _costs_figure(costs: pd.DataFrame) -> str:
-    shown = (("seconds", 1, "seconds a day"), ("n_rows", 1e6, "million rows written"), ("home_bytes", 2**30, "GiB at home"))
+    shown = (
+        ("seconds", 1, "seconds a day"),
+        ("n_rows", 1e6, "million rows written"),
+        ("home_bytes", 2**30, "GiB at home"),
+    )
     figure, panes = html.axes(len(shown), height=2.2)
     for axes, (column, unit, name) in zip(panes, shown, strict=True):
         axes.plot(costs.day, costs[column] / unit, "o-", color=html.BLUE, markersize=3, linewidth=1)
