@@ -23,7 +23,7 @@ from shop import HEAD_ALONE, make_purchases, make_shop  # noqa: E402
 from ecom_pipeline.service import folders  # noqa: E402
 
 OF_THE_CLOCK = {"embedded_at", "written_at", "landed_at"}
-NOT_COMPARED = {"ledger", "landed_files"}  # what was made when, and from what bytes
+NOT_COMPARED = {"ledger", "landed_files", "costs"}  # what was made when, from what bytes, and how long it took
 KILLED = -9
 
 
@@ -193,7 +193,8 @@ def state(home: Path) -> dict[str, object]:
                 found[name] = db.execute(f"select sum({row}), count(*) from {name}").fetchone()
     told = folders.verified(home / "published" / folders.current(home / "published"))
     found |= {name: digest for name, digest in told["files"].items() if not name.endswith("manifest.json")}
-    return found | {"report": (home / "reports" / "report.html").read_bytes()}
+    report = (home / "reports" / "report.html").read_text()
+    return found | {"report": re.sub(r'<section id="costs">.*?</section>', "", report, flags=re.DOTALL)}
 
 
 def differs(home: Path, other: Path, *, but: Collection[str] = ()) -> str:

@@ -46,7 +46,7 @@ Written by `{command}`; nothing here is typed by hand. Every fault is made from 
 124 items and ten days of purchases (where judgments are needed, on the small shop of the tests). A fault ends as it must in a
 right result or in an error of four parts, with the publication whole, and with each relation as the ledger says. Then the
 fault is taken away, `ecom run` is started again, and the home must hold what an undisturbed one holds: every row of every
-relation, every published file by its hash, the report byte for byte. Instants at which something was written, and the
+relation, every published file by its hash, the report byte for byte. Instants at which something was written, seconds, and the
 ledger of files, are not compared.
 
 """

@@ -52,6 +52,12 @@ def test_the_hour_at_which_a_row_landed_is_no_difference(bench, homes):
     assert bench.differs(*homes) == ""
 
 
+def test_what_a_run_took_is_no_difference(bench, homes):
+    for home, seconds in zip(homes, (1, 2), strict=True):
+        (home / "reports" / "report.html").write_text(f'a <section id="costs">\n{seconds} s\n</section> b')
+    assert bench.differs(*homes) == ""
+
+
 def test_another_report_or_published_file_is_seen(bench, homes):
     (homes[1] / "reports" / "report.html").write_text("the Report")
     assert bench.differs(*homes) == "1 differ from an undisturbed run, first 'report'"
