@@ -1,6 +1,5 @@
 """Stage 9: whether today is like other days, and what it cost."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -74,21 +73,20 @@ def _costs(instance: dg.DagsterInstance, since: datetime | None, home_bytes: int
     """What Dagster remembers of steps that ended in runs which were going on after some moment."""
     kinds = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.ASSET_MATERIALIZATION}
     for run in instance.get_runs(dg.RunsFilter(updated_after=since.replace(tzinfo=UTC) if since else None)):
-        made: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by asset, one a day where it has days
+        made: dict[str, tuple[int, float]] = {}  # by asset; each of its days tells the same of all of them
         for entry in instance.all_logs(run.run_id, of_type=kinds):
             event = entry.get_dagster_event()
             if not event.is_step_success:
-                made[event.asset_key.to_user_string()].append(_rows_and_gpu(event))  # type: ignore[union-attr]  # has one
+                made[event.asset_key.to_user_string()] = _rows_and_gpu(event)  # type: ignore[union-attr]  # it has one
                 continue
             ended = datetime.fromtimestamp(entry.timestamp, UTC).replace(tzinfo=None)
-            for asset, parts in made.items():
-                n_rows, gpu = (sum(part) for part in zip(*parts, strict=True))
-                seconds = event.step_success_data.duration_ms / 1000
-                yield Cost(run.run_id, asset, ended, seconds, int(n_rows), gpu, home_bytes)
+            seconds = event.step_success_data.duration_ms / 1000
+            for asset, (n_rows, gpu) in made.items():
+                yield Cost(run.run_id, asset, ended, seconds, n_rows, gpu, home_bytes)
             made.clear()  # a step's assets are told before it ends, and one step is made after the other
 
 
-def _rows_and_gpu(event: dg.DagsterEvent) -> tuple[float, float]:
-    told = {name: one.value for name, one in event.step_materialization_data.materialization.metadata.items()}
-    on_gpu = str(told.get("device", "cpu")) != "cpu"
-    return told.get("dagster/row_count", 0), told["device_seconds"] if on_gpu else 0.0  # type: ignore[return-value]  # figures
+def _rows_and_gpu(event: dg.DagsterEvent) -> tuple[int, float]:
+    told: dict = {name: one.value for name, one in event.step_materialization_data.materialization.metadata.items()}
+    n_rows = told.get("dagster/row_count", told.get("dagster/partition_row_count", 0))
+    return n_rows, told["device_seconds"] if told.get("device", "cpu") != "cpu" else 0.0

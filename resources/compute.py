@@ -116,10 +116,10 @@ class Compute(dg.ConfigurableResource):
 
     @contextmanager
     def step(self, log: logging.Logger) -> Iterator[Step]:
-        """Hold the device for one step: says which it is, and at the end what was taken.
+        """Hold the device for one step: says which it is, and at the end what was taken, and gives memory back.
 
-        The figures are complete when the step has ended. A GPU's memory is given back then; what the caller still holds, and
-        what a processor's steps held, goes when the next step begins.
+        The figures are complete when the step has ended. What the caller still holds then goes when the next step begins on a
+        GPU, and when that ends on a processor: to look at every object takes longer than many a step.
 
         Args:
             log: where to say so; an asset's `context.log`.
@@ -129,17 +129,15 @@ class Compute(dg.ConfigurableResource):
         """
         step = Step(self.torch_device(), self.describe())
         log.info("on %s", ", ".join(f"{key} {value}" for key, value in step.figures.items()))
-        _give_back(step.device)  # what the step before this one still held when it ended
+        if step.device != "cpu":
+            _give_back(step.device)  # what the step before this one still held when it ended
         _forget_peak(step.device)
         started = time.monotonic()
         try:
             yield step
         finally:
             seconds, (kind, peak) = time.monotonic() - started, _peak(step.device)
-            if (
-                step.device != "cpu"
-            ):  # a processor's memory is given back as the next step begins: a look at every object takes long
-                _give_back(step.device)
+            _give_back(step.device)
             step.figures |= {"device_seconds": seconds, kind: peak, **_kept(step.device)}
             log.info("%.1f s on %s, %s %.2f", seconds, step.device, kind, peak)
 

@@ -84,7 +84,7 @@ def test_where_no_weights_are_chosen_the_page_says_so_and_shows_no_slices(page, 
     assert search.verdict(changed).startswith("No weights are used: none of 12 weightings")
     report.write(replace(page, search=changed), tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 8
     assert "the differences are 0 by construction" in text
 
 
