@@ -18,7 +18,7 @@ from pydantic import Field
 from ecom_pipeline.errors import HomeError, InputError
 from resources.exchange import require_none
 from resources.keyring import unlock
-from resources.private import keep_private
+from resources.private import keep_private, secret
 from resources.warehouse import Warehouse
 
 DAGSTER_YAML = """\
@@ -43,7 +43,7 @@ class Home(dg.ConfigurableResource):
         Raises:
             InputError: if it is blank, as a deployment whose secret is missing may make it.
         """
-        return _secret("ECOM_HASH_KEY")
+        return secret("ECOM_HASH_KEY")
 
     @property
     def new_key(self) -> bytes:
@@ -52,7 +52,7 @@ class Home(dg.ConfigurableResource):
         Raises:
             InputError: if none is asked for, or it is blank.
         """
-        asked = _secret("ECOM_HASH_KEY_NEW")
+        asked = secret("ECOM_HASH_KEY_NEW")
         if not asked:
             raise InputError(
                 "ECOM_HASH_KEY_NEW: 1 key is missing. It must hold the new secret, which stands on no command line: set it in "
@@ -280,13 +280,3 @@ def _written_aside(file: Path, text: str) -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def _secret(name: str) -> str:
-    asked = os.environ.get(name, "")
-    if asked and not asked.strip():
-        raise InputError(
-            f"{name}: 1 key is blank: {len(asked)} characters, all of them spaces. A key must be a secret that nobody can guess: set "
-            "it, or leave the variable unset."
-        )
-    return asked

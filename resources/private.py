@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from ecom_pipeline.errors import HomeError
+from ecom_pipeline.errors import HomeError, InputError
 
 log = logging.getLogger(__name__)
 _OTHERS = 0o077
@@ -21,6 +21,24 @@ _OURS = (
 )
 _KEY = "asked_key"  # the field of a resource in which it once stood
 _CLEAN = ".without_key"
+
+
+def secret(name: str) -> str:
+    """A secret of the environment, or nothing; a field of a resource would stand in Dagster's history.
+
+    Args:
+        name: of the variable.
+
+    Raises:
+        InputError: if it is blank, as a deployment whose secret is missing may make it.
+    """
+    asked = os.environ.get(name, "")
+    if asked and not asked.strip():
+        raise InputError(
+            f"{name}: 1 key is blank: {len(asked)} characters, all of them spaces. A key must be a secret that nobody can guess: set "
+            "it, or leave the variable unset."
+        )
+    return asked
 
 
 def keep_private(folder: Path) -> None:

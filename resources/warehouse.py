@@ -1,5 +1,6 @@
-"""The DuckDB file that every asset reads and writes: one writer at a time, short connections."""
+"""The DuckDB file that every asset reads and writes: one writer at a time, short connections; encrypted where a key is set."""
 
+import importlib.util
 import logging
 import os
 import random
@@ -16,10 +17,13 @@ import pandas as pd
 from pydantic import Field
 
 from ecom_pipeline.errors import WarehouseError
-from resources.private import keep_private
+from ecom_pipeline.quoting import literal
+from resources.private import keep_private, secret
 from resources.writer import one_writer
 
 _CORRUPT, _CUT = "Corrupt database file", "Could not read enough bytes"  # how DuckDB tells of them
+_KEY = "ECOM_WAREHOUSE_KEY"
+_KEYS = ("encryption key", "encrypted")  # how DuckDB tells of them
 _FULL = ("No space left on device", "disk is full")
 
 
@@ -115,7 +119,7 @@ class Warehouse(dg.ConfigurableResource):
         with self.connect() as db:
             (name,) = db.execute("select current_database()").fetchall()[0]
             db.execute("checkpoint")
-            db.execute(f"attach '{str(target).replace(chr(39), chr(39) * 2)}' as target_of_copy")
+            db.execute(f"attach {literal(str(target))} as target_of_copy{_encrypted(secret(_KEY))}")
             db.execute(f'copy from database "{name}" to target_of_copy')
             db.execute("checkpoint target_of_copy; detach target_of_copy")
         with target.open("rb+") as written:
@@ -135,7 +139,11 @@ class Warehouse(dg.ConfigurableResource):
         until = time.monotonic() + self.patience_seconds
         while True:
             try:
-                return duckdb.connect(self.path, config={"memory_limit": self.memory_limit})
+                return self._opened(secret(_KEY))
+            except (duckdb.CatalogException, duckdb.InvalidInputException) as error:
+                if any(sign in str(error) for sign in _KEYS):
+                    raise self._of_another_key(error) from error
+                raise
             except duckdb.IOException as error:
                 holder = re.search(r"held in (.+?) \(PID (\d+)\)", str(error))
                 if holder is None:
@@ -147,8 +155,53 @@ class Warehouse(dg.ConfigurableResource):
                     ) from error
                 time.sleep(random.uniform(0.1, 0.5))
 
+    def _opened(self, key: str) -> duckdb.DuckDBPyConnection:
+        config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": self.memory_limit}
+        if not key:
+            return duckdb.connect(self.path, config=config)
+        # a file that is attached spills where it is told to, and not beside itself; under one name, connections of this
+        # process share it, as those to a file do
+        config |= {"temp_directory": f"{self.path}.tmp", "temp_file_encryption": "true"}
+        db = duckdb.connect(f":memory:{self.path}", config=config)
+        try:
+            db.execute(f"load {literal(str(_cipher()))}")
+            db.execute(f"attach if not exists {literal(self.path)} as warehouse{_encrypted(key)}; use warehouse")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _of_another_key(self, error: duckdb.Error) -> WarehouseError:
+        return WarehouseError(
+            f"warehouse: 1 file cannot be opened with {_KEY} as it is, {self.path!r}: {str(error).split(chr(10))[0]}. It must be "
+            "the key that the file was made with, and none where it was made without: set it so; or move the file away, and "
+            "`ecom run` makes all of it anew from the source."
+        )
+
     def _damaged(self, error: duckdb.Error) -> WarehouseError:
         return WarehouseError(
             f"warehouse: 1 file cannot be opened or read, {self.path!r}: {error}. It must be a whole DuckDB file that we may "
             "write to: restore it; or move it away with its .wal, and `ecom run` makes all of it anew from the source."
         )
+
+
+def _encrypted(key: str) -> str:
+    """What follows the name of a file that is attached."""
+    return f" (encryption_key {literal(key)})" if key else ""
+
+
+def _cipher() -> Path:
+    """The extension of DuckDB that encrypts what is written: what DuckDB itself holds is for reading.
+
+    Raises:
+        WarehouseError: if the one of this version of DuckDB is not installed.
+    """
+    found = importlib.util.find_spec("duckdb_extension_httpfs")
+    folder = Path((found.submodule_search_locations or [""])[0]) if found else Path()
+    file = folder / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
+    if not file.is_file():
+        raise WarehouseError(
+            f"{_KEY}: 1 package is missing, duckdb-extension-httpfs {duckdb.__version__}, with which DuckDB encrypts what it "
+            "writes. It must be installed where a key is set: pip install 'ecom-pipeline[encryption]', or unset the key."
+        )
+    return file

@@ -4,6 +4,7 @@ On the floor of `ranking`. Accelerate brings the processes together; what they a
 part of the ranker may learn and a step may be worked on in parts.
 """
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -65,7 +66,11 @@ def together(n_processes: int, work: Callable[..., None], *args: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_member, (n_processes, port, work, args), n_processes)
+    # forked from one that has loaded the libraries, and nothing of what goes on here: each training would load them anew
+    multiprocessing.set_forkserver_preload([__name__, "accelerate", work.__module__])
+    torch.multiprocessing.start_processes(
+        _member, (n_processes, port, work, args), n_processes, start_method="forkserver"
+    )
 
 
 def _member(rank: int, n_processes: int, port: int, work: Callable[..., None], args: tuple) -> None:
