@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from shop import CONFIG, Finished, Shop, ecom, make_shop
+from shop import CONFIG, HEAD_ALONE, Finished, Shop, ecom, make_shop
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["ECOM_HASH_KEY"] = "tests"  # which groups are drawn depends on the hashed ids: draw the same each time
@@ -47,6 +47,18 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "small.yaml"
     path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings under which a run is short: heads alone, on features of a small model that has learnt nothing."""
+    from models import write_model  # loads torch
+
+    folder = tmp_path_factory.mktemp("quick")
+    read_with = f"adapted_encoder: {{config: {{model: {write_model('bert', folder / 'model')}, max_tokens: 24}}}}"
+    path = folder / "quick.yaml"
+    path.write_text(f"{HEAD_ALONE}  {read_with}\n")
     return path
 
 

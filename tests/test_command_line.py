@@ -7,7 +7,7 @@ import sys
 import duckdb
 import pandas as pd
 import pytest
-from shop import HEAD_ALONE, ROOT, ecom, write_csv
+from shop import ROOT, ecom, write_csv
 
 from ecom_pipeline.errors import WarehouseError
 from resources.warehouse import Warehouse
@@ -164,13 +164,12 @@ def test_too_little_to_learn_from_ends_with_2(tmp_path):
 
 
 @pytest.mark.parametrize("kept", ["events", "judgments"])
-def test_events_alone_and_judgments_alone_are_enough(shop, tmp_path, kept):
-    folder, config = tmp_path / "shop", tmp_path / "config.yaml"
+def test_events_alone_and_judgments_alone_are_enough(shop, quick, tmp_path, kept):
+    folder = tmp_path / "shop"
     folder.mkdir()
-    config.write_text(HEAD_ALONE)
     for name in ("items", kept):
         shutil.copy(shop.folder / f"{name}.csv", folder)
-    result = ecom("run", "--source", folder, "--config", config, home=tmp_path / "home", check=True)
+    result = ecom("run", "--source", folder, "--config", quick, home=tmp_path / "home", check=True)
     assert "weighted - unweighted" in result.stdout
     assert ("Nobody took anything" in result.stdout) == (kept == "judgments")
 
@@ -190,16 +189,15 @@ def wait_for(process, words):
     raise AssertionError(f"the run ended before it said {words!r}")
 
 
-def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, tmp_path):
-    home, config = tmp_path / "home", tmp_path / "config.yaml"
-    config.write_text(HEAD_ALONE)
-    process = start(home, "--source", shop.folder, "--config", config)
+def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, quick, tmp_path):
+    home = tmp_path / "home"
+    process = start(home, "--source", shop.folder, "--config", quick)
     wait_for(process, "samples: {")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert "1 dead runs freed" in ecom("unlock", home=home, check=True).stdout
     assert "0 dead runs freed" in ecom("unlock", home=home, check=True).stdout
-    process = start(home, "--config", config)
+    process = start(home, "--config", quick)
     before = wait_for(process, "texts are not embedded yet")
     process.kill()
     process.wait()
@@ -207,8 +205,8 @@ def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, tmp_path)
     assert "cleaning" not in before
 
 
-def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, config, tmp_path):
-    process = start(tmp_path / "home", "--source", shop.folder, "--config", config)
+def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, quick, tmp_path):
+    process = start(tmp_path / "home", "--source", shop.folder, "--config", quick)
     wait_for(process, "texts are not embedded yet")
     process.send_signal(signal.SIGINT)
     told = process.stderr.read()
@@ -217,13 +215,12 @@ def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, config, tmp_path):
     assert "Traceback" not in told
 
 
-def test_two_runs_in_one_home_are_refused_by_name(shop, tmp_path):
-    home, config = tmp_path / "home", tmp_path / "config.yaml"
-    config.write_text(HEAD_ALONE)
-    first = start(home, "--source", shop.folder, "--config", config)
+def test_two_runs_in_one_home_are_refused_by_name(shop, quick, tmp_path):
+    home = tmp_path / "home"
+    first = start(home, "--source", shop.folder, "--config", quick)
     try:
         wait_for(first, "reading items")
-        second = ecom("run", "--config", config, home=home)
+        second = ecom("run", "--config", quick, home=home)
     finally:
         first.kill()
         first.wait()

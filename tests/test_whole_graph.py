@@ -164,11 +164,11 @@ def test_what_people_did_is_not_called_a_wrong_label(db):
     assert flagged_behaviour == 0 < flagged_judgments
 
 
-def test_a_shop_with_purchases_alone_gets_lists_and_an_empty_half_of_search(shop, config, tmp_path):
+def test_a_shop_with_purchases_alone_gets_lists_and_an_empty_half_of_search(shop, quick, tmp_path):
     folder, home = tmp_path / "shop", tmp_path / "home"
     folder.mkdir()
     make_purchases(shop, folder)
-    result = ecom("run", "--source", folder, "--config", config, home=home, check=True)
+    result = ecom("run", "--source", folder, "--config", quick, home=home, check=True)
     assert "weighted and chosen - unweighted twin" in result.stdout
     assert "nothing to learn search from" in result.stdout
     assert not list((home / "models").glob("*"))
@@ -192,5 +192,5 @@ def test_a_shop_with_purchases_alone_gets_lists_and_an_empty_half_of_search(shop
         refused = ecom(*command, home=home)
         assert refused.returncode == 2
         assert "0 judged or searched pairs are there" in refused.stderr
-    again = ecom("run", "--config", config, home=home, check=True)
+    again = ecom("run", "--config", quick, home=home, check=True)
     assert "nothing is new" in again.stderr
