@@ -149,5 +149,8 @@ def test_a_day_costs_what_its_steps_took_and_a_step_of_two_assets_is_counted_onc
             [7, 30, 1, 1009],
             [5, 10, 0.5, 2007],
         ]
-        (row,) = costliest(db, 1).itertuples(index=False)
+        (row,) = costliest(db, 2).itertuples(index=False)
         assert tuple(row) == ("items", 5, 3)
+        note(db, [cost("c", "cleaned", 9, 2.0, day=3), cost("c", "rejected", 9, 2.0, day=3)])
+        (row,) = costliest(db, 2).itertuples(index=False)
+        assert tuple(row) == ("cleaned, rejected", 2, 4)

@@ -25,7 +25,7 @@ class WatchedTold:
         alarms: of the last seven days.
         series: rows of `drift` of the figures in `SHOWN`, by day.
         costs: a row a day on which anything was made, as `by_day` has them.
-        costliest: assets that took longest on the last of them.
+        costliest: steps that took longest on the last of them, by the assets that they make.
     """
 
     last: pd.Timestamp

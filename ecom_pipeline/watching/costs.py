@@ -58,11 +58,14 @@ def by_day(db: DuckDBPyConnection, n_days: int = 120) -> pd.DataFrame:
 
 
 def costliest(db: DuckDBPyConnection, n: int = 5) -> pd.DataFrame:
-    """Assets that took longest on the last day, beside their median on the days before: asset, seconds, usual."""
+    """Steps that took longest on the last day, beside their median on the days before: assets, seconds, usual."""
     return db.execute(
-        """with daily as (select asset, ended_at::date as day, sum(seconds) as seconds from costs group by all)
-        select asset, any_value(seconds) filter (day = last) as seconds, median(seconds) filter (day < last) as usual
-        from daily, (select max(day) as last from daily) group by asset having seconds > 0
-        order by seconds desc, asset limit ?""",
+        """with steps as (
+            select string_agg(asset, ', ' order by asset) as assets, ended_at::date as day, any_value(seconds) as seconds
+            from costs group by run_id, ended_at),
+        daily as (select assets, day, sum(seconds) as seconds from steps group by all)
+        select assets, any_value(seconds) filter (day = last) as seconds, median(seconds) filter (day < last) as usual
+        from daily, (select max(day) as last from daily) group by assets having seconds > 0
+        order by seconds desc, assets limit ?""",
         [n],
     ).df()
