@@ -38,7 +38,7 @@ def test_a_real_browser_shows_verdict_figures_and_suspects(finished, tmp_path):
     address = (finished.home / "reports" / "report.html").as_uri()
     command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--dump-dom", address]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert shown.count("<svg") == 9
+    assert shown.count("<svg") == 8
     assert "weighted - unweighted" in shown
     assert "weighted and chosen - unweighted twin" in shown
     assert shown.index("Lists of the whole catalogue") < shown.index("Search: did weights help?")
@@ -84,7 +84,7 @@ def test_where_no_weights_are_chosen_the_page_says_so_and_shows_no_slices(page, 
     assert search.verdict(changed).startswith("No weights are used: none of 12 weightings")
     report.write(replace(page, search=changed), tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
-    assert text.count("<svg") == 8
+    assert text.count("<svg") == 7
     assert "the differences are 0 by construction" in text
 
 

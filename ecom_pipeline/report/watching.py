@@ -78,7 +78,8 @@ def for_template(told: WatchedTold) -> dict[str, Any]:
     """What `watching.html.j2` is given."""
     found: dict[str, Any] = {"watched": told, "watched_sentence": sentence(told), "watched_figure": _figure(told)}
     if not told.costs.empty:
-        found |= {"costs_sentence": cost_sentence(told.costs), "costs_figure": _costs_figure(told.costs)}
+        figure = _costs_figure(told.costs) if len(told.costs) > 1 else ""  # one day is no series
+        found |= {"costs_sentence": cost_sentence(told.costs), "costs_figure": figure}
     return found
 
 
