@@ -72,7 +72,7 @@ class Cluster(dg.ConfigurableResource):
                 )
             except (OSError, RuntimeError, ValueError) as error:
                 raise ClusterError(
-                    f"cluster: 1 cannot be joined, {self.address!r}: {error} It must run the same versions of Ray and "
+                    f"cluster: 1 cannot be joined, {self.address!r}: {str(error).rstrip('.')}. It must run the same versions of Ray and "
                     "Python, and this machine must be one of its nodes (`ray start --address=HOST:PORT`) unless the "
                     "address begins with ray://: join it, or leave ECOM_CLUSTER empty."
                 ) from error

@@ -25,7 +25,7 @@ PROBE_SECONDS = 120.0  # for a node to start a worker and hash the code; a cold 
 Call = tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]
 
 
-class RayTasks(ParallelBackendBase):  # type: ignore[misc]
+class RayTasks(ParallelBackendBase):
     """Calls of `joblib.Parallel` on the nodes of the Ray that is connected, as many at once as it has CPUs.
 
     Ray's own backend of joblib keeps a pool of actors, which loses the call and the actor when a process dies; a task
@@ -90,7 +90,7 @@ class RayTasks(ParallelBackendBase):  # type: ignore[misc]
             self._kept[id(argument)] = (argument, ray.put(argument))  # the argument too, or its id would be another's
         return self._kept[id(argument)][1]
 
-    def _wait_for(self, calls: list[Call]) -> list[Any]:
+    def _wait_for(self, calls: Sequence[Call]) -> list[Any]:
         sent = _calls.remote(calls)
         with self._guard:
             self._under_way.add(sent)
@@ -104,7 +104,7 @@ class RayTasks(ParallelBackendBase):  # type: ignore[misc]
             name = getattr(calls[0][0], "__qualname__", "a call")
             raise ClusterError(
                 f"cluster: 1 piece of work was lost {N_RETRIES + 1} times, {name!r}: {type(error).__name__}: "
-                f"{str(error).splitlines()[0]} Its worker must live until it is done: look for what ends it "
+                f"{str(error).splitlines()[0].rstrip('.')}. Its worker must live until it is done: look for what ends it "
                 "(memory of the nodes, Ray's logs), and start the run again, which goes on from what was finished."
             ) from error
         finally:
@@ -113,7 +113,7 @@ class RayTasks(ParallelBackendBase):  # type: ignore[misc]
 
 
 @ray.remote(num_cpus=1, max_retries=N_RETRIES, scheduling_strategy="SPREAD")
-def _calls(calls: list[Call]) -> list[Any]:
+def _calls(calls: Sequence[Call]) -> list[Any]:
     # whatever works in parallel inside a call: the other CPUs are taken
     with parallel_config(backend="sequential"):
         return [
