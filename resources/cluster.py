@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import dagster as dg
 from pydantic import Field, field_validator
@@ -80,7 +80,7 @@ class Cluster(dg.ConfigurableResource):
             figures: dict[str, str | int] = {"cluster": self.address, "cluster_nodes": check_nodes()}
             figures["cluster_cpus"] = int(ray.cluster_resources()["CPU"])
             log.info("on %s", ", ".join(f"{key} {value}" for key, value in figures.items()))
-            with parallel_config(backend=RayTasks(), n_jobs=-1):
+            with closing(RayTasks()) as tasks, parallel_config(backend=tasks, n_jobs=-1):
                 yield figures
         finally:
             ray.shutdown()

@@ -33,30 +33,29 @@ class RayTasks(ParallelBackendBase):
     """
 
     supports_retrieve_callback = True
-    _threads: ThreadPoolExecutor | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        # one waits for each call that is under way
+        self._threads = ThreadPoolExecutor(self.effective_n_jobs(-1), "ray")
+        self._kept: dict[int, tuple[Any, ray.ObjectRef]] = {}
+        self._asked: list[Future] = []
+        self._under_way: set[ray.ObjectRef] = set()
+        self._guard = threading.Lock()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """The CPUs of the cluster, however many processes of one machine were asked for; 1: one after the other, here."""
         # two where there is one CPU, as joblib would take 1 for this process; the second call waits in Ray
         return 1 if n_jobs == 1 else max(2, int(ray.cluster_resources()["CPU"]))
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
-        """Get ready for the calls of one `Parallel`: a thread here waits for each that is under way."""
-        self.parallel, n_at_once = parallel, self.effective_n_jobs(n_jobs)
-        self._threads = ThreadPoolExecutor(n_at_once, "ray")
-        self._kept: dict[int, tuple[Any, ray.ObjectRef]] = {}
-        self._under_way: set[ray.ObjectRef] = set()
-        self._guard = threading.Lock()
-        return n_at_once
-
     def submit(self, func: Any, callback: Callable[[Future], None] | None = None) -> Future:
         """Send a batch of calls, of one unless `Parallel` was told otherwise."""
-        assert self._threads is not None
         calls = [
             (function, [self._put(one) for one in args], {name: self._put(one) for name, one in named.items()})
             for function, args, named in func.items
         ]
         future = self._threads.submit(self._wait_for, calls)
+        self._asked.append(future)
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -67,20 +66,20 @@ class RayTasks(ParallelBackendBase):
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Stop what is under way: one call has raised an error, or the user wants no more."""
+        for one in self._asked:
+            one.cancel()
         with self._guard:
             under_way = list(self._under_way)
         for one in under_way:
             ray.cancel(one, force=True)
-        self.terminate()
-        if ensure_ready:
-            self.configure(self.parallel.n_jobs, self.parallel)
 
-    def terminate(self) -> None:
-        """Let go of the arguments that were sent."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
-            self._kept = {}
+    def stop_call(self) -> None:
+        """Let go of the arguments and the results of a `Parallel` that is through."""
+        self._kept, self._asked = {}, []
+
+    def close(self) -> None:
+        """Wait for what is still under way: Ray must not be left while a thread waits for it."""
+        self._threads.shutdown(cancel_futures=True)
 
     def _put(self, argument: Any) -> Any:
         """An argument where workers find it: what several calls share is sent to a node once."""

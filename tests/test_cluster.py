@@ -70,7 +70,13 @@ def test_where_ray_is_missing_it_is_said_how_to_get_it(monkeypatch):
 def address():
     """The head of a cluster of two nodes on loopback, one CPU each; who does not know its token is not let in."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:  # a short path, as sockets ask
-        settings = {"AUTH_MODE": "token", "AUTH_TOKEN": "t" * 32, "USAGE_STATS_ENABLED": "0", "TMPDIR": folder}
+        settings = {
+            "AUTH_MODE": "token",
+            "AUTH_TOKEN": "t" * 32,
+            "USAGE_STATS_ENABLED": "0",
+            "TMPDIR": folder,
+            "worker_niceness": "0",
+        }
         for name, value in settings.items():
             patch.setenv(f"RAY_{name}", value)
         from ray.cluster_utils import Cluster as Nodes
