@@ -20,6 +20,7 @@ from ecom_pipeline.demand.tables import COLUMNS, rows_of
 from ecom_pipeline.demand.weekly import Weekly, content, read_weekly
 from ecom_pipeline.errors import ExperimentError
 from ecom_pipeline.recommend.catalogue import read_text
+from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.warehouse import Warehouse
 
@@ -124,7 +125,11 @@ def demand_forecast(
     metadata={"dagster/column_schema": column_schema(schema.DEMAND_EVALUATION)},
 )
 def demand_evaluation(
-    context: dg.AssetExecutionContext, config: DemandTestConfig, warehouse: Warehouse, compute: Compute
+    context: dg.AssetExecutionContext,
+    config: DemandTestConfig,
+    warehouse: Warehouse,
+    compute: Compute,
+    cluster: Cluster,
 ) -> dg.MaterializeResult:
     """One row per figure of forecasts as of past weeks, beside classical methods and the twin without weights."""
 
@@ -132,8 +137,9 @@ def demand_evaluation(
         n = len(weekly.item_ids)
         draw = np.random.default_rng(config.seed)
         some = weekly if n <= config.n_tested else weekly.only(np.sort(draw.choice(n, config.n_tested, replace=False)))
-        figures, chosen = evaluate(some, config.settings())
-        return figures, dict(chosen)
+        with cluster.joined(context.log) as nodes:
+            figures, chosen = evaluate(some, config.settings())
+        return figures, {**chosen, **nodes}
 
     return _once_a_week(
         context,

@@ -17,6 +17,7 @@ from ecom_pipeline.language.adaptation.corpus import read_corpus
 from ecom_pipeline.language.adaptation.retrieval import read_retrieval
 from ecom_pipeline.language.adaptation.settings import Adaptation
 from ecom_pipeline.language.models import named_digest
+from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -132,7 +133,12 @@ class ReadingConfig(dg.Config):
     metadata={"dagster/column_schema": column_schema(schema.EMBEDDINGS)},
 )
 def embeddings(
-    context: dg.AssetExecutionContext, config: ReadingConfig, warehouse: Warehouse, compute: Compute, home: Home
+    context: dg.AssetExecutionContext,
+    config: ReadingConfig,
+    warehouse: Warehouse,
+    compute: Compute,
+    cluster: Cluster,
+    home: Home,
 ) -> dg.MaterializeResult:
     """One row per distinct text of samples and catalogue under the encoder; texts that have one are not read again."""
     made = recipe(context, config, warehouse)
@@ -140,10 +146,10 @@ def embeddings(
         folder = encoder_folder(db, home)
         texts = store.missing_texts(db, store.reader_id(folder, config.precision), config.n_items)
     context.log.info("%d texts are not embedded yet", len(texts))
-    with compute.step(context.log) as step:
+    with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         found = store.embed(texts, folder, config.token_budget, step.device, config.precision)
     with warehouse.transaction() as db:
         store.add(db, found)
         remember(db, "embeddings", made, store.IN_USE)  # old texts change nothing below
-    figures = {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id, **step.figures}
+    figures = {"n_new_texts": len(texts), **found.throughput, "encoder_id": found.encoder_id, **nodes, **step.figures}
     return told(warehouse, "embeddings", figures)

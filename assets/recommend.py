@@ -27,6 +27,7 @@ from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 from ecom_pipeline.recommend.trials import choose_weighting, chosen_weighting
 from ecom_pipeline.recommend.weighting import UNWEIGHTED
+from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
@@ -82,7 +83,7 @@ class TrialsConfig(dg.Config):
     metadata={"dagster/column_schema": column_schema(schema.INTERACTION_TRIALS)},
 )
 def interaction_trials(
-    context: dg.AssetExecutionContext, config: TrialsConfig, warehouse: Warehouse, compute: Compute
+    context: dg.AssetExecutionContext, config: TrialsConfig, warehouse: Warehouse, compute: Compute, cluster: Cluster
 ) -> dg.MaterializeResult:
     """One row per weighting of past acts that was tried, on next visits before the first test period."""
     made = recipe(context, config, warehouse)
@@ -91,14 +92,14 @@ def interaction_trials(
     with warehouse.connect() as db:
         origins, shop = _learnt_from(db)
     tried_on = [*origins[0].train[-1:], origins[0].validation] if origins else []
-    with compute.step(context.log) as step:
+    with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         choice = choose_weighting(
             shop.acts,
             [(period.first, period.end) for period in tried_on],
             text=shop.catalogue.text,
             **settings_of(config),
         )
-    figures = {"chosen": ", ".join(choice.weighting.reasons), "gain_low": choice.gain_low, **step.figures}
+    figures = {"chosen": ", ".join(choice.weighting.reasons), "gain_low": choice.gain_low, **nodes, **step.figures}
     return publish(context, warehouse, schema.INTERACTION_TRIALS, choice.trials, made, figures)
 
 
@@ -202,7 +203,12 @@ def _ranked(name: str, description: str, relation: schema.Relation | None, kind:
     name="ranker",
 )
 def ranker(
-    context: dg.AssetExecutionContext, config: RankerConfig, warehouse: Warehouse, compute: Compute, home: Home
+    context: dg.AssetExecutionContext,
+    config: RankerConfig,
+    warehouse: Warehouse,
+    compute: Compute,
+    cluster: Cluster,
+    home: Home,
 ) -> Iterator[dg.MaterializeResult]:
     """Learn from past origins, test each on the period after it, and learn from the latest."""
     with warehouse.connect() as db:
@@ -215,7 +221,7 @@ def ranker(
     with warehouse.connect() as db:
         origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
-    with compute.step(context.log) as step:
+    with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         found = backtest(shop.acts, shop.catalogue, weighting, origins, config.settings()) if origins else None
     folder = home.rankers / made["ranker"]
     if found:
@@ -229,7 +235,7 @@ def ranker(
     with warehouse.transaction() as db:
         ledger.record(db, "ranker", ledger.Entry(made["ranker"], folder.name if found else "", len(origins)))
     home.prune(home.rankers, {folder.name})
-    yield told(warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **step.figures})
+    yield told(warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **nodes, **step.figures})
     yield publish(context, warehouse, schema.SAMPLE_CHOICE, rows, made["sample_choice"], {})
     yield publish(context, warehouse, schema.NEXT_VISIT_EVALUATION, figures, made["next_visit_evaluation"], {})
 

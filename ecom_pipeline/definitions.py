@@ -21,6 +21,7 @@ from assets.checks import CHECKS
 from assets.ingest import hash_key_of  # noqa: F401 - the command line finds a user with it
 from assets.refresh import FLOW, next_plan, up_to_embeddings  # noqa: F401
 from resources.alerts import Alerts
+from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -38,6 +39,7 @@ RESOURCES = {
         device=os.environ.get("ECOM_DEVICE") or "auto",
         memory_share=os.environ.get("ECOM_MEMORY_SHARE") or None,  # type: ignore[arg-type]
     ),
+    "cluster": Cluster(address=os.environ.get("ECOM_CLUSTER") or ""),
     "tracking": Tracking(
         path=str(_home / "curves"),
         backend=os.environ.get("ECOM_TRACKING") or "tensorboard",

@@ -7,6 +7,7 @@ PipelineError
 │   └── ExperimentError   an experiment, an audience or a forecast is asked for what the data cannot tell
 ├── ModelError            a language model is missing or of a kind that we cannot cut
 ├── DeviceError           the device that was asked for is not there, or its memory is too small
+├── ClusterError          other machines were asked for that do not answer, or cannot do the work
 ├── WarehouseError        the warehouse cannot be opened or does not hold what was asked for
 ├── PublicationError      a published model is missing, damaged, or not fit to serve
 ├── JournalError          what users did cannot be kept or read back
@@ -40,6 +41,10 @@ class ModelError(PipelineError):
 
 class DeviceError(PipelineError):
     """The device that was asked for is not there, or has too little memory for the smallest part of the work."""
+
+
+class ClusterError(PipelineError):
+    """The machines that were asked for do not answer, have other code, or lose the work time and again."""
 
 
 class WarehouseError(PipelineError):

@@ -10,6 +10,7 @@ from assets.refresh import CATALOGUE
 from ecom_pipeline.definitions import defs
 from ecom_pipeline.schema.inputs import OFFERS
 from ecom_pipeline.watching.figures import FAMILIES
+from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.home import Home
 from resources.tracking import Tracking
@@ -26,6 +27,7 @@ def resources(shop, tmp_path):
         "home": Home(path=str(home), asked_source=str(shop.folder)),
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
         "compute": Compute(device="cpu"),
+        "cluster": Cluster(),
         "tracking": Tracking(path=str(home / "curves"), backend="none"),
     }
 

@@ -125,13 +125,14 @@ def test_the_figures_of_a_step_are_metadata_of_an_asset():
 def test_the_code_location_reads_its_resources_from_the_environment():
     code = """
 import os
-os.environ |= {"ECOM_DEVICE": "cuda:1", "ECOM_MEMORY_SHARE": "0.5", "ECOM_TRACKING": "none", "ECOM_HOME": "/home/shop"}
+os.environ |= {"ECOM_DEVICE": "cuda:1", "ECOM_MEMORY_SHARE": "0.5", "ECOM_TRACKING": "none", "ECOM_HOME": "/home/shop",
+    "ECOM_CLUSTER": "10.0.0.2:6379"}
 from ecom_pipeline.definitions import RESOURCES
 compute, tracking = RESOURCES["compute"], RESOURCES["tracking"]
-print(compute.device, compute.memory_share, tracking.backend, tracking.wandb_mode, tracking.path)
+print(compute.device, compute.memory_share, tracking.backend, tracking.wandb_mode, tracking.path, RESOURCES["cluster"].address)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["cuda:1", "0.5", "none", "offline", "/home/shop/curves"]
+    assert done.stdout.split() == ["cuda:1", "0.5", "none", "offline", "/home/shop/curves", "10.0.0.2:6379"]
 
 
 def test_the_command_line_takes_the_device_from_the_environment_too(tmp_path):

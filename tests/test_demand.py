@@ -23,6 +23,7 @@ from ecom_pipeline.demand.tables import LIKE_OTHERS
 from ecom_pipeline.demand.tables import rows_of as table_of
 from ecom_pipeline.demand.weekly import HORIZON, Weekly, content, read_weekly
 from ecom_pipeline.errors import ExperimentError
+from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.warehouse import Warehouse
 
@@ -300,7 +301,7 @@ def test_the_assets_forecast_once_a_week(tmp_path):
     warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
     with warehouse.connect() as db:
         journey(db, weeks=45, households=8)
-    resources = {"warehouse": warehouse, "compute": Compute(device="cpu")}
+    resources = {"warehouse": warehouse, "compute": Compute(device="cpu"), "cluster": Cluster()}
     settings_ = {"n_items": 300, "n_rows": 5000, "n_sample": 200}
     run_config = {
         "ops": {

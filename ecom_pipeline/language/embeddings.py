@@ -3,6 +3,7 @@
 On the floor of `language`.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import md5
@@ -20,11 +21,13 @@ from ecom_pipeline.arrays import Singles
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.language import adapted
 from ecom_pipeline.language.attributes import read_attributes
-from ecom_pipeline.language.encoder import encode
+from ecom_pipeline.language.encoder import Encoded, Encoder, encode
 from ecom_pipeline.language.features import MATCH_NAMES, PairFeatures, pair_features, row_blocks
 from ecom_pipeline.language.quantised import quantised
 
 Precision = Literal["fp32", "bf16"]
+_PARTS_A_WORKER = 4  # so that little is read again where one dies
+_TEXTS_OF_A_PART = 500  # at least: seconds of reading, against the one that sending the model costs
 # rows that the present samples and the present catalogue read
 IN_USE = """text_hash in (
     select md5(context_text) from training_samples union select md5(item_text) from training_samples
@@ -87,8 +90,30 @@ def embed(texts: Sequence[str], folder: Path, token_budget: int, device: str, pr
     encoder = adapted.open_encoder(folder, device)
     if precision == "bf16":
         encoder = quantised(encoder)
-    encoded = encode(encoder, texts, token_budget)
+        encoded = encode(encoder, texts, token_budget)
+    else:
+        encoded = _encode_side_by_side(encoder, texts, token_budget)
     return Embedded(encoder.encoder_id, list(texts), encoded.embedding, encoded.throughput())
+
+
+def _encode_side_by_side(encoder: Encoder, texts: Sequence[str], token_budget: int) -> Encoded:
+    """As `encode`, by all workers where joblib was given more than this process; only with models that any of them can load.
+
+    A worker has no GPU for certain, and does not know the Python code that a model brings along.
+    """
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    started = time.monotonic()
+    movable = encoder.device.type == "cpu" and type(encoder.model).__module__.startswith("transformers.")
+    n_parts = min(_PARTS_A_WORKER * effective_n_jobs(None), len(texts) // _TEXTS_OF_A_PART) if movable else 1
+    if effective_n_jobs(None) == 1 or n_parts < 2:
+        return encode(encoder, texts, token_budget)
+    parts = [slice(first, None, n_parts) for first in range(n_parts)]  # alike in length and in cost
+    found = Parallel()(delayed(encode)(encoder, list(texts[part]), token_budget) for part in parts)
+    result = np.empty((len(texts), encoder.n_dimensions), np.float32)
+    for part, one in zip(parts, found, strict=True):
+        result[part] = one.embedding
+    return Encoded(result, sum(one.n_tokens for one in found), time.monotonic() - started)
 
 
 def add(db: DuckDBPyConnection, found: Embedded) -> None:
