@@ -1,13 +1,16 @@
 from hashlib import md5
 
 import duckdb
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 
 from ecom_pipeline import schema
 from ecom_pipeline.errors import WarehouseError
-from ecom_pipeline.language.embeddings import Embedded, add, sample_features
+from ecom_pipeline.language.adapted import Named, as_named
+from ecom_pipeline.language.embeddings import Embedded, add, embed, sample_features
+from ecom_pipeline.language.encoder import PACKAGED
 
 TEXTS = ["red mug", "lamp", "mug, red", "never asked for"]
 SAMPLES = pd.DataFrame(
@@ -53,3 +56,14 @@ def test_a_text_without_an_embedding_is_named(db):
 
 def test_no_sample_is_no_row(db):
     assert sample_features(db, SAMPLES[:0]).match.shape[0] == 0
+
+
+def test_side_by_side_texts_get_the_embeddings_that_they_get_alone(tmp_path):
+    texts = [f"{'red ' * (number % 7)}mug {number}" for number in range(1001)]
+    asked = (texts, as_named(Named(PACKAGED, 8), tmp_path), 2048, "cpu", "fp32")
+    alone = embed(*asked)
+    with joblib.parallel_config("threading", n_jobs=2):
+        together = embed(*asked)
+    np.testing.assert_allclose(together.embedding, alone.embedding, atol=1e-6)
+    assert together.texts == alone.texts
+    assert set(together.throughput) == set(alone.throughput)
