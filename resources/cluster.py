@@ -23,8 +23,8 @@ class Cluster(dg.ConfigurableResource):
 
     address: str = Field(
         default="",
-        description="Nothing: processes of this machine. ray: the Ray cluster that this machine has joined. HOST:PORT: the "
-        "cluster of that head, which it has joined. ray://HOST:PORT: a cluster that it has not joined.",
+        description="Nothing: processes of this machine. ray: the Ray cluster that this machine has joined. HOST:PORT: "
+        "the cluster of that head, which it has joined. ray://HOST:PORT: a cluster that it has not joined.",
     )
 
     @field_validator("address")
@@ -72,8 +72,8 @@ class Cluster(dg.ConfigurableResource):
                 )
             except (OSError, RuntimeError, ValueError) as error:
                 raise ClusterError(
-                    f"cluster: 1 cannot be joined, {self.address!r}: {str(error).rstrip('.')}. It must run the same versions of Ray and "
-                    "Python, and this machine must be one of its nodes (`ray start --address=HOST:PORT`) unless the "
+                    f"cluster: 1 cannot be joined, {self.address!r}: {str(error).rstrip('.')}. It must run the "
+                    "same versions of Ray and Python, and this machine must be one of its nodes (`ray start --address=HOST:PORT`) unless the "
                     "address begins with ray://: join it, or leave ECOM_CLUSTER empty."
                 ) from error
         try:

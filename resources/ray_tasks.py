@@ -17,7 +17,7 @@ from joblib.parallel import ParallelBackendBase
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import ecom_pipeline
+from ecom_pipeline import errors
 from ecom_pipeline.errors import ClusterError
 
 N_RETRIES = 3  # of a call whose worker or node died; an error of the call itself is raised at once, as on one machine
@@ -44,7 +44,7 @@ class RayTasks(ParallelBackendBase):
         self._guard = threading.Lock()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """The CPUs of the cluster, however many processes of one machine were asked for; 1: one after the other, here."""
+        """The CPUs of the cluster, however many processes of one machine were asked for; of 1: one, and here."""
         # two where there is one CPU, as joblib would take 1 for this process; the second call waits in Ray
         return 1 if n_jobs == 1 else max(2, int(ray.cluster_resources()["CPU"]))
 
@@ -103,8 +103,8 @@ class RayTasks(ParallelBackendBase):
             name = getattr(calls[0][0], "__qualname__", "a call")
             raise ClusterError(
                 f"cluster: 1 piece of work was lost {N_RETRIES + 1} times, {name!r}: {type(error).__name__}: "
-                f"{str(error).splitlines()[0].rstrip('.')}. Its worker must live until it is done: look for what ends it "
-                "(memory of the nodes, Ray's logs), and start the run again, which goes on from what was finished."
+                f"{str(error).splitlines()[0].rstrip('.')}. Its worker must live until it is done: look for what "
+                "ends it (memory of the nodes, Ray's logs), and start the run again, which goes on from what was finished."
             ) from error
         finally:
             with self._guard:
@@ -128,7 +128,7 @@ def _here(argument: Any) -> Any:
 @cache
 def code_here() -> str:
     """A short hash of the domain's code as it is installed on this machine."""
-    folder = Path(ecom_pipeline.__file__).parent
+    folder = Path(errors.__file__).parent
     found = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         found.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())

@@ -8,6 +8,7 @@ import pytest
 
 from ecom_pipeline import schema
 from ecom_pipeline.errors import WarehouseError
+from ecom_pipeline.language import embeddings
 from ecom_pipeline.language.adapted import Named, as_named
 from ecom_pipeline.language.embeddings import Embedded, add, embed, sample_features
 from ecom_pipeline.language.encoder import PACKAGED
@@ -58,8 +59,9 @@ def test_no_sample_is_no_row(db):
     assert sample_features(db, SAMPLES[:0]).match.shape[0] == 0
 
 
-def test_side_by_side_texts_get_the_embeddings_that_they_get_alone(tmp_path):
-    texts = [f"{'red ' * (number % 7)}mug {number}" for number in range(1001)]
+def test_side_by_side_texts_get_the_embeddings_that_they_get_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "_TEXTS_OF_A_PART", 5)
+    texts = [f"{'red ' * (number % 7)}mug {number}" for number in range(31)]
     asked = (texts, as_named(Named(PACKAGED, 8), tmp_path), 2048, "cpu", "fp32")
     alone = embed(*asked)
     with joblib.parallel_config("threading", n_jobs=2):
