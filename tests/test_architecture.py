@@ -62,9 +62,9 @@ def test_a_layer_imports_only_the_layers_below_it(layer):
     assert {f"{f.relative_to(ROOT)} imports {m}" for f, names in roots.items() for m in names & forbidden} == set()
 
 
-def test_resources_know_of_the_domain_only_its_errors():
+def test_resources_know_of_the_domain_only_its_errors_and_how_sql_is_quoted():
     names = {n for f in files_of("resources") for n in imports_of(f) if n.startswith("ecom_pipeline")}
-    assert {".".join(name.split(".")[:2]) for name in names} == {"ecom_pipeline.errors"}
+    assert {".".join(name.split(".")[:2]) for name in names} == {"ecom_pipeline.errors", "ecom_pipeline.quoting"}
 
 
 def test_inside_the_domain_imports_go_down_the_floors():
