@@ -59,14 +59,11 @@ def costs(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -
 
     What a run makes after this asset is noted by the run after it.
     """
-    made = recipe(context, None, warehouse)
-    with warehouse.connect() as db:
-        since = noted_until(db)
-    found = list(_costs(context.instance, since, home.n_bytes))
+    made, home_bytes = recipe(context, None, warehouse), home.n_bytes
     with warehouse.transaction() as db:
-        n_noted = note(db, found)
+        n_noted = note(db, _costs(context.instance, noted_until(db), home_bytes))
         remember(db, "costs", made)
-    return told(warehouse, "costs", {"n_noted": n_noted, "home_bytes": found[0].home_bytes if found else 0})
+    return told(warehouse, "costs", {"n_noted": n_noted, "home_bytes": home_bytes})
 
 
 def _costs(instance: dg.DagsterInstance, since: datetime | None, home_bytes: int) -> Iterator[Cost]:

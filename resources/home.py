@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -137,11 +138,16 @@ class Home(dg.ConfigurableResource):
 
     @property
     def n_bytes(self) -> int:
-        """Of all its files, those of links not followed.
+        """Of all its files; links are not followed.
 
         Cost: a look at each file's entry.
         """
-        return sum(file.lstat().st_size for file in self.folder.rglob("*") if file.is_file() and not file.is_symlink())
+        total = 0
+        for entry in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # databases come and go beside their journals
+                found = entry.lstat()
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return total
 
     def prepare(self) -> None:
         """Make the folder, for its owner alone, with Dagster's settings in it.

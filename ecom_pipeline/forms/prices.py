@@ -30,17 +30,16 @@ def make_macros(db: DuckDBPyConnection, forms: Mapping[str, str]) -> None:
         db: a connection with the macros of `texts`.
         forms: of the files whose prices are not all plain numbers, what `EVIDENCE` tells.
     """
-    if not knows(db, "nonnegative(null)"):
-        _make_constant(db)
     of_file = " ".join(f"when {literal(file)} then {literal(form)}" for file, form in forms.items())
     form = f"case file {of_file} else 'plain' end" if forms else "'plain'"
     db.execute(f"create or replace temp macro price_form(file) as {form}")
+    if not knows(db, "nonnegative(null)"):
+        _make_constant(db)
 
 
 def _make_constant(db: DuckDBPyConnection) -> None:
     """The macros that are the same for all files; `price_form`, which `read_price` asks, is not among them."""
     db.execute(
-        "create or replace temp macro price_form(file) as 'plain';"
         "create or replace temp macro finite(n) as case when isfinite(n) then n end;"
         "create or replace temp macro read_number(t) as finite(coalesce(try_cast(t as double), try_cast(filled(t) as double)));"
         # a position such as 1.5 must not be rounded to an integer
