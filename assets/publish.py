@@ -80,8 +80,7 @@ def publish(
             description=f"{relation.name}: {checked.description}", metadata=checked.metadata, allow_retries=False
         )
     with warehouse.transaction() as db:
-        columns = ", ".join(f"{c.name}::{c.type} as {c.name}" for c in relation.columns)
-        db.execute(f"create or replace table {relation.name} as select {columns} from frame")
+        db.execute(f"create or replace table {relation.name} as select {relation.cast} from frame")
         remember(db, relation.name, made)
     return told(warehouse, relation.name, metadata)
 

@@ -215,12 +215,11 @@ def embed_pictures(
 
 def replace_pictures(db: DuckDBPyConnection, rows: pd.DataFrame) -> dict[str, object]:
     """Write `image_embeddings`; how many pictures there are, and of those that cannot be read the first, and why."""
-    columns = ", ".join(f"{one.name}::{one.type} as {one.name}" for one in schema.IMAGE_EMBEDDINGS.columns)
     schema.IMAGE_EMBEDDINGS.clear(db)
     if rows.empty:  # a frame without rows has no types
         return {"n_images": 0, "n_unreadable_images": 0}
     db.register("pictures", rows)
-    db.execute(f"insert into image_embeddings select {columns} from pictures")
+    db.execute(f"insert into image_embeddings select {schema.IMAGE_EMBEDDINGS.cast} from pictures")
     db.unregister("pictures")
     unreadable = rows[rows.reason.notna()]
     counts: dict[str, object] = {"n_images": len(rows), "n_unreadable_images": len(unreadable)}

@@ -49,6 +49,11 @@ class Relation:
         """Names of the columns, in order."""
         return [column.name for column in self.columns]
 
+    @property
+    def cast(self) -> str:
+        """SQL: the columns in order, each as its type."""
+        return ", ".join(f"{column.name}::{column.type} as {column.name}" for column in self.columns)
+
     def create(self, db: DuckDBPyConnection) -> None:
         """Make the relation if it is absent; where an older version made it, give it the columns of this one."""
         shape(db, self.name, {column.name: column.type for column in self.columns})

@@ -50,8 +50,8 @@ def watch(db: DuckDBPyConnection, limits: Limits, today: date, *, code: str) -> 
         f"""insert into watched select day, family, figure, part, kind, value from drift
         where case family when 'events' then not coalesce({gone}, false) else day <> date '{last}' end"""
     )
-    columns = ", ".join(f"{one.name}::{one.type} as {one.name}" for one in RELATIONS["drift"].columns)
-    db.execute(f"create or replace table drift as select {columns} from ({judged('watched', limits)}) order by all")
+    cast = RELATIONS["drift"].cast
+    db.execute(f"create or replace table drift as select {cast} from ({judged('watched', limits)}) order by all")
     ledger.record_days(db, _COUNTED, days)
     ledger.forget_days(db, _COUNTED, f"select day from ({days})")
     n_changed, n_unusual = db.execute(
