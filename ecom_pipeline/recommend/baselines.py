@@ -12,7 +12,7 @@ import scipy.sparse as sparse
 
 from ecom_pipeline.arrays import Ints, Singles
 from ecom_pipeline.recommend.interactions import Interactions, Visits
-from ecom_pipeline.recommend.item_item import RIDGE, ItemItem, Neighbours, history_value, item_item
+from ecom_pipeline.recommend.item_item import RIDGE, Fitted, Neighbours, history_value, item_item
 from ecom_pipeline.recommend.metrics import hits, ndcg
 from ecom_pipeline.recommend.retrieval import popularity
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
@@ -84,7 +84,7 @@ def baseline_scores(
         found = {POPULAR: popular, OWN: counts[user].toarray() + below, OWN_BY_AGE: aged[user].toarray() + below}
         for name, model in models.items():
             if model is not None:
-                found[name] = model.scores(binary[user] if name == ITEM_KNN else value[user])
+                found[name] = model.own_scores(binary if name == ITEM_KNN else value, user)
         if tifu is not None:
             found[TIFU] = tifu[user].toarray() + below
         if factors is not None:
@@ -122,10 +122,9 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> Tuned:
     found = Tuned(half_life=max(by_half_life, key=by_half_life.__getitem__))
     value = weighted_matrix(known, UNWEIGHTED, day)
     value.data = history_value(value.data)
-    asked = value[visits.user]
 
-    def of_model(model: ItemItem, rows: slice) -> Singles:
-        return model.scores(asked[rows])
+    def of_model(model: Fitted, rows: slice) -> Singles:
+        return model.own_scores(value, visits.user[rows])
 
     by_ridge = {}
     for ridge in _RIDGES:

@@ -75,8 +75,8 @@ class Changed:
         if real.sum() > _FEW:
             return self.model.scores(history)
         result = np.zeros(history.shape[1], np.float32)
-        if known is not None and self.user is not None:
-            result += self.model.own_scores(self.user, known)
+        if self.user is not None:
+            result += self.model.own_scores(self.fitted, np.array([self.user]))[0]
         for item, value in zip(change.col[real].tolist(), change.data[real].tolist(), strict=True):
             result += value * self.memory.row(item)
         return result[None]
