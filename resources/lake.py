@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 import duckdb
@@ -25,14 +26,15 @@ _SETTINGS = {"ducklake_max_retry_count": 30, "ducklake_retry_wait_ms": 50, "duck
 _SETTINGS |= {"enable_external_file_cache": "false"}  # between two connections a process holds no rows in memory
 _ELSEWHERE = "does not match existing data path"  # how DuckDB, DuckLake and Postgres tell of it, here and below
 _VERSION = ("DuckLake catalog version", "DuckLake version")
-_CONFLICT = ("ransaction conflict", "Failed to commit DuckLake", "could not serialize", "deadlock detected")
+_CONFLICT = ("ransaction conflict", "maximum retry count", "could not serialize", "deadlock detected")
 _AWAY = (
     *("connect to Postgres", "connection to server", "no connection to the server", "server closed the connection"),
-    *("terminating connection", "SSL connection has been closed", "Failed to attach DuckLake MetaData"),
+    *("terminating connection", "SSL connection has been closed", 'Failed to execute query "ROLLBACK"'),
 )
 _URL = ("postgres://", "postgresql://")
-_OF_URL = re.compile(r"(?<=://)([^:@/?]*):([^@/?]*)@")
-_OF_WORDS = re.compile(r"\bpassword\s*=\s*('(?:[^'\\]|\\.)*'|\S+)")
+_OF_URL = re.compile(r"(?<=://)[^:@/?]*(?P<all>:(?P<password>[^@/?]*))@")
+_OF_QUERY = re.compile(r"(?<=[?&])(?P<all>password=(?P<password>[^&]*)&?)")
+_OF_WORDS = re.compile(r"(?P<all>\bpassword\s*=\s*(?P<password>'(?:[^'\\]|\\.)*'|\S+))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class Lake:
     def attach(self, db: duckdb.DuckDBPyConnection) -> None:
         """Make a connection read and write the lake; an empty database becomes one.
 
-        No row is ever kept in Postgres: who may read the catalogue need not be allowed to read persons, and to forget
-        somebody is to delete files.
+        No row is ever kept in Postgres, however few there are, so that to forget somebody is to delete files; the least and
+        the greatest value of each column of a file are.
 
         Raises:
             WarehouseError: if an extension is missing.
@@ -83,6 +85,16 @@ class Lake:
         db.execute(
             f"attach if not exists {where} as {_NAME} (data_path {folder}, data_inlining_row_limit 0); use {_NAME}"
         )
+
+    def require_own_folder(self, db: duckdb.DuckDBPyConnection) -> None:
+        """Raises WarehouseError if a lake that is new has a folder in which there are rows: it would delete them as its waste."""
+        ((n_changes,),) = _ask(db, "select max(snapshot_id) from ducklake_snapshot")
+        first = next(Path(self.folder).rglob("*.parquet"), None) if not n_changes else None
+        if first:
+            raise WarehouseError(
+                f"warehouse: 1 folder holds rows of another lake; first: {str(first)!r}. The folder of a new lake must be empty: "
+                f"set {FOLDER} to one that is, or {CATALOGUE} to the database that these rows belong to."
+            )
 
     def rewrite(self, db: duckdb.DuckDBPyConnection) -> None:
         """Write all relations anew and delete everything else: files, the snapshots that had them, and what was kept of
@@ -127,11 +139,12 @@ class Lake:
 
     def meaning(self, error: duckdb.Error) -> WarehouseError | None:
         """An error of DuckDB as one of ours where it is of the lake."""
-        text = str(error).split("\n")[0]
-        for signs, what, then in _MEANINGS:
-            if any(sign in text for sign in signs):
-                cause = text.rsplit('": ', 1)[-1].rstrip(".")  # what stands before it says where that is, thrice
-                return WarehouseError(f"warehouse: {what}: {cause}. {then}")
+        for signs, what, then in (*_MEANINGS, ((f'Cannot open file "{self.folder}',), *_MISSING)):
+            told = [line for line in str(error).splitlines() if any(sign in line for sign in signs)]
+            if told:
+                # what stands before it says where that is, thrice
+                cause = told[0].rsplit('": ', 1)[-1] if signs is _AWAY else told[0]
+                return WarehouseError(f"warehouse: {what}: {cause.strip().rstrip('.')}. {then}")
         return None
 
     def _require_alone(self, db: duckdb.DuckDBPyConnection) -> None:
@@ -171,6 +184,10 @@ _MEANINGS = (
         "finished stays.",
     ),
 )
+_MISSING = (
+    "1 file of a lake's rows cannot be read",
+    f"It must lie where the catalogue says: see that {FOLDER} is there and is the folder that all machines share, or restore it.",
+)
 
 
 def _client() -> str:
@@ -192,14 +209,18 @@ def without_password(connection: str) -> tuple[str, str]:
     ('host=db  dbname=lake', "it's")
     >>> without_password("postgresql://ecom:a%40b@db:5432/lake?sslmode=require")
     ('postgresql://ecom@db:5432/lake?sslmode=require', 'a@b')
+    >>> without_password("postgresql:///lake?password=x&user=ecom")
+    ('postgresql:///lake?user=ecom', 'x')
     """
-    if connection.startswith(_URL):
-        found = _OF_URL.search(connection)
-        return (connection.replace(found[0], found[1] + "@", 1), unquote(found[2])) if found else (connection, "")
-    found = _OF_WORDS.search(connection)
+    url = connection.startswith(_URL)
+    found = _OF_URL.search(connection) or _OF_QUERY.search(connection) if url else _OF_WORDS.search(connection)
     if not found:
         return connection, ""
-    return connection.replace(found[0], "", 1), re.sub(r"\\(.)", r"\1", found[1].removeprefix("'").removesuffix("'"))
+    value = found["password"]
+    return (
+        connection[: found.start("all")] + connection[found.end("all") :],
+        unquote(value) if url else re.sub(r"\\(.)", r"\1", value.removeprefix("'").removesuffix("'")),
+    )
 
 
 def _ask(db: duckdb.DuckDBPyConnection, query: str) -> list[tuple]:

@@ -226,7 +226,9 @@ class Warehouse(dg.ConfigurableResource):
         name = f"{self.path} {os.getpid()} {hash(lake)}"
         try:
             if name not in _KEPT:
-                _KEPT[name] = self._attached(name, lake.attach)
+                first = self._attached(name, lake.attach)
+                lake.require_own_folder(first)
+                _KEPT[name] = first
             return self._attached(name, lake.attach)
         except duckdb.Error as error:
             if meaning := lake.meaning(error):

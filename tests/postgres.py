@@ -43,7 +43,7 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving(settings: str = "-c fsync=off") -> Iterator[Server]:
     """A server in a folder that is gone afterwards; it never runs as root, which Postgres refuses."""
     programs = binaries()
     assert programs
@@ -58,8 +58,8 @@ def serving() -> Iterator[Server]:
     data = folder / "data"
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder, **as_user}
     begin = [programs / "initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", secret, "--no-sync"]
-    settings = f"-c listen_addresses='' -c fsync=off -k {folder}"
-    control = [programs / "pg_ctl", "-D", data, "-w", "-s", "-l", folder / "log", "-o", settings]
+    here = f"-c listen_addresses='' -k {folder} {settings}"
+    control = [programs / "pg_ctl", "-D", data, "-w", "-s", "-l", folder / "log", "-o", here]
     try:
         subprocess.run([*begin, "-E", "UTF8", "--locale", "C"], **quiet)
         subprocess.run([*control, "start"], **quiet)

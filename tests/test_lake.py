@@ -12,7 +12,9 @@ import pytest
 from postgres import PASSWORD, binaries, serving
 from shop import ROOT, ecom, write_csv
 
+from ecom_pipeline import ledger
 from ecom_pipeline.errors import WarehouseError
+from ecom_pipeline.ledger import Entry
 from ecom_pipeline.privacy.search import Wanted, search
 from ecom_pipeline.sources.people import keyed_hash
 from resources import extensions
@@ -27,7 +29,7 @@ pytestmark = [
     ),
 ]
 OF_THE_CLOCK = {"embedded_at", "written_at", "landed_at"}
-NOT_COMPARED = {"ledger", "landed_files", "costs"}  # what was made when, and how long it took
+NOT_COMPARED = {"ledger_entries", "landed_files", "costs"}  # what was made when, and how long it took
 PERSON = "person-of-many-letters"
 KEY = hashlib.sha256(b"tests").digest()
 _NUMBER = itertools.count()
@@ -174,6 +176,7 @@ def home(server, tmp_path, monkeypatch):
     write_csv(source / "items.csv", [{"item_id": "a", "title": "a red mug"}])
     act = {"occurred_at": "2024-05-01T10:00:00Z", "action": "click", "item_id": "a"}
     write_csv(source / "events.csv", [{**act, "user_id": PERSON}, {**act, "user_id": "another"}])
+    write_csv(source / "judgments.csv", [{"query": "mug", "item_id": "a", "relevance": 1}])  # too few: a run ends there
     server.ask("postgres", f"create database {database}")
     monkeypatch.setenv("ECOM_LAKE", server.url(database))
     monkeypatch.setenv("ECOM_SOURCE", str(source))
@@ -240,10 +243,57 @@ def test_another_lake_than_this_one_is_told(lake, server, tmp_path, monkeypatch,
         again.read("t")
 
 
+def test_a_new_lake_takes_no_folder_of_another_one(lake, server, monkeypatch):
+    fill(lake)
+    server.ask("postgres", f"create database lake{next(_NUMBER)}")
+    monkeypatch.setenv("ECOM_LAKE", server.connection(f"lake{next(_NUMBER) - 1}"))
+    with pytest.raises(WarehouseError, match=r"1 folder holds rows of another lake; first: .*must be empty: set"):
+        fill(lake)
+
+
 def test_a_key_for_a_file_is_refused(lake, monkeypatch):
     monkeypatch.setenv("ECOM_WAREHOUSE_KEY", "secret")
     with pytest.raises(WarehouseError, match=r"ECOM_WAREHOUSE_KEY: 1 key is of no use beside ECOM_LAKE.*must be unset"):
         fill(lake)
+
+
+def test_rows_that_are_gone_are_told(lake):
+    fill(lake)
+    next(Path(lake.lake_folder).rglob("*.parquet")).unlink()
+    with pytest.raises(
+        WarehouseError, match=r"1 file of a lake's rows cannot be read.*must lie where the catalogue says"
+    ):
+        lake.read("t")
+
+
+def test_a_server_that_goes_within_a_transaction_is_told_and_the_next_one_goes_on(lake, server):
+    fill(lake)
+    with pytest.raises(WarehouseError, match=r"1 server does not let us in.*start the command again"):
+        lose_the_server(lake, server)
+    assert lake.read("t").x.sum() == 10
+
+
+def lose_the_server(warehouse, server):
+    with warehouse.transaction() as db:
+        db.execute("insert into t values (7)")
+        server.ask("postgres", "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname is not null")
+
+
+def test_steps_that_write_different_relations_never_contradict_each_other(lake):
+    with lake.transaction() as db:
+        ledger.record(db, "one", Entry("before", "", 0))
+    with lake.transaction() as db:
+        db.execute("create table one as select 1 as x")
+        ledger.record(db, "one", Entry("a", "b", 1))
+        with lake.transaction() as other:
+            other.execute("create table two as select 2 as x")
+            ledger.record(other, "two", Entry("c", "d", 1))
+            ledger.record_days(
+                other, "days", "select date '2024-05-01' as day, 'e' as made_from, 'f' as content, 1 as n_rows"
+            )
+    with lake.connect() as db:
+        assert ledger.entries(db, "one") == {ledger.WHOLE: Entry("a", "b", 1)}
+        assert ledger.contents(db).keys() == {"one", "two", "days"}
 
 
 def test_a_folder_without_a_catalogue_is_refused(lake, monkeypatch):
