@@ -22,7 +22,11 @@ CATALOGUE, FOLDER = "ECOM_LAKE", "ECOM_LAKE_FOLDER"
 _NAME = "warehouse"
 _METADATA = f"__ducklake_metadata_{_NAME}"
 # what does not contradict what another process has written meanwhile is tried again so often, for half a minute or so
-_SETTINGS = {"ducklake_max_retry_count": 30, "ducklake_retry_wait_ms": 50, "ducklake_retry_backoff": 1.2}
+_SETTINGS: dict[str, object] = {
+    "ducklake_max_retry_count": 30,
+    "ducklake_retry_wait_ms": 50,
+    "ducklake_retry_backoff": 1.2,
+}
 _SETTINGS |= {"enable_external_file_cache": "false"}  # between two connections a process holds no rows in memory
 _ELSEWHERE = "does not match existing data path"  # how DuckDB, DuckLake and Postgres tell of it, here and below
 _VERSION = ("DuckLake catalog version", "DuckLake version")

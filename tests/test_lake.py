@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +13,9 @@ import pytest
 from postgres import PASSWORD, binaries, serving
 from shop import ROOT, ecom, write_csv
 
-from ecom_pipeline import ledger
+from assets.prepare import CleaningConfig
+from assets.publish import settings_of
+from ecom_pipeline import cleaning, ledger, sources
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.ledger import Entry
 from ecom_pipeline.privacy.search import Wanted, search
@@ -31,6 +34,7 @@ pytestmark = [
 OF_THE_CLOCK = {"embedded_at", "written_at", "landed_at"}
 NOT_COMPARED = {"ledger_entries", "landed_files", "costs"}  # what was made when, and how long it took
 PERSON = "person-of-many-letters"
+DAY = date(2024, 5, 1)
 KEY = hashlib.sha256(b"tests").digest()
 _NUMBER = itertools.count()
 
@@ -47,7 +51,7 @@ def lake(server, tmp_path, monkeypatch):
     database = f"lake{next(_NUMBER)}"
     server.ask("postgres", f"create database {database}")
     monkeypatch.setenv("ECOM_LAKE", server.connection(database))
-    return of(tmp_path)
+    return of(tmp_path / "home")
 
 
 def of(home, **settings):
@@ -152,7 +156,7 @@ def rows(warehouse: Warehouse) -> None:
 @pytest.mark.parametrize(("hours", "left"), [(0, 1), (24, 2)])
 def test_at_the_end_of_a_run_goes_what_was_replaced_so_long_ago(lake, tmp_path, hours, left):
     fill(lake)
-    assert dg.materialize([rows], resources={"warehouse": of(tmp_path, snapshot_hours=hours)}).success
+    assert dg.materialize([rows], resources={"warehouse": of(tmp_path / "home", snapshot_hours=hours)}).success
     assert files(lake) == left
     assert lake.read("t").x.sum() == 20
 
@@ -169,36 +173,39 @@ def test_small_changes_become_one_file(lake):
 
 
 @pytest.fixture
-def home(server, tmp_path, monkeypatch):
-    """A home on a lake in which a small shop has landed and was cleaned."""
-    source, home, database = tmp_path / "shop", tmp_path / "home", f"lake{next(_NUMBER)}"
-    source.mkdir()
-    write_csv(source / "items.csv", [{"item_id": "a", "title": "a red mug"}])
-    act = {"occurred_at": "2024-05-01T10:00:00Z", "action": "click", "item_id": "a"}
+def source(tmp_path):
+    """A shop of which a run makes no more than samples, as they are too few."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    write_csv(folder / "items.csv", [{"item_id": "a", "title": "a red mug"}])
+    write_csv(folder / "judgments.csv", [{"query": "mug", "item_id": "a", "relevance": 1}])
+    return folder
+
+
+def land(warehouse, source):
+    with warehouse.transaction() as db:
+        for table in ("items", "events"):
+            sources.find(str(source)).land(db, table, hash_key=KEY)
+        cleaning.clean_items(db)
+        cleaning.clean_events(db, DAY, DAY, cleaning.Limits(**settings_of(CleaningConfig())))
+
+
+def test_whoever_is_forgotten_is_in_no_byte_of_the_home_and_in_no_row_of_the_catalogue(lake, source, tmp_path):
+    act = {"occurred_at": f"{DAY}T10:00:00Z", "action": "click", "item_id": "a"}
     write_csv(source / "events.csv", [{**act, "user_id": PERSON}, {**act, "user_id": "another"}])
-    write_csv(source / "judgments.csv", [{"query": "mug", "item_id": "a", "relevance": 1}])  # too few: a run ends there
-    server.ask("postgres", f"create database {database}")
-    monkeypatch.setenv("ECOM_LAKE", server.url(database))
-    monkeypatch.setenv("ECOM_SOURCE", str(source))
-    return home
-
-
-def test_whoever_is_forgotten_is_in_no_byte_of_the_home_and_in_no_row_of_the_catalogue(home):
-    run = ecom("run", home=home)
-    wanted = Wanted(keyed_hash(PERSON, KEY), PERSON)
-    lake = of(home)
-    assert lake.read("cleaned_interactions").user_id.nunique() == 2, run.stderr
-    assert any(".parquet" in place for place in search(home, wanted).found)
+    land(lake, source)
+    wanted, folder = Wanted(keyed_hash(PERSON, KEY), PERSON), Path(lake.lake_folder)
+    assert any(search(folder, wanted).found)
     assert any(wanted.count(row) for _, row in lake.catalogue())
-    told = ecom("forget", PERSON, home=home)
+    told = ecom("forget", PERSON, home=tmp_path / "home")
     assert told.returncode == 0, told.stderr
-    assert search(home, wanted).found == {}
-    assert [table for table, row in lake.catalogue() if wanted.count(row)] == []
+    assert search(tmp_path / "home", wanted).found == {}
+    assert not any(wanted.count(row) for _, row in lake.catalogue())
     assert lake.read("raw_events").user_id.nunique() == 1
-    assert not (home / "warehouse.duckdb").exists()
+    assert not Path(lake.path).exists()
 
 
-def test_nobody_else_may_write_while_somebody_is_forgotten(lake, tmp_path):
+def test_nobody_else_may_write_while_somebody_is_forgotten(lake):
     fill(lake)
     with lake.transaction() as db:
         db.execute("create table acts (name varchar, nth bigint, act bigint)")
@@ -209,22 +216,27 @@ def test_nobody_else_may_write_while_somebody_is_forgotten(lake, tmp_path):
         other.kill()
     assert files(lake) == 3  # what the killed one has left
     lake.compact()
-    assert files(lake) == 2
+    assert files(lake) == 1
 
 
-def test_a_lake_that_lets_nobody_in_says_so_without_the_password(home, server, monkeypatch):
+def test_a_server_that_lets_nobody_in_is_told_without_the_password(server, source, tmp_path, monkeypatch):
     monkeypatch.setenv("ECOM_LAKE", server.url("nowhere", password="mistaken-4712"))
-    run = ecom("run", home=home)
+    run = ecom("run", "--source", source, home=tmp_path / "home")
     assert run.returncode == 1
-    assert "1 server does not let us in, the Postgres that keeps the lake's catalogue" in run.stderr
+    assert (
+        "1 server does not let us in, the Postgres that keeps the lake's catalogue: connection to server" in run.stderr
+    )
     assert "It must run and know us by ECOM_LAKE: start it or correct the variable" in run.stderr
     assert "mistaken" not in run.stderr + run.stdout
 
 
-def test_the_password_is_nowhere(home):
-    run = ecom("run", home=home)
+def test_the_password_is_nowhere(lake, source, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("ECOM_LAKE", server.url(f"lake{next(_NUMBER) - 1}"))
+    run = ecom("run", "--source", source, home=tmp_path / "home")
+    assert "splits have no sample" in run.stderr  # landed, cleaned, sampled
+    assert lake.has("items")
     assert PASSWORD not in run.stdout + run.stderr
-    assert not any(search(home, Wanted(PASSWORD)).found)
+    assert search(tmp_path / "home", Wanted(PASSWORD)).found == {}
     assert PASSWORD not in repr(Lake("folder", PASSWORD))
 
 
@@ -276,7 +288,10 @@ def test_a_server_that_goes_within_a_transaction_is_told_and_the_next_one_goes_o
 def lose_the_server(warehouse, server):
     with warehouse.transaction() as db:
         db.execute("insert into t values (7)")
-        server.ask("postgres", "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname is not null")
+        server.ask(
+            "postgres",
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname is not null",
+        )
 
 
 def test_steps_that_write_different_relations_never_contradict_each_other(lake):
