@@ -21,7 +21,7 @@ from resources.private import secret
 CATALOGUE, FOLDER = "ECOM_LAKE", "ECOM_LAKE_FOLDER"
 _NAME = "warehouse"
 _METADATA = f"__ducklake_metadata_{_NAME}"
-# what does not contradict what another process has written meanwhile is tried again so often, for half a minute or so
+# what does not contradict what another process has written meanwhile is tried again so often, for a minute or so
 _SETTINGS: dict[str, object] = {
     "ducklake_max_retry_count": 30,
     "ducklake_retry_wait_ms": 50,
@@ -31,12 +31,13 @@ _SETTINGS |= {"enable_external_file_cache": "false"}  # between two connections 
 _ELSEWHERE = "does not match existing data path"  # how DuckDB, DuckLake and Postgres tell of it, here and below
 _VERSION = ("DuckLake catalog version", "DuckLake version")
 _CONFLICT = ("ransaction conflict", "maximum retry count", "could not serialize", "deadlock detected")
+_FORM = ("connection info string", "connection option", " URI", "percent-encoded", "invalid integer value")
 _AWAY = (
     *("connect to Postgres", "connection to server", "no connection to the server", "server closed the connection"),
     *("terminating connection", "SSL connection has been closed", 'Failed to execute query "ROLLBACK"'),
 )
 _URL = ("postgres://", "postgresql://")
-_OF_URL = re.compile(r"(?<=://)[^:@/?]*(?P<all>:(?P<password>[^@/?]*))@")
+_OF_URL = re.compile(r"(?<=://)[^:@/?]*(?P<all>:(?P<password>[^/?]*))@")
 _OF_QUERY = re.compile(r"(?<=[?&])(?P<all>password=(?P<password>[^&]*)&?)")
 _OF_WORDS = re.compile(r"(?P<all>\bpassword\s*=\s*(?P<password>'(?:[^'\\]|\\.)*'|\S+))")
 
@@ -146,8 +147,10 @@ class Lake:
         for signs, what, then in (*_MEANINGS, ((f'Cannot open file "{self.folder}',), *_MISSING)):
             told = [line for line in str(error).splitlines() if any(sign in line for sign in signs)]
             if told:
-                # what stands before it says where that is, thrice
-                cause = told[0].rsplit('": ', 1)[-1] if signs is _AWAY else told[0]
+                # what stands before it says where that is, thrice; of what is no connection string, any part may be the secret
+                cause = (
+                    told[0].rsplit('": ', 1)[-1] if signs is _AWAY else told[0] if signs is not _FORM else "unreadable"
+                )
                 return WarehouseError(f"warehouse: {what}: {cause.strip().rstrip('.')}. {then}")
         return None
 
@@ -180,6 +183,12 @@ _MEANINGS = (
         "1 change was refused, as another process has changed the same relation meanwhile",
         "Of two such changes only the first may hold, and nothing of this one is written: start the command again, and it goes "
         "on from what is there.",
+    ),
+    (
+        _FORM,
+        f"1 connection string is none that Postgres can read, {CATALOGUE}",
+        "It must be as 'host=db.internal user=ecom password=... dbname=ecom' or postgresql://ecom:...@db.internal/ecom, with %40 for "
+        "an @ in the password: correct the variable.",
     ),
     (
         _AWAY,

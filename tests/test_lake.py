@@ -263,6 +263,16 @@ def test_a_new_lake_takes_no_folder_of_another_one(lake, server, monkeypatch):
         fill(lake)
 
 
+@pytest.mark.parametrize("said", ["mistaken-4712", "postgresql://ecom:mistaken-4712@[db/lake", "host=x mistaken=4712"])
+def test_what_is_no_connection_string_is_not_repeated(lake, monkeypatch, said):
+    monkeypatch.setenv("ECOM_LAKE", said)
+    with pytest.raises(
+        WarehouseError, match=r"1 connection string is none that Postgres can read.*correct the var"
+    ) as told:
+        fill(lake)
+    assert "mistaken" not in str(told.value)
+
+
 def test_a_key_for_a_file_is_refused(lake, monkeypatch):
     monkeypatch.setenv("ECOM_WAREHOUSE_KEY", "secret")
     with pytest.raises(WarehouseError, match=r"ECOM_WAREHOUSE_KEY: 1 key is of no use beside ECOM_LAKE.*must be unset"):
