@@ -252,7 +252,8 @@ class Warehouse(dg.ConfigurableResource):
 
         Under one name, connections of this process share it, as those to a file do.
         """
-        config = {"memory_limit": self.memory_limit, "temp_directory": f"{self.path}.tmp", **more}
+        config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": self.memory_limit, **more}
+        config["temp_directory"] = f"{self.path}.tmp"
         db = duckdb.connect(f":memory:{name}", config=config)
         try:
             attach(db)
