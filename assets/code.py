@@ -37,11 +37,12 @@ def version(function: Callable) -> str:
     wanted = [function]
     while wanted:
         one = wanted.pop()
-        if one.__qualname__ in functions:
+        place = f"{one.__module__}.{one.__qualname__}"  # two modules may each have a `_read`
+        if place in functions:
             continue
         text = textwrap.dedent(inspect.getsource(one))
         compiled = _compiled(text)
-        functions[one.__qualname__] = _told(compiled)
+        functions[place] = _told(compiled)
         reached.update(_imported(text))
         for name in _names(compiled):
             found = inspect.unwrap(one.__globals__[name]) if name in one.__globals__ else None

@@ -70,8 +70,11 @@ def check(home: Home, warehouse: Warehouse, person: Person) -> Receipt:
     Cost: one reading of the whole home.
     """
     raw, chance = person.raw, bool(person.raw) and by_chance(person.raw)
-    told = search(home.folder, Wanted(person.actor, "" if chance else raw))
-    found = dict(told.found)
+    wanted = Wanted(person.actor, "" if chance else raw)
+    told = search(home.folder, wanted, also=warehouse.elsewhere)
+    for table, row in warehouse.catalogue():
+        told.found[f"catalogue, {table}"] += wanted.count(row)
+    found = {place: n for place, n in told.found.items() if n}
     with warehouse.connect() as db:
         found |= {f"relation {name}": n for name, n in relations.n_named(db, Wanted(person.actor, raw)).items()}
     how = (

@@ -16,7 +16,7 @@ from ecom_pipeline import schema
 from ecom_pipeline.watching.costs import Cost, note, noted_until
 from ecom_pipeline.watching.drift import Limits
 from ecom_pipeline.watching.series import watch
-from resources.home import Home
+from resources.home import Home, size_of
 from resources.warehouse import Warehouse
 
 
@@ -59,7 +59,7 @@ def costs(context: dg.AssetExecutionContext, warehouse: Warehouse, home: Home) -
 
     What a run makes after this asset is noted by the run after it.
     """
-    made, home_bytes = recipe(context, None, warehouse), home.n_bytes
+    made, home_bytes = recipe(context, None, warehouse), home.n_bytes + sum(map(size_of, warehouse.elsewhere))
     with warehouse.transaction() as db:
         n_noted = note(db, _costs(context.instance, noted_until(db), home_bytes))
         remember(db, "costs", made)

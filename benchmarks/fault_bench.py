@@ -23,7 +23,7 @@ from shop import HEAD_ALONE, make_purchases, make_shop  # noqa: E402
 from ecom_pipeline.service import folders  # noqa: E402
 
 OF_THE_CLOCK = {"embedded_at", "written_at", "landed_at"}
-NOT_COMPARED = {"ledger", "landed_files", "costs"}  # what was made when, from what bytes, and how long it took
+NOT_COMPARED = {"ledger_entries", "landed_files", "costs"}  # what was made when, from what bytes, and how long it took
 KILLED = -9
 
 
@@ -212,7 +212,7 @@ def unwhole(home: Path) -> str:
     if not (home / "warehouse.duckdb").exists():
         return ""
     with duckdb.connect(str(home / "warehouse.duckdb")) as db:  # plays back what a kill left
-        tables = {name for (name,) in db.execute("select table_name from duckdb_tables()").fetchall()}
+        tables = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}
         rows = db.execute("from ledger where day = date '0001-01-01'").fetchall() if "ledger" in tables else []
         for asset, _, _, content, *_ in rows:
             if asset in tables and not asset.startswith("raw_"):

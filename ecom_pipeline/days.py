@@ -11,6 +11,7 @@ from itertools import pairwise
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.schema.inputs import COLUMNS
+from ecom_pipeline.schema.relation import tables
 
 FIRST_DAY = date(1990, 1, 1)  # what claims to be older than the first web shops is a broken clock
 NEAR_SECONDS = 60  # cleaning looks back over midnight no further than this
@@ -21,8 +22,8 @@ CONTENT = f"hash({', '.join((*COLUMNS['events'], 'attributes', 'malformed'))})"
 
 def create(db: DuckDBPyConnection) -> None:
     """Make the empty record where there is none."""
-    db.execute("create table if not exists event_days (day date, file varchar, n_rows bigint, content hugeint)")
-    db.execute("create table if not exists touched_days (day date primary key, n_times bigint)")
+    db.execute("create table if not exists event_days (day date, file varchar, n_rows bigint, content decimal(38, 0))")
+    db.execute("create table if not exists touched_days (day date, n_times bigint)")
 
 
 def record(db: DuckDBPyConnection, files: str) -> None:
@@ -36,7 +37,7 @@ def record(db: DuckDBPyConnection, files: str) -> None:
     """
     db.execute(f"delete from event_days where file in ({files})")
     db.execute(
-        f"insert into event_days select day, file, count(*), sum({CONTENT}::hugeint) from raw_events "
+        f"insert into event_days select day, file, count(*), sum({CONTENT}::hugeint)::decimal(38, 0) from raw_events "
         f"where day is not null and file in ({files}) group by day, file"
     )
 
@@ -50,8 +51,9 @@ def touch(db: DuckDBPyConnection, days: str) -> None:
     """
     create(db)
     db.execute(
-        f"insert into touched_days select distinct day::date, 1 from ({days}) as t(day) where day is not null "
-        "on conflict do update set n_times = n_times + 1"
+        f"merge into touched_days using (select distinct day::date as day from ({days}) as t(day) where day is not null) "
+        "as reached using (day) when matched then update set n_times = n_times + 1 "
+        "when not matched then insert (day, n_times) values (reached.day, 1)"
     )
 
 
@@ -112,7 +114,7 @@ def due(db: DuckDBPyConnection, now: datetime) -> bool:
 
     Cost: one scan of a column.
     """
-    if not db.execute("from duckdb_tables() where table_name = 'raw_events'").fetchall():
+    if "raw_events" not in tables(db):
         return False
     query = "select 1 from raw_events where day is null and instant between ? and ? limit 1"
     return bool(db.execute(query, [FIRST_DAY, now]).fetchall())

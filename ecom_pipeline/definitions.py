@@ -24,13 +24,18 @@ from resources.alerts import Alerts
 from resources.cluster import Cluster
 from resources.compute import Compute
 from resources.home import Home
+from resources.lake import CATALOGUE, FOLDER
 from resources.tracking import Tracking
 from resources.warehouse import Warehouse
 
 _home = Path(os.environ.get("ECOM_HOME") or ".ecom").expanduser().absolute()
+_lake = Path(os.environ.get(FOLDER) or _home / "lake").expanduser().absolute()
 
 HOME = Home(path=str(_home), asked_source=os.environ.get("ECOM_SOURCE", ""))
-WAREHOUSE = Warehouse(path=str(_home / "warehouse.duckdb"))
+WAREHOUSE = Warehouse(
+    path=str(_home / "warehouse.duckdb"),
+    lake_folder=str(_lake) if os.environ.get(CATALOGUE) else "",
+)
 RESOURCES = {
     "home": HOME,
     "alerts": Alerts(),

@@ -1,14 +1,18 @@
 """What every asset was last made from, kept in the same transaction as what it made.
 
-The second lowest floor. A refresh compares this with what an asset would be made from now, and skips equals.
+The second lowest floor. A refresh compares this with what an asset would be made from now, and skips equals. Entries are only
+ever added, so that steps of other processes, each of which adds its own, never contradict each other; the view `ledger` has
+of each asset and day the last.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from duckdb import DuckDBPyConnection
+from duckdb import CatalogException, DuckDBPyConnection
+
+from ecom_pipeline.schema.relation import tables
 
 WHOLE = "1-01-01"  # the `day` of an asset without partitions: a key column cannot be null
 
@@ -49,10 +53,9 @@ def content(db: DuckDBPyConnection, relation: str, where: str = "true") -> tuple
 def record(db: DuckDBPyConnection, asset: str, entry: Entry, day: str = WHOLE) -> None:
     """Remember how an asset was made; call it in the transaction that writes the asset."""
     _create(db)
-    db.execute("delete from ledger where asset = ? and day = ?::date", [asset, day])
     db.execute(
-        "insert into ledger values (?, ?::date, ?, ?, ?, now()::timestamp)",
-        [asset, day, entry.made_from, entry.content, entry.n_rows],
+        f"insert into ledger_entries select $asset, $day::date, $made_from, $content, $n_rows, {_MOMENT}",
+        {"asset": asset, "day": day, **asdict(entry)},
     )
 
 
@@ -65,23 +68,22 @@ def record_days(db: DuckDBPyConnection, asset: str, days: str) -> None:
         days: a query that yields day, made_from, content, n_rows.
     """
     _create(db)
-    db.execute(f"create or replace temp table ledger_days as {days}")
-    db.execute("delete from ledger where asset = ? and day in (select day from ledger_days)", [asset])
     db.execute(
-        "insert into ledger select ?, day, made_from, content, n_rows, now()::timestamp from ledger_days", [asset]
+        f"insert into ledger_entries select $asset, day, made_from, content, n_rows, {_MOMENT} from ({days})",
+        {"asset": asset},
     )
 
 
 def forget_days(db: DuckDBPyConnection, asset: str, kept: str) -> None:
     """Forget the days of an asset that a query does not yield."""
     _create(db)
-    db.execute(f"delete from ledger where asset = ? and day not in ({kept})", [asset])
+    db.execute(f"{_FORGOTTEN} and day not in ({kept})", {"asset": asset})
 
 
 def forget(db: DuckDBPyConnection, asset: str) -> None:
     """Forget how an asset was made: the next refresh makes it."""
     _create(db)
-    db.execute("delete from ledger where asset = ?", [asset])
+    db.execute(_FORGOTTEN, {"asset": asset})
 
 
 def entries(db: DuckDBPyConnection, asset: str) -> dict[str, Entry]:
@@ -98,8 +100,22 @@ def contents(db: DuckDBPyConnection) -> dict[str, str]:
     return dict(db.execute(query).fetchall())
 
 
+# later than all that is there of the asset, whatever the clock of this machine says
+_MOMENT = """greatest(now()::timestamp, (select max(written_at) + interval 1 microsecond
+    from ledger_entries where asset = $asset))"""
+_FORGOTTEN = f"insert into ledger_entries select asset, day, null, null, null, {_MOMENT} from ledger where asset = $asset"
+
+
 def _create(db: DuckDBPyConnection) -> None:
-    db.execute(
-        "create table if not exists ledger (asset varchar, day date, made_from varchar, content varchar, "
-        "n_rows bigint, written_at timestamp)"
-    )
+    try:
+        db.execute("""create view if not exists ledger as select * from (
+            from ledger_entries qualify row_number() over (partition by asset, day order by written_at desc) = 1)
+            where made_from is not null""")
+    except CatalogException:
+        if "ledger" in tables(db):  # of a home in which entries were replaced
+            db.execute("alter table ledger rename to ledger_entries")
+        db.execute(
+            "create table if not exists ledger_entries (asset varchar, day date, made_from varchar, content varchar, "
+            "n_rows bigint, written_at timestamp)"
+        )
+        _create(db)

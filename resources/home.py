@@ -142,12 +142,7 @@ class Home(dg.ConfigurableResource):
 
         Cost: a look at each file's entry.
         """
-        total = 0
-        for entry in self.folder.rglob("*"):
-            with suppress(FileNotFoundError):  # databases come and go beside their journals
-                found = entry.lstat()
-                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
-        return total
+        return size_of(self.folder)
 
     def prepare(self) -> None:
         """Make the folder, for its owner alone, with Dagster's settings in it.
@@ -263,7 +258,8 @@ class Home(dg.ConfigurableResource):
 
     def _refuse_another(self, warehouse: Warehouse, default: str) -> None:
         with warehouse.connect() as db:
-            names = "select table_name from duckdb_tables() where starts_with(table_name, 'raw_')"
+            names = """select table_name from duckdb_tables()
+                where database_name = current_database() and starts_with(table_name, 'raw_')"""
             tables = [name for (name,) in db.execute(names).fetchall()]
             filled = [name for name in tables if db.execute(f"from {name} limit 1").fetchall()]
         if filled:
@@ -272,6 +268,16 @@ class Home(dg.ConfigurableResource):
                 f"{str(self.folder)!r}. A home must be told once where its data come from, and {default!r} would replace "
                 "them: say which with --source or ECOM_SOURCE."
             )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; links are not followed."""
+    total = 0
+    for entry in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # databases come and go beside their journals
+            found = entry.lstat()
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ecom_pipeline.errors import HomeError, InputError
 log = logging.getLogger(__name__)
 _OTHERS = 0o077
 _OURS = (
-    *("warehouse.duckdb*", "models", "rankers", "encoders", "frozen", "curves", "reports", "dagster"),
+    *("warehouse.duckdb*", "lake", "models", "rankers", "encoders", "frozen", "curves", "reports", "dagster"),
     *("published", "journal", "keys.json"),
     *("run.lock", "hash.key*", "source.json*"),
     *("receipts", "forgotten.json*", "hash.chain", "serve.lock", "exchange.*"),

@@ -1,13 +1,12 @@
-"""The DuckDB file that every asset reads and writes: one writer at a time, short connections; encrypted where a key is set."""
+"""What every asset reads and writes: one DuckDB file, encrypted where a key is set, or a lake that several machines share."""
 
-import importlib.util
 import logging
 import os
 import random
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from pydantic import Field
 
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.quoting import literal
+from resources import extensions
+from resources.lake import CATALOGUE, Lake
 from resources.private import keep_private, secret
 from resources.writer import one_writer
 
@@ -25,12 +26,20 @@ _CORRUPT, _CUT = "Corrupt database file", "Could not read enough bytes"  # how D
 _KEY = "ECOM_WAREHOUSE_KEY"
 _KEYS = ("encryption key", "encrypted")  # how DuckDB tells of them
 _FULL = ("No space left on device", "disk is full")
+# to load a lake's extensions and to reach its server takes half a second, once a process: open, it is in nobody's way
+_KEPT: dict[str, duckdb.DuckDBPyConnection] = {}
 
 
 class Warehouse(dg.ConfigurableResource):
     """Whole relations in, whole relations out; no reader ever sees half of one."""
 
     path: str = Field(description="DuckDB file. Not ':memory:': each step may be its own process.")
+    lake_folder: str = Field(
+        default="", description="Folder of the rows of the lake that ECOM_LAKE names; nothing: all is in the file."
+    )
+    snapshot_hours: float = Field(
+        default=24, ge=0, description="How long a lake keeps what was replaced in it, for those that read it still."
+    )
     patience_seconds: float = Field(default=60, ge=0, description="How long to wait for another process to let go.")
     run_patience_seconds: float = Field(
         default=600, ge=0, description="How long a run of Dagster waits for another process to leave the home."
@@ -53,6 +62,7 @@ class Warehouse(dg.ConfigurableResource):
         log = context.log or logging.getLogger(__name__)
         with one_writer(folder, name, patience_seconds=self.run_patience_seconds, log=log):
             yield self
+            self._prune(log)
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -60,7 +70,8 @@ class Warehouse(dg.ConfigurableResource):
 
         Raises:
             WarehouseError: if another process holds the file for longer than is waited for, if it is damaged, also where
-                that is seen only when a relation is read, or if the disk is full.
+                that is seen only when a relation is read, or if the disk is full; of a lake, if its server does not let us
+                in, or another process has changed the same relation meanwhile.
         """
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         db = self._open()
@@ -68,6 +79,8 @@ class Warehouse(dg.ConfigurableResource):
             db.execute("set timezone = 'UTC'; set enable_progress_bar = false")
             yield db
         except duckdb.Error as error:
+            if meaning := self._meaning(error):
+                raise meaning from None  # what DuckDB says may hold the password
             if any(sign in str(error) for sign in _FULL):
                 raise WarehouseError(
                     f"warehouse: 1 write was refused, as the disk is full: {self.path!r}. There must be room for what a run "
@@ -93,15 +106,19 @@ class Warehouse(dg.ConfigurableResource):
             db.commit()
 
     def compact(self) -> None:
-        """Write the file anew, and put the new one in its place at once: what was deleted is nowhere in its bytes.
+        """Write all of it anew, and put that in its place at once: what was deleted is nowhere in its bytes.
 
         Call it as the home's one writer: what another process changes meanwhile is lost.
 
         Raises:
-            WarehouseError: if another process holds the file for longer than is waited for.
+            WarehouseError: if another process holds the file for longer than is waited for, or is connected to the lake.
 
         Cost: one reading and one writing of the whole, and as much room on the disk again.
         """
+        if lake := self._lake():
+            with self.connect() as db:
+                lake.rewrite(db)
+            return
         fresh = Path(f"{self.path}.compact")
         self.write_to(fresh)
         os.replace(fresh, self.path)
@@ -111,10 +128,16 @@ class Warehouse(dg.ConfigurableResource):
         """Write all relations to another file, on the disk for certain; one that is there is replaced.
 
         Raises:
-            WarehouseError: as `compact`.
+            WarehouseError: as `compact`; of a lake, which is not one home's alone.
 
         Cost: one reading and one writing of the whole.
         """
+        if self.lake_folder:
+            raise WarehouseError(
+                "warehouse: 1 lake cannot change its key: other homes read it under the one that it has. What changes it must be one "
+                f"file: leave this lake, name an empty database in {CATALOGUE}, and `ecom run` lands all of it from the source "
+                "under the new ECOM_HASH_KEY."
+            )
         target.unlink(missing_ok=True)
         with self.connect() as db:
             (name,) = db.execute("select current_database()").fetchall()[0]
@@ -133,13 +156,52 @@ class Warehouse(dg.ConfigurableResource):
     def has(self, relation: str) -> bool:
         """Whether the warehouse holds a relation."""
         with self.connect() as db:
-            return bool(db.execute("from duckdb_tables() where table_name = ?", [relation]).fetchall())
+            query = "from duckdb_tables() where database_name = current_database() and table_name = ?"
+            return bool(db.execute(query, [relation]).fetchall())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything was ever written: a lake is made when it is first opened."""
+        return bool(self.lake_folder) or Path(self.path).is_file()
+
+    @property
+    def elsewhere(self) -> list[Path]:
+        """Folders that hold its rows and do not lie in the home."""
+        folder = Path(self.lake_folder)
+        return [folder] if self.lake_folder and not folder.is_relative_to(Path(self.path).parent) else []
+
+    def catalogue(self) -> Iterator[tuple[str, str]]:
+        """What stands in the catalogue of a lake, as (table, row as a text); a file has none.
+
+        Cost: one reading of it; a row a column and file.
+        """
+        if lake := self._lake():
+            with self.connect() as db:
+                yield from lake.catalogue(db)
+
+    def _lake(self) -> Lake | None:
+        return Lake.of(self.lake_folder) if self.lake_folder else None
+
+    def _meaning(self, error: duckdb.Error) -> WarehouseError | None:
+        lake = self._lake()
+        return lake.meaning(error) if lake else None
+
+    def _prune(self, log: logging.Logger) -> None:
+        """At the end of a run; where that cannot be, the next one does it."""
+        if lake := self._lake():
+            try:
+                with self.connect() as db:
+                    lake.prune(db, self.snapshot_hours)
+            except WarehouseError as error:
+                log.warning("what was replaced in the lake stays for now: %s", error)
 
     def _open(self) -> duckdb.DuckDBPyConnection:
+        if lake := self._lake():
+            return self._opened_lake(lake)
         until = time.monotonic() + self.patience_seconds
         while True:
             try:
-                return self._opened(secret(_KEY))
+                return self._opened_file(secret(_KEY))
             except (duckdb.CatalogException, duckdb.InvalidInputException) as error:
                 if any(sign in str(error) for sign in _KEYS):
                     raise self._of_another_key(error) from error
@@ -155,17 +217,46 @@ class Warehouse(dg.ConfigurableResource):
                     ) from error
                 time.sleep(random.uniform(0.1, 0.5))
 
-    def _opened(self, key: str) -> duckdb.DuckDBPyConnection:
-        config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": self.memory_limit}
-        if not key:
-            return duckdb.connect(self.path, config=config)
-        # a file that is attached spills where it is told to, and not beside itself; under one name, connections of this
-        # process share it, as those to a file do
-        config |= {"temp_directory": f"{self.path}.tmp", "temp_file_encryption": "true"}
-        db = duckdb.connect(f":memory:{self.path}", config=config)
+    def _opened_lake(self, lake: Lake) -> duckdb.DuckDBPyConnection:
+        if secret(_KEY):
+            raise WarehouseError(
+                f"{_KEY}: 1 key is of no use beside {CATALOGUE}: a lake's files are not written with it. It must be unset where a "
+                "lake is: encrypt the disks of the folder and of the server instead."
+            )
+        name = f"{self.path} {os.getpid()} {hash(lake)}"
         try:
-            db.execute(f"load {literal(str(_cipher()))}")
+            if name not in _KEPT:
+                first = self._attached(name, lake.attach)
+                lake.require_own_folder(first)
+                _KEPT[name] = first
+            return self._attached(name, lake.attach)
+        except duckdb.Error as error:
+            if meaning := lake.meaning(error):
+                raise meaning from None
+            raise
+
+    def _opened_file(self, key: str) -> duckdb.DuckDBPyConnection:
+        if not key:
+            return duckdb.connect(self.path, config={"memory_limit": self.memory_limit})
+
+        def attach(db: duckdb.DuckDBPyConnection) -> None:
+            extensions.load(db, "httpfs", setting=_KEY, extra="encryption")  # what DuckDB itself holds is for reading
             db.execute(f"attach if not exists {literal(self.path)} as warehouse{_encrypted(key)}; use warehouse")
+
+        return self._attached(self.path, attach, temp_file_encryption="true")
+
+    def _attached(
+        self, name: str, attach: Callable[[duckdb.DuckDBPyConnection], None], **more: str
+    ) -> duckdb.DuckDBPyConnection:
+        """A connection to what is attached, which spills where it is told to, and not beside itself.
+
+        Under one name, connections of this process share it, as those to a file do.
+        """
+        config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": self.memory_limit, **more}
+        config["temp_directory"] = f"{self.path}.tmp"
+        db = duckdb.connect(f":memory:{name}", config=config)
+        try:
+            attach(db)
         except BaseException:
             db.close()
             raise
@@ -188,20 +279,3 @@ class Warehouse(dg.ConfigurableResource):
 def _encrypted(key: str) -> str:
     """What follows the name of a file that is attached."""
     return f" (encryption_key {literal(key)})" if key else ""
-
-
-def _cipher() -> Path:
-    """The extension of DuckDB that encrypts what is written: what DuckDB itself holds is for reading.
-
-    Raises:
-        WarehouseError: if the one of this version of DuckDB is not installed.
-    """
-    found = importlib.util.find_spec("duckdb_extension_httpfs")
-    folder = Path((found.submodule_search_locations or [""])[0]) if found else Path()
-    file = folder / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
-    if not file.is_file():
-        raise WarehouseError(
-            f"{_KEY}: 1 package is missing, duckdb-extension-httpfs {duckdb.__version__}, with which DuckDB encrypts what it "
-            "writes. It must be installed where a key is set: pip install 'ecom-pipeline[encryption]', or unset the key."
-        )
-    return file

@@ -31,7 +31,7 @@ def finished(home: Path, relation: str) -> Iterator[Any]:
     from ecom_pipeline import definitions
 
     warehouse = definitions.WAREHOUSE
-    if not Path(warehouse.path).is_file() or not warehouse.has(relation):
+    if not warehouse.is_there or not warehouse.has(relation):
         raise InputError(
             f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "
             "`ecom run` first, or choose another --home."

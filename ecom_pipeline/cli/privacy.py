@@ -12,6 +12,7 @@ from resources.writer import one_writer, served
 
 if TYPE_CHECKING:
     from ecom_pipeline.privacy.receipt import Receipt
+    from resources.warehouse import Warehouse
 
 
 @app.command()
@@ -29,12 +30,12 @@ def forget(
             f"forget: {2 if actor else 0} of USER and --actor are given; first: {user!r}. Exactly 1 must be: say who, by "
             "the shop's id or by the pseudonym."
         )
-    _require(home)
     enter(home)
     from assets import forget as forgetting
     from ecom_pipeline import definitions
 
     home_, warehouse = definitions.HOME, definitions.WAREHOUSE
+    _require(home, warehouse)
     with one_writer(home_.folder, "`ecom forget`"):
         person = forgetting.who(home_, raw=user, actor=actor)
         receipt = (forgetting.check if check else forgetting.forget)(home_, warehouse, person)
@@ -55,12 +56,12 @@ def forget(
 @app.command(name="rotate-key")
 def rotate_key(home: HomeOption = DEFAULT_HOME) -> None:
     """Hash every pseudonym with one more key, ECOM_HASH_KEY_NEW, which is the home's key from then on; writes a receipt."""
-    _require(home)
     enter(home)
     from assets import rotate
     from ecom_pipeline import definitions
 
     home_, warehouse = definitions.HOME, definitions.WAREHOUSE
+    _require(home, warehouse)
     with one_writer(home_.folder, "`ecom rotate-key`"), served(home_.folder, alone=True):
         _show(rotate.rotate(home_, warehouse), home_.receipts)
 
@@ -70,8 +71,8 @@ def _show(receipt: "Receipt", folder: Path) -> None:
     print(f"receipt: {receipt.write(folder)}")
 
 
-def _require(home: Path) -> None:
-    if not (home.expanduser() / "warehouse.duckdb").is_file():
+def _require(home: Path, warehouse: "Warehouse") -> None:
+    if not warehouse.is_there:
         raise InputError(
             f"home: {str(home)!r} holds no data; 1 file is missing, warehouse.duckdb. A run must have been begun there: check "
             "--home or ECOM_HOME."

@@ -16,6 +16,7 @@ from ecom_pipeline import identity, schema
 from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.samples import TAKEN
+from ecom_pipeline.schema.relation import tables
 
 MODES = {
     "popularity": ("popularity", "taken_before"),
@@ -234,8 +235,7 @@ def read_attributes(db: DuckDBPyConnection, sample_id: Sequence[str]) -> Attribu
     Raises:
         WarehouseError: if a sample has no row, and others have.
     """
-    there = db.execute("from duckdb_tables() where table_name = 'sample_attributes'").fetchall()
-    frame = db.sql("from sample_attributes").df() if there else pd.DataFrame()
+    frame = db.sql("from sample_attributes").df() if "sample_attributes" in tables(db) else pd.DataFrame()
     if frame.empty:
         return Attributes((), np.zeros((len(sample_id), 0), np.float32))
     place = pd.Index(frame.sample_id).get_indexer(pd.Index(sample_id))

@@ -51,7 +51,7 @@ def rehash(db: DuckDBPyConnection, known: Collection[str], *, before: HashKey, a
     )
     counts = {}
     for table, texts in columns.items():
-        if table in ("ledger", "touched_days"):
+        if table in ("ledger_entries", "touched_days"):
             continue
         counts[table] = sum(_rehash_column(db, table, column, last) for column in texts)
     if "landed_files" in columns:

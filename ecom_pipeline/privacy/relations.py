@@ -16,7 +16,7 @@ from ecom_pipeline.sources import changes, people
 from ecom_pipeline.sources.people import MASK
 
 # what is kept of files, days and assets; who acted is at most in the name of a file
-_BOOKS = ("ledger", "landed_files", "event_days", "touched_days", "file_forms")
+_BOOKS = ("ledger_entries", "landed_files", "event_days", "touched_days", "file_forms")
 _FILE = "file"
 _NO_WORD = r"[^\p{L}\p{N}]"
 

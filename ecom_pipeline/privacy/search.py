@@ -99,7 +99,7 @@ class Searched:
     found: Counter[str] = field(default_factory=Counter)
 
 
-def search(folder: Path, wanted: Wanted) -> Searched:
+def search(folder: Path, wanted: Wanted, *, also: Sequence[Path] = ()) -> Searched:
     """Look for somebody in all files below a folder, links followed to files and not to folders.
 
     Every file is read as bytes. Beside that gzip and zip are opened, Parquet is read column by column, and SQLite cell by
@@ -108,15 +108,17 @@ def search(folder: Path, wanted: Wanted) -> Searched:
     Args:
         folder: the home.
         wanted: what must be nowhere.
+        also: folders elsewhere that belong to it.
 
     Cost: one reading of the folder, 16 MiB of memory, and one of what is compressed.
     """
     told = Searched()
-    for parent, _, names in os.walk(folder):
-        for name in sorted(names):
-            file = Path(parent, name)
-            if file.is_file():
-                _look_into(file, str(file.relative_to(folder)), wanted, told)
+    for one in (folder, *also):
+        for parent, _, names in os.walk(one):
+            for name in sorted(names):
+                file = Path(parent, name)
+                if file.is_file():
+                    _look_into(file, str(file.relative_to(folder) if one == folder else file), wanted, told)
     return told
 
 

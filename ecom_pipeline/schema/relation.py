@@ -64,6 +64,12 @@ class Relation:
         self.create(db)
 
 
+def tables(db: DuckDBPyConnection) -> set[str]:
+    """Names of the relations that are there; temporary ones are not among them."""
+    query = "select table_name from duckdb_tables() where database_name = current_database()"
+    return {name for (name,) in db.execute(query).fetchall()}
+
+
 def shape(db: DuckDBPyConnection, table: str, columns: Mapping[str, str]) -> None:
     """Make a table have some columns: one that is absent is made; one that has others keeps its rows, by name.
 
@@ -139,16 +145,13 @@ def most_rejected(db: DuckDBPyConnection, relation: str) -> str:
         relation: what cleaning makes of the table: items, judgments or cleaned_interactions.
     """
     source = {"cleaned_interactions": "events"}.get(relation, relation)
-    known = db.execute(
-        "from duckdb_tables() where table_name = 'rejected_rows' and database_name = current_database()"
-    ).fetchall()
     rows = (
         db.execute(
             "select rule, count(*), arg_min(file || ' row ' || row_number || ': ' || reason, (file, row_number)), "
             "sum(count(*)) over () from rejected_rows where source = ? group by rule order by 2 desc, 1 limit 1",
             [source],
         ).fetchall()
-        if known
+        if "rejected_rows" in tables(db)
         else []
     )
     if not rows:

@@ -3,6 +3,7 @@
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import days, identity
+from ecom_pipeline.schema.relation import tables
 
 # an event and its place, and of it what other days may read
 _COLUMNS = {
@@ -53,10 +54,7 @@ def touch(db: DuckDBPyConnection) -> None:
         on {identity.actor("r")} = c.actor and r.item_id = c.item_id and r.instant >= since
         where lower(trim(r.action)) = 'return'""",
     )
-    if db.execute(_REJECTED).fetchall():
+    if "rejected_rows" in tables(db):
         # what is rejected names its place, and of rows that are alike the place decides
         days.touch(db, "select day from moved_rows semi join (from rejected_rows where source = 'events') using (day)")
     db.execute("drop table moved_rows; drop table changed_events; drop table changed_rows")
-
-
-_REJECTED = "from duckdb_tables() where table_name = 'rejected_rows' and database_name = current_database()"

@@ -74,8 +74,9 @@ def _without_persons(value: object) -> object:
     return masked_json(value) if isinstance(value, str) and "{" in value else value
 
 
-def _each(change: Callable[[str], str]) -> Callable[[pa.Array], pa.Array]:
-    return lambda column: pa.array([None if one is None else change(one) for one in column.to_pylist()], pa.string())
+# of the module: other connections to the same database call it when the one that brought it is closed
+def _mask_column(column: pa.Array) -> pa.Array:
+    return pa.array([None if one is None else masked(one) for one in column.to_pylist()], pa.string())
 
 
 def masked_path(path: PurePath, hash_key: HashKey, tombstone: Callable[[str], str | None] = lambda person: None) -> str:
@@ -139,7 +140,7 @@ def make_macro(db: DuckDBPyConnection, hash_key: HashKey) -> None:
     whole = hash_sql("trimmed(id)", 0, len(keys) - 1)
     db.execute(f"create or replace temp macro keyed_hash(id) as case when filled(id) is not null then {whole} end")
     if not knows(db, "masked_text(null)"):
-        db.create_function("masked_text", _each(masked), ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+        db.create_function("masked_text", _mask_column, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
     # most texts tell nothing, and never leave DuckDB
     db.execute(
         f"create or replace temp macro masked(t) as case when regexp_matches(t, {literal(MAY_TELL)}) then masked_text(t) else t end"

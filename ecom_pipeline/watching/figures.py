@@ -11,6 +11,7 @@ from typing import Literal
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline.quoting import literal
+from ecom_pipeline.schema.relation import tables
 from ecom_pipeline.schema.shop import ACTIONS
 
 Family = Literal["events", "catalogue", "labels", "texts", "weights", "lists"]
@@ -88,7 +89,7 @@ def of_run(db: DuckDBPyConnection, day: date, *, into: str) -> None:
 
     Cost: one scan of a few columns of each relation; of texts, those read last and 20,000 of the others.
     """
-    there = {name for (name,) in db.execute("select table_name from duckdb_tables()").fetchall()}
+    there = tables(db)
     for figures in _OF_RUN:
         if there.issuperset(figures.relations):
             db.execute(f"insert into {into} {figures.query(literal(day.isoformat()) + '::date')}")
