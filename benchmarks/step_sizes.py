@@ -3,7 +3,7 @@
     python benchmarks/step_sizes.py [--home HOME] [--source SOURCE] [--again ASSET ...]
 
 Every stale step is made in a process of its own, as in a pod of its own, in the order of `ecom run` and with its gates; or,
-in a copy of a finished home, those of some assets are made again. Memory is the proportional set size (PSS) of the step's process and of all that it starts, looked at five times a second: what a
+in a copy of a finished home, those of some assets are made again. Memory is the proportional set size (PSS) of the step's process and of all that it starts, looked at every second: what a
 limit of a container meets, but for the cache of files that the system gives back. Linux alone. Seconds hold the start of
 the process, which is measured first, with nothing to make. What a step does side by side, joblib tells on standard error as it is
 done. With `--home` it goes on where it was stopped.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from assets.refresh import Plan
 
 _GIB = 2**20  # in kibibytes, as the system tells of memory
-_EVERY_SECONDS = 0.2
+_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
