@@ -3,10 +3,11 @@
     python benchmarks/step_sizes.py [--home HOME] [--source SOURCE] [--again ASSET ...]
 
 Every stale step is made in a process of its own, as in a pod of its own, in the order of `ecom run` and with its gates; or,
-in a copy of a finished home, those of some assets are made again. Memory is the proportional set size (PSS) of the step's process and of all that it starts, looked at every second: what a
-limit of a container meets, but for the cache of files that the system gives back. Linux alone. Seconds hold the start of
-the process, which is measured first, with nothing to make. What a step does side by side, joblib tells on standard error as it is
-done. With `--home` it goes on where it was stopped.
+in a copy of a finished home, those of some assets are made again. Memory is the proportional set size (PSS) of the step's
+process and of all that it starts, looked at every second: what a limit of a container meets, but for the cache of files that
+the system gives back. Linux alone. Seconds hold the start of the process, which is measured first, with nothing to make.
+When each call that a step makes side by side was done, joblib tells in Dagster's logs of that step (`dagster/storage` of the
+home). With `--home` it goes on where it was stopped.
 """
 
 import argparse
