@@ -40,15 +40,13 @@ class Machine:
 
 
 LIGHT = Machine(1, 2, 4)
-_WIDE = Machine(2, 4, 6)  # two processes or threads side by side
-MACHINES: Mapping[str, Machine] = dict.fromkeys(
-    (
-        *("embeddings", "interaction_trials", "demand_evaluation"),
-        *("ranker", "sample_choice", "next_visit_evaluation"),
-        *("sample_values", "fine_tuned_model", "importance_benchmark"),
-    ),
-    _WIDE,
-)
+_PAIR = Machine(2, 3, 6)  # two processes or threads side by side
+_LARGE = Machine(2, 5, 8)
+MACHINES: Mapping[str, Machine] = {
+    **dict.fromkeys(("embeddings", "interaction_trials", "demand_evaluation", "fine_tuned_model"), _PAIR),
+    **dict.fromkeys(("ranker", "sample_choice", "next_visit_evaluation"), _LARGE),
+    **dict.fromkeys(("sample_values", "importance_benchmark"), _LARGE),  # of a million samples
+}
 
 
 def machine_of(assets: Iterable[str]) -> Machine:
