@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 
 import dagster as dg
 
+from assets.machines import run_tags
 from assets.refresh import FLOW, next_plan
 from ecom_pipeline import ledger
 from ecom_pipeline.errors import InputError
@@ -102,4 +104,5 @@ def _next(instance: dg.DagsterInstance, warehouse: Warehouse, home: Home) -> dg.
     with warehouse.connect() as db:
         state = sorted(ledger.contents(db).items())
     key = hashlib.sha256(repr((plan, state)).encode()).hexdigest()[:16]
-    return dg.RunRequest(run_key=key, asset_selection=[dg.AssetKey(a) for a in plan.assets], tags=plan.tags())
+    tags = plan.tags() | run_tags(os.environ.get("ECOM_PODS") or "", plan.assets)
+    return dg.RunRequest(run_key=key, asset_selection=[dg.AssetKey(a) for a in plan.assets], tags=tags)

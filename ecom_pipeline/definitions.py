@@ -19,6 +19,7 @@ from assets.automation import (
 from assets.benchmark import importance_benchmark
 from assets.checks import CHECKS
 from assets.ingest import hash_key_of  # noqa: F401 - the command line finds a user with it
+from assets.machines import executor_of
 from assets.refresh import FLOW, next_plan, up_to_embeddings  # noqa: F401
 from resources.alerts import Alerts
 from resources.cluster import Cluster
@@ -85,5 +86,5 @@ defs = dg.Definitions(
     sensors=[source_changed, refresh_goes_on, drift_alert],
     resources=RESOURCES,
     loggers={"console": terminal},
-    executor=dg.in_process_executor,
+    executor=executor_of(os.environ.get("ECOM_PODS") or ""),
 )

@@ -6,6 +6,7 @@ import pytest
 from shop import write_csv
 
 from assets.automation import nightly_refresh, refresh, refresh_goes_on, source_changed
+from assets.machines import run_tags
 from assets.refresh import CATALOGUE
 from ecom_pipeline.definitions import defs
 from ecom_pipeline.schema.inputs import OFFERS
@@ -46,6 +47,14 @@ def execute(instance, resources, request):
 
 def names(request):
     return {key.to_user_string() for key in request.asset_selection}
+
+
+def test_on_kubernetes_a_run_asks_for_the_pod_that_its_assets_need(resources, monkeypatch):
+    with dg.instance_for_test() as instance:
+        assert "dagster-k8s/config" not in ask(instance, resources).tags
+        monkeypatch.setenv("ECOM_PODS", "run")
+        asked = ask(instance, resources)
+    assert asked.tags["dagster-k8s/config"] == run_tags("run", names(asked))["dagster-k8s/config"]
 
 
 def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_made_of_them(resources):
