@@ -1,7 +1,7 @@
 """Stage 7: past acts are weighed, rankers of the whole catalogue learn from them, and every user gets a list."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import numpy as np
@@ -12,6 +12,7 @@ from assets.language import embeddings
 from assets.prepare import items
 from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
+from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
@@ -22,7 +23,10 @@ from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.lists import describe_items
 from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
-from ecom_pipeline.recommend.ranker import TreeSearch
+from ecom_pipeline.recommend.private.accounting import accountants
+from ecom_pipeline.recommend.private.head import PrivateRanker
+from ecom_pipeline.recommend.private.promise import PrivateTraining
+from ecom_pipeline.recommend.ranker import Ranker, TreeSearch
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 from ecom_pipeline.recommend.trials import choose_weighting, chosen_weighting
@@ -35,6 +39,7 @@ from resources.warehouse import Warehouse
 TWIN = "twin"  # folder of the ranker without weights, in that of the one that serves
 RANKED = ("ranker", "sample_choice", "next_visit_evaluation")
 USUAL = Settings()
+PRIVATELY = PrivateTraining(epsilon=1.0)
 AS_MADE = {"learnt": "nothing: the periods are as they were"}  # a schedule asks every day
 
 
@@ -126,6 +131,26 @@ def interaction_weights(context: dg.AssetExecutionContext, warehouse: Warehouse)
     return told(warehouse, "interaction_weights", counts | {"weighed_by": ", ".join(weighting.reasons)})
 
 
+class PrivateConfig(dg.Config):
+    """What rankers may spend of their users' privacy; docs/privacy.md says what that covers."""
+
+    epsilon: float = Field(gt=0, description="That the ranker and its twin may spend together, of any user's privacy.")
+    delta: float = Field(
+        default=PRIVATELY.delta, gt=0, lt=1, description="Chance that more is spent; below one in the number of users."
+    )
+    clip_norm: float = Field(
+        default=PRIVATELY.clip_norm, gt=0, description="L2 norm of what one user adds to a step, at most."
+    )
+    steps: int = Field(default=PRIVATELY.steps, ge=1, description="Of a training.")
+    sample_rate: float = Field(
+        default=PRIVATELY.sample_rate, gt=0, le=1, description="Chance of each user to be in a step; 1: all are in all."
+    )
+    n_visits: int = Field(
+        default=PRIVATELY.n_visits, ge=1, description="Visits of a user that are learnt from, at most."
+    )
+    n_users: int = Field(default=PRIVATELY.n_users, ge=1, description="Users that are learnt from, about at most.")
+
+
 class RankerConfig(dg.Config):
     """How the ranker of the whole catalogue learns; its unweighted twin has the same settings, and rows at random."""
 
@@ -163,7 +188,29 @@ class RankerConfig(dg.Config):
     n_processes: int = Field(
         default=2, ge=1, description="In which the system and its twin learn side by side; 1: in half the memory."
     )
-    seed: int = Field(default=0, ge=0, description="Of all that is drawn.")
+    seed: int = Field(default=0, ge=0, description="Of all that is drawn, but for the noise of private training.")
+    private: PrivateConfig | None = Field(
+        default=None, description="Rankers learn without a pilot, trees and validation, with noise; none: as always."
+    )
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse what cannot hold before anything is made.
+
+        Raises:
+            InputError: if private training cannot hold with the other settings, or its accountant is not installed.
+        """
+        if self.private is None:
+            return
+        accountants()
+        usual = RankerConfig()
+        learnt = ("choice", "n_rows", "pilot_rows", "leaves", "rounds", "learning_rate")
+        differ = [name for name in learnt if getattr(self, name) != getattr(usual, name)]
+        if differ:
+            raise InputError(
+                f"private: {len(differ)} settings of the ranker ask for what learns without noise; first: {differ[0]} is "
+                f"{getattr(self, differ[0])!r}. A private ranker has no pilot, no chosen rows and no trees: leave "
+                f"{', '.join(differ)} out, or `private`."
+            )
 
     def settings(self) -> Settings:
         """For the domain."""
@@ -175,6 +222,7 @@ class RankerConfig(dg.Config):
             n_asked=self.n_asked,
             seed=self.seed,
             n_processes=self.n_processes,
+            private=PrivateTraining(**settings_of(self.private)) if self.private else None,
         )
 
 
@@ -235,7 +283,10 @@ def ranker(
     with warehouse.transaction() as db:
         ledger.record(db, "ranker", ledger.Entry(made["ranker"], folder.name if found else "", len(origins)))
     home.prune(home.rankers, {folder.name})
-    yield told(warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **nodes, **step.figures})
+    promised = promise_of(found.ranker) if found else {}
+    yield told(
+        warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **promised, **nodes, **step.figures}
+    )
     yield publish(context, warehouse, schema.SAMPLE_CHOICE, rows, made["sample_choice"], {})
     yield publish(context, warehouse, schema.NEXT_VISIT_EVALUATION, figures, made["next_visit_evaluation"], {})
 
@@ -315,6 +366,13 @@ def recommendations(
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
     return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)
+
+
+def promise_of(ranker: Ranker | PrivateRanker) -> dict[str, object]:
+    """What is told of a ranker's privacy; nothing of one that learnt without."""
+    if not isinstance(ranker, PrivateRanker):
+        return {}
+    return {f"private_{name}": value for name, value in ranker.promise.to_json().items()}
 
 
 def rankers_are_whole(home: Home, name: str) -> bool:
