@@ -39,10 +39,10 @@ class PrivateTraining:
 
     epsilon: float
     delta: float = 1e-6
-    clip_norm: float = 0.5
+    clip_norm: float = 0.1
     steps: int = 60
     sample_rate: float = 1.0
-    learning_rate: float = 1.0
+    learning_rate: float = 5.0
     momentum: float = 0.9
     n_visits: int = 4
     kept_share: float = 0.1

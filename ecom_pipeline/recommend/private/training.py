@@ -4,7 +4,6 @@ On the floor of `rows`.
 """
 
 import logging
-from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sparse
@@ -17,7 +16,6 @@ from ecom_pipeline.recommend.private.rows import UserRows
 log = logging.getLogger(__name__)
 START = -2.0  # the constant where learning begins: about one in eight kept rows was taken, in whichever shop
 GRID = 2**16  # whole numbers in a standard deviation of the noise
-_ROWS = 50_000  # at a time
 
 
 def user_gradients(rows: UserRows, coefficients: Floats) -> Floats:
@@ -27,17 +25,11 @@ def user_gradients(rows: UserRows, coefficients: Floats) -> Floats:
 
     Cost: O(n d) time; memory of the result.
     """
-    found = np.empty((rows.n_users, len(coefficients)))
-    borders = np.searchsorted(rows.start, np.arange(_ROWS, len(rows.x), _ROWS))
-    edges = np.unique(np.r_[0, borders, rows.n_users])
-    for first, end in pairwise(edges.tolist()):
-        start = rows.start[first : end + 1]
-        x, taken = rows.x[start[0] : start[-1]].astype(np.float64), rows.taken[start[0] : start[-1]]
-        off = 1 / (1 + np.exp(-(x @ coefficients[:-1] + coefficients[-1]))) - taken
-        off /= np.repeat(np.maximum(np.diff(start), 1), np.diff(start))
-        of_user = sparse.csr_matrix((off, np.arange(len(off)), start - start[0]), shape=(end - first, len(off)))
-        found[first:end] = np.column_stack([of_user @ x, of_user.sum(1)])
-    return found
+    n = np.diff(rows.start)
+    off = 1 / (1 + np.exp(-(rows.x @ coefficients[:-1] + coefficients[-1]))) - rows.taken
+    off /= np.repeat(n, n)
+    of_user = sparse.csr_matrix((off, np.arange(len(off)), rows.start), shape=(rows.n_users, len(off)))
+    return np.column_stack([of_user @ rows.x, np.asarray(of_user.sum(1))])
 
 
 def clipped(gradient: Floats, norm: float) -> Floats:
