@@ -1,6 +1,7 @@
 """Stage 7: past acts are weighed, rankers of the whole catalogue learn from them, and every user gets a list."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -266,6 +267,7 @@ def ranker(
     if as_made(warehouse, made) and before and rankers_are_whole(home, before.content):
         yield from (told(warehouse, name, AS_MADE) for name in RANKED)
         return
+    require_private(home.rankers / before.content if before else None, config)
     with warehouse.connect() as db:
         origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
@@ -366,6 +368,23 @@ def recommendations(
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
     return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)
+
+
+def require_private(in_use: Path | None, config: RankerConfig) -> None:
+    """Refuse to learn without privacy where the ranker in use learnt with it: a file that was not given says nothing.
+
+    Raises:
+        InputError: if so.
+    """
+    if config.private or in_use is None or not is_whole(in_use):
+        return
+    ranker = SavedRanker.read(in_use).ranker
+    if isinstance(ranker, PrivateRanker):
+        raise InputError(
+            f"private: 1 ranker is in use that learnt privately, {in_use.name!r}, with epsilon {ranker.promise.epsilon:.2f}, and "
+            "this run's configuration of `ranker` says nothing of it. Rankers of a home must not cease to be private unseen: "
+            f"give the same --config, or delete {str(in_use)!r} to learn without."
+        )
 
 
 def promise_of(ranker: Ranker | PrivateRanker) -> dict[str, object]:

@@ -284,6 +284,20 @@ def test_private_training_without_its_accountant_is_refused_before_anything_is_m
         RankerConfig(private={"epsilon": 3.0})
 
 
+def test_a_home_does_not_cease_to_be_private_unseen(tmp_path, ranker):
+    from assets.recommend import RankerConfig, require_private
+
+    in_use = tmp_path / "ranker"
+    SavedRanker(ranker, UNWEIGHTED, RETRIEVAL, ("class",), 40).write(in_use, {})
+    require_private(in_use, RankerConfig(private={"epsilon": 1.0}))
+    require_private(None, RankerConfig())
+    require_private(tmp_path / "gone", RankerConfig())
+    with pytest.raises(
+        InputError, match=r"private: 1 ranker is in use .* must not cease .*: give the same --config, or"
+    ):
+        require_private(in_use, RankerConfig())
+
+
 def test_the_configuration_reaches_the_domain():
     from assets.recommend import RankerConfig
 
