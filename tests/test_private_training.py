@@ -276,7 +276,7 @@ def test_private_training_beside_what_learns_without_noise_is_refused(beside):
         RankerConfig(private=PrivateConfig(epsilon=3.0), **beside)
 
 
-def test_private_training_without_its_accountant_is_refused_before_anything_is_made(monkeypatch):
+def test_private_training_without_its_accountant_is_refused(monkeypatch):
     from assets.recommend import RankerConfig
 
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
