@@ -1,7 +1,6 @@
 """Stage 7: past acts are weighed, rankers of the whole catalogue learn from them, and every user gets a list."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -11,9 +10,9 @@ from pydantic import Field
 
 from assets.language import embeddings
 from assets.prepare import items
+from assets.private import WITHOUT, PrivateConfig, promise_of, refuse_beside, require_private
 from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
-from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
@@ -24,10 +23,8 @@ from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.lists import describe_items
 from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
-from ecom_pipeline.recommend.private.accounting import accountants
-from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.private.promise import PrivateTraining
-from ecom_pipeline.recommend.ranker import Ranker, TreeSearch
+from ecom_pipeline.recommend.ranker import TreeSearch
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 from ecom_pipeline.recommend.trials import choose_weighting, chosen_weighting
@@ -40,7 +37,6 @@ from resources.warehouse import Warehouse
 TWIN = "twin"  # folder of the ranker without weights, in that of the one that serves
 RANKED = ("ranker", "sample_choice", "next_visit_evaluation")
 USUAL = Settings()
-PRIVATELY = PrivateTraining(epsilon=1.0)
 AS_MADE = {"learnt": "nothing: the periods are as they were"}  # a schedule asks every day
 
 
@@ -132,26 +128,6 @@ def interaction_weights(context: dg.AssetExecutionContext, warehouse: Warehouse)
     return told(warehouse, "interaction_weights", counts | {"weighed_by": ", ".join(weighting.reasons)})
 
 
-class PrivateConfig(dg.Config):
-    """What rankers may spend of their users' privacy; docs/privacy.md says what that covers."""
-
-    epsilon: float = Field(gt=0, description="That the ranker and its twin may spend together, of any user's privacy.")
-    delta: float = Field(
-        default=PRIVATELY.delta, gt=0, lt=1, description="Chance that more is spent; below one in the number of users."
-    )
-    clip_norm: float = Field(
-        default=PRIVATELY.clip_norm, gt=0, description="L2 norm of what one user adds to a step, at most."
-    )
-    steps: int = Field(default=PRIVATELY.steps, ge=1, description="Of a training.")
-    sample_rate: float = Field(
-        default=PRIVATELY.sample_rate, gt=0, le=1, description="Chance of each user to be in a step; 1: all are in all."
-    )
-    n_visits: int = Field(
-        default=PRIVATELY.n_visits, ge=1, description="Visits of a user that are learnt from, at most."
-    )
-    n_users: int = Field(default=PRIVATELY.n_users, ge=1, description="Users that are learnt from, about at most.")
-
-
 class RankerConfig(dg.Config):
     """How the ranker of the whole catalogue learns; its unweighted twin has the same settings, and rows at random."""
 
@@ -200,17 +176,10 @@ class RankerConfig(dg.Config):
         Raises:
             InputError: if private training cannot hold with the other settings, or its accountant is not installed.
         """
-        if self.private is None:
-            return
-        accountants()
-        usual = RankerConfig()
-        learnt = ("choice", "n_rows", "pilot_rows", "leaves", "rounds", "learning_rate")
-        differ = [name for name in learnt if getattr(self, name) != getattr(usual, name)]
-        if differ:
-            raise InputError(
-                f"private: {len(differ)} settings of the ranker ask for what learns without noise; first: {differ[0]} is "
-                f"{getattr(self, differ[0])!r}. A private ranker has no pilot, no chosen rows and no trees: leave "
-                f"{', '.join(differ)} out, or `private`."
+        if self.private:
+            usual = RankerConfig()
+            refuse_beside(
+                {name: getattr(self, name) for name in WITHOUT if getattr(self, name) != getattr(usual, name)}
             )
 
     def settings(self) -> Settings:
@@ -267,7 +236,7 @@ def ranker(
     if as_made(warehouse, made) and before and rankers_are_whole(home, before.content):
         yield from (told(warehouse, name, AS_MADE) for name in RANKED)
         return
-    require_private(home.rankers / before.content if before else None, config)
+    require_private(home.rankers / before.content if before else None, config.private)
     with warehouse.connect() as db:
         origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
@@ -368,30 +337,6 @@ def recommendations(
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
     return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)
-
-
-def require_private(in_use: Path | None, config: RankerConfig) -> None:
-    """Refuse to learn without privacy where the ranker in use learnt with it: a file that was not given says nothing.
-
-    Raises:
-        InputError: if so.
-    """
-    if config.private or in_use is None or not is_whole(in_use):
-        return
-    ranker = SavedRanker.read(in_use).ranker
-    if isinstance(ranker, PrivateRanker):
-        raise InputError(
-            f"private: 1 ranker is in use that learnt privately, {in_use.name!r}, with epsilon {ranker.promise.epsilon:.2f}, and "
-            "this run's configuration of `ranker` says nothing of it. Rankers of a home must not cease to be private unseen: "
-            f"give the same --config, or delete {str(in_use)!r} to learn without."
-        )
-
-
-def promise_of(ranker: Ranker | PrivateRanker) -> dict[str, object]:
-    """What is told of a ranker's privacy; nothing of one that learnt without."""
-    if not isinstance(ranker, PrivateRanker):
-        return {}
-    return {f"private_{name}": value for name, value in ranker.promise.to_json().items()}
 
 
 def rankers_are_whole(home: Home, name: str) -> bool:

@@ -269,7 +269,8 @@ def test_a_promise_that_cannot_hold_is_refused(asked, n_users, error):
 
 @pytest.mark.parametrize("beside", [{"choice": "balanced"}, {"leaves": [31]}, {"pilot_rows": 1000, "rounds": [50]}])
 def test_private_training_beside_what_learns_without_noise_is_refused(beside):
-    from assets.recommend import PrivateConfig, RankerConfig
+    from assets.private import PrivateConfig
+    from assets.recommend import RankerConfig
 
     error = rf"private: {len(beside)} settings of the ranker .*; first: .* no pilot, no chosen rows and no trees: leave"
     with pytest.raises(InputError, match=error):
@@ -285,17 +286,17 @@ def test_private_training_without_its_accountant_is_refused(monkeypatch):
 
 
 def test_a_home_does_not_cease_to_be_private_unseen(tmp_path, ranker):
-    from assets.recommend import RankerConfig, require_private
+    from assets.private import PrivateConfig, require_private
 
     in_use = tmp_path / "ranker"
     SavedRanker(ranker, UNWEIGHTED, RETRIEVAL, ("class",), 40).write(in_use, {})
-    require_private(in_use, RankerConfig(private={"epsilon": 1.0}))
-    require_private(None, RankerConfig())
-    require_private(tmp_path / "gone", RankerConfig())
+    require_private(in_use, PrivateConfig(epsilon=1.0))
+    require_private(None, None)
+    require_private(tmp_path / "gone", None)
     with pytest.raises(
         InputError, match=r"private: 1 ranker is in use .* must not cease .*: give the same --config, or"
     ):
-        require_private(in_use, RankerConfig())
+        require_private(in_use, None)
 
 
 def test_the_configuration_reaches_the_domain():
