@@ -186,6 +186,11 @@ def test_too_many_users_are_left_out_by_their_hash():
     assert 20 < user_rows(learner(), TRAIN, replace(ASKED, n_users=40)).n_users < 60
 
 
+def test_where_nobody_is_left_nothing_is_promised():
+    with pytest.raises(InputError, match="private: 0 users are too few"):
+        learn_privately(learner(), TRAIN, replace(ASKED, n_users=0), SYSTEM)
+
+
 def test_columns_stand_on_the_scale_of_their_own_visit(ranker):
     asked = learner().asked(ORIGIN.test)
     x = within_visits(asked.rows.known, asked.rows.names, asked.rows.visit)

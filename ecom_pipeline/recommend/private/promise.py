@@ -57,8 +57,10 @@ class PrivateTraining:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What holds of a ranker that learnt privately: whoever has it can hardly tell whether a user's rows were among those
-    that it learnt from, by a factor of e^epsilon, but for a chance of delta.
+    """What holds of a ranker that learnt privately.
+
+    Whoever has it can hardly tell whether one user's rows were among those that it learnt from: whatever he sees is at most
+    e^epsilon times as likely with them as without, or the other way round, but for a chance of delta.
 
     Attributes:
         epsilon: spent by all trainings together, as the accountant has it.

@@ -54,20 +54,20 @@ def user_rows(learner: Learner, periods: Sequence[Period], asked: PrivateTrainin
 
     Cost: as `retrieve` of the visits; memory of the rows kept, 0.8 KB each.
     """
-    parts, whose = [], []
+    x, taken, whose = [np.empty((0, 0))], [np.empty(0, bool)], [np.empty(0, np.int64)]
     names: tuple[str, ...] = ()
     for period, visits in zip(periods, visits_of_each(learner, periods, asked), strict=True):
         for block, rows in learner.candidates(visits, period.first):
             kept = rows.taken | (learner.coins(visits.only(block), rows) < asked.kept_share)
-            x = within_visits(rows.known, rows.names, rows.visit)
-            parts.append((x[kept].astype(np.float64), rows.taken[kept]))
+            x.append(within_visits(rows.known, rows.names, rows.visit)[kept].astype(np.float64))
+            taken.append(rows.taken[kept])
             whose.append(visits.user[block][rows.visit[kept]])
             names = rows.names
-    user = np.concatenate(whose) if whose else np.empty(0, np.int64)
+    user = np.concatenate(whose)
     order = np.argsort(user, kind="stable")
     _, n_rows = np.unique(user, return_counts=True)
-    x, taken = (np.concatenate(columns)[order] for columns in zip(*parts, strict=True))
-    return UserRows(x, taken, np.r_[0, np.cumsum(n_rows)], names)
+    found = np.concatenate(x[1:] or x)[order]
+    return UserRows(found, np.concatenate(taken)[order], np.r_[0, np.cumsum(n_rows)], names)
 
 
 def visits_of_each(learner: Learner, periods: Sequence[Period], asked: PrivateTraining) -> list[Visits]:
