@@ -12,7 +12,7 @@ their loss whether he was there; his threshold is chosen on one half of the rank
 bounds epsilon from below (Clopper and Pearson, 95 %): if that were above what is promised, the promise would be broken.
 
     python benchmarks/private_training.py lists [--source NAME] [--periods 320 270 230] [--epsilons 1 3 8] [--draws 3] [--out FILE]
-    python benchmarks/private_training.py attack [--source NAME] [--users 200] [--rankers 400] [--epsilons 1 3 8] [--out FILE]
+    python benchmarks/private_training.py attack [--source NAME] [--users 100] [--rankers 400] [--epsilons 1 3 8] [--out FILE]
 """
 
 import argparse
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--periods", type=int, nargs="+", default=[320, 270, 230])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1, 3, 8])
     parser.add_argument("--draws", type=int, default=3, help="of the noise")
-    parser.add_argument("--users", type=int, default=200, help="of whom half are in each ranker of the attack")
+    parser.add_argument("--users", type=int, default=100, help="of whom half are in each ranker of the attack")
     parser.add_argument("--rankers", type=int, default=400, help="with the planted user, and as many without")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
