@@ -1,7 +1,7 @@
 """Stage 7: past acts are weighed, rankers of the whole catalogue learn from them, and every user gets a list."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import numpy as np
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from assets.language import embeddings
 from assets.prepare import items
+from assets.private import WITHOUT, PrivateConfig, promise_of, refuse_beside, require_private
 from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.recommend import lists
@@ -22,6 +23,7 @@ from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.lists import describe_items
 from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
+from ecom_pipeline.recommend.private.promise import PrivateTraining
 from ecom_pipeline.recommend.ranker import TreeSearch
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker, is_whole
@@ -163,7 +165,22 @@ class RankerConfig(dg.Config):
     n_processes: int = Field(
         default=2, ge=1, description="In which the system and its twin learn side by side; 1: in half the memory."
     )
-    seed: int = Field(default=0, ge=0, description="Of all that is drawn.")
+    seed: int = Field(default=0, ge=0, description="Of all that is drawn, but for the noise of private training.")
+    private: PrivateConfig | None = Field(
+        default=None, description="Rankers learn without a pilot, trees and validation, with noise; none: as always."
+    )
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse what cannot hold before anything is made.
+
+        Raises:
+            InputError: if private training cannot hold with the other settings, or its accountant is not installed.
+        """
+        if self.private:
+            usual = RankerConfig()
+            refuse_beside(
+                {name: getattr(self, name) for name in WITHOUT if getattr(self, name) != getattr(usual, name)}
+            )
 
     def settings(self) -> Settings:
         """For the domain."""
@@ -175,6 +192,7 @@ class RankerConfig(dg.Config):
             n_asked=self.n_asked,
             seed=self.seed,
             n_processes=self.n_processes,
+            private=PrivateTraining(**settings_of(self.private)) if self.private else None,
         )
 
 
@@ -218,6 +236,7 @@ def ranker(
     if as_made(warehouse, made) and before and rankers_are_whole(home, before.content):
         yield from (told(warehouse, name, AS_MADE) for name in RANKED)
         return
+    require_private(home.rankers / before.content if before else None, config.private)
     with warehouse.connect() as db:
         origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
@@ -235,7 +254,10 @@ def ranker(
     with warehouse.transaction() as db:
         ledger.record(db, "ranker", ledger.Entry(made["ranker"], folder.name if found else "", len(origins)))
     home.prune(home.rankers, {folder.name})
-    yield told(warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **nodes, **step.figures})
+    promised = promise_of(found.ranker) if found else {}
+    yield told(
+        warehouse, "ranker", {"n_origins": len(origins), **headline(figures), **promised, **nodes, **step.figures}
+    )
     yield publish(context, warehouse, schema.SAMPLE_CHOICE, rows, made["sample_choice"], {})
     yield publish(context, warehouse, schema.NEXT_VISIT_EVALUATION, figures, made["next_visit_evaluation"], {})
 

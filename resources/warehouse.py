@@ -207,12 +207,12 @@ class Warehouse(dg.ConfigurableResource):
                     raise self._of_another_key(error) from error
                 raise
             except duckdb.IOException as error:
-                holder = re.search(r"held in (.+?) \(PID (\d+)\)", str(error))
+                holder = re.search(r"held in ((?:.+? \()?PID (\d+)\)?)", str(error))
                 if holder is None:
                     raise self._damaged(error) from error
                 if time.monotonic() > until:
                     raise WarehouseError(
-                        f"warehouse: {self.path!r} is held by 1 process, {holder[1]} (PID {holder[2]}), for longer "
+                        f"warehouse: {self.path!r} is held by 1 process, {holder[1]}, for longer "
                         f"than {self.patience_seconds:g} s. Only one process may hold it: wait for that one, or end it."
                     ) from error
                 time.sleep(random.uniform(0.1, 0.5))

@@ -28,7 +28,11 @@ from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.learning import Kept, Learner
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice, some
-from ecom_pipeline.recommend.ranker import Asked, Ranker, TreeSearch, fit_ranker
+from ecom_pipeline.recommend.private.head import PrivateRanker
+from ecom_pipeline.recommend.private.learning import learn_privately
+from ecom_pipeline.recommend.private.noise import SYSTEM
+from ecom_pipeline.recommend.private.promise import PrivateTraining
+from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,7 @@ class Settings:
         n_asked: next visits of a period, chosen and tested on at most.
         seed: of the bootstrap.
         n_processes: in which the system, its twin and the simple lists are made; 1: one after the other.
+        private: what rankers may spend of their users' privacy; None: they learn without a promise.
     """
 
     retrieval: Retrieval = field(default_factory=Retrieval)
@@ -62,6 +67,7 @@ class Settings:
     n_asked: int = 1500
     seed: int = 0
     n_processes: int = 1
+    private: PrivateTraining | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,12 @@ class Backtest:
     Attributes:
         ranker: that serves.
         twin: the same without weights and from rows at random, to be seen beside it.
-        kept: rows that it learnt from, by period.
+        kept: rows that it learnt from, by period; of a private one none are told.
         evaluation: rows of `next_visit_evaluation`.
     """
 
-    ranker: Ranker
-    twin: Ranker
+    ranker: Ranker | PrivateRanker
+    twin: Ranker | PrivateRanker
     kept: Sequence[Kept]
     evaluation: pd.DataFrame
 
@@ -126,7 +132,7 @@ class _System:
 
     lists: list[dict[str, Lists]]
     retrieved: list[dict[str, Figures]]
-    ranker: Ranker
+    ranker: Ranker | PrivateRanker
     kept: list[Kept]
 
 
@@ -140,6 +146,8 @@ def _system(
 ) -> _System:
     """All that a system learns and lists, origin by origin."""
     learner = _learner(acts, catalogue, weighting, settings, name)
+    if settings.private:
+        return _private_system(learner, origins, settings.private, name)
     chooser = learner.chooser(list(origins))
     *tested, serving = origins
     found, retrieved = [], []
@@ -149,14 +157,26 @@ def _system(
         lists = {name: ranker_lists(learner, origin, ranker)}
         if name == CHOSEN:
             lists[PILOT] = ranker_lists(learner, origin, replace(ranker, trees=""))
-            truth = Truth.of(acts, learner.next_visits(origin.tested_on), origin.tested_on.first)
-            retrieved.append(_retrieved(learner.asked(origin.tested_on), truth))
+            retrieved.append(_retrieved(learner, origin))
         if origin is tested[-1]:
             lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
         found.append(lists)
         learner.forget(origin.tested_on.first)
     ranker = learner.fit(serving, chooser, settings.search)
     return _System(found, retrieved, ranker, [learner.kept(one, chooser) for one in serving.train if name == CHOSEN])
+
+
+def _private_system(learner: Learner, origins: Sequence[Origin], asked: PrivateTraining, name: str) -> _System:
+    """The same without a pilot, chosen rows, trees and validation. Rankers of earlier origins are tested and let go."""
+    *tested, serving = origins
+    found, retrieved = [], []
+    for origin in tested:
+        ranker = learn_privately(learner, origin.train, asked, SYSTEM)
+        found.append({name: ranker_lists(learner, origin, ranker)})
+        if name == CHOSEN:
+            retrieved.append(_retrieved(learner, origin))
+        learner.forget(origin.tested_on.first)
+    return _System(found, retrieved, learn_privately(learner, serving.train, asked, SYSTEM), [])
 
 
 def _prepare(learner: Learner, chooser: Chooser, origin: Origin, *, learnt: Collection[Period]) -> None:
@@ -182,7 +202,7 @@ def _learner(acts: Interactions, catalogue: Catalogue, weighting: Weighting, set
     return Learner(acts, catalogue, weighting, settings.retrieval, choice, settings.n_visits, settings.n_asked)
 
 
-def ranker_lists(learner: Learner, origin: Origin, ranker: Ranker) -> Lists:
+def ranker_lists(learner: Learner, origin: Origin, ranker: Ranker | PrivateRanker) -> Lists:
     """A ranker's lists for the next visits of the test period."""
     asked = learner.asked(origin.tested_on)
     score = ranker.score(asked.rows)
@@ -201,8 +221,10 @@ def baseline_lists(acts: Interactions, origin: Origin, truth: Truth, learner: Le
     return {name: Lists.joined(found) for name, found in parts.items()}
 
 
-def _retrieved(asked: Asked, truth: Truth) -> dict[str, Figures]:
+def _retrieved(learner: Learner, origin: Origin) -> dict[str, Figures]:
     """How much of what was taken each channel brings, and all together."""
+    asked = learner.asked(origin.tested_on)
+    truth = Truth.of(learner.acts, learner.next_visits(origin.tested_on), origin.tested_on.first)
     columns = zip(CHANNELS, ("own_weight", "together", "popular_recent", "text", "sequence"), strict=True)
     found = {}
     for place, (channel, column) in enumerate(columns):

@@ -15,6 +15,7 @@ from ecom_pipeline.recommend.candidates import CHANNELS, Candidates, Catalogue, 
 from ecom_pipeline.recommend.catalogue import Shop
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.metrics import top_items
+from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.ranker import Ranker
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker
@@ -56,7 +57,7 @@ class ListMaker:
     catalogue: Catalogue
     market: Market
     retrieval: Retrieval
-    ranker: Ranker
+    ranker: Ranker | PrivateRanker
     soonest: Floats
     co_taken: Singles
     withdrawn: Bools

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ecom_pipeline.errors import ModelError
 from ecom_pipeline.recommend.candidates import Retrieval
+from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.ranker import Ranker
 from ecom_pipeline.recommend.weighting import Weighting
 
@@ -30,7 +31,7 @@ class SavedRanker:
         n_items: of the ranked catalogue, at most.
     """
 
-    ranker: Ranker
+    ranker: Ranker | PrivateRanker
     weighting: Weighting
     retrieval: Retrieval
     divisions: tuple[str, ...]
@@ -75,8 +76,9 @@ class SavedRanker:
                 _digest(trees),
             ):  # older ones do not tell; half of a file would be fewer trees
                 raise ValueError(f"{_TREES} was changed")
+            plain = told["ranker"]
             return cls(
-                Ranker.from_json(told["ranker"], trees),
+                PrivateRanker.from_json(plain) if "private" in plain else Ranker.from_json(plain, trees),
                 Weighting(**told["weighting"]),
                 Retrieval(**told["retrieval"]),
                 tuple(told["divisions"]),

@@ -77,7 +77,13 @@ class ListsTold:
     @property
     def models(self) -> list[str]:
         """Of the first table."""
-        return [CHOSEN, TWIN, PILOT, *BASELINES, DIFFERENCE, f"{CHOSEN} - {self.strongest}"]
+        pilot = [] if self.private else [PILOT]
+        return [CHOSEN, TWIN, *pilot, *BASELINES, DIFFERENCE, f"{CHOSEN} - {self.strongest}"]
+
+    @property
+    def private(self) -> bool:
+        """Whether the rankers learnt privately: then they had no pilot, and no row is told."""
+        return self.figure(DIFFERENCE) is not None and self.figure(PILOT) is None
 
     @property
     def periods(self) -> list[tuple[str, pd.Series]]:
@@ -181,11 +187,7 @@ def verdict(told: ListsTold) -> str:
         f"{row.value:+.4f} nDCG@10 [{row.ci_low:+.4f}, {row.ci_high:+.4f}] over {row.n_users:,} users and "
         f"{n_periods} test period{'s' if n_periods > 1 else ''}"
     )
-    weighed = (
-        "Weighted acts and rows chosen by gap, together,"
-        if told.weighed_by != "none"
-        else "Rows chosen by gap (no weighting of acts was certain to help)"
-    )
+    weighed = _what_differs(told)
     if row.ci_low > 0:
         return f"{weighed} made lists better than the unweighted twin's: {figure}."
     if row.ci_high < 0:
@@ -194,6 +196,17 @@ def verdict(told: ListsTold) -> str:
             "interaction_trials and choice: random of ranker."
         )
     return f"{weighed} cannot be told from the unweighted twin: {figure}."
+
+
+def _what_differs(told: ListsTold) -> str:
+    """In what a system differs from its twin."""
+    if told.private:
+        return (
+            "Weighted acts" if told.weighed_by != "none" else "Noise alone (no weighting of acts was certain to help)"
+        )
+    if told.weighed_by != "none":
+        return "Weighted acts and rows chosen by gap, together,"
+    return "Rows chosen by gap (no weighting of acts was certain to help)"
 
 
 def baseline_told(told: ListsTold) -> str:
@@ -209,10 +222,11 @@ def baseline_told(told: ListsTold) -> str:
 
 def lines(told: ListsTold) -> list[str]:
     """The short table that a terminal shows."""
+    learnt = f"{told.n_learnt:>11,} of candidates, {told.n_taken:,} of them taken"
     shown = [
         f"{'acts weighed':<18}{told.n_acts:>11,} by {told.weighed_by}",
         f"{'lists':<18}{told.n_users:>11,} users, of {told.n_items:,} items, for {told.made_for}",
-        f"{'rows learnt from':<18}{told.n_learnt:>11,} of candidates, {told.n_taken:,} of them taken",
+        f"{'rows learnt from':<18}{'not told, as the rankers learnt privately' if told.private else learnt}",
         "",
     ]
     if told.figure(DIFFERENCE) is None:

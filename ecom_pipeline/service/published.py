@@ -26,6 +26,7 @@ from ecom_pipeline.recommend.catalogue import Shop, read_text, read_withdrawn
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.list_maker import ListMaker
 from ecom_pipeline.recommend.lists import popular_list, similar_items
+from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.schema import JOURNAL
@@ -105,7 +106,13 @@ def write_model(folder: Path, db: DuckDBPyConnection, given: Ingredients) -> dic
         for name, saved in given.rankers.items()
     }
     told["classes"] = list(catalogue.classes)
-    return told
+    return told | promises_of(given.rankers)
+
+
+def promises_of(rankers: Mapping[str, SavedRanker]) -> dict[str, object]:
+    """What was promised of the users' privacy, under `private` by system; nothing where rankers learnt without."""
+    private = {name: one.ranker for name, one in rankers.items() if isinstance(one.ranker, PrivateRanker)}
+    return {"private": {name: one.promise.to_json() for name, one in private.items()}} if private else {}
 
 
 def journal_until(db: DuckDBPyConnection) -> int:

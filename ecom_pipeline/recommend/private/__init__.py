@@ -1,0 +1,1 @@
+"""A ranker that learns little of any one user, and says how little: user-level differential privacy."""
