@@ -207,7 +207,7 @@ class Warehouse(dg.ConfigurableResource):
                     raise self._of_another_key(error) from error
                 raise
             except duckdb.IOException as error:
-                holder = re.search(r"held in ((?:.+? \()?PID (\d+)\)?)", str(error))
+                holder = re.search(r"held in ((?:.+? \()?PID \d+\)?)", str(error))
                 if holder is None:
                     raise self._damaged(error) from error
                 if time.monotonic() > until:
