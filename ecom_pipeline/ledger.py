@@ -103,7 +103,9 @@ def contents(db: DuckDBPyConnection) -> dict[str, str]:
 # later than all that is there of the asset, whatever the clock of this machine says
 _MOMENT = """greatest(now()::timestamp, (select max(written_at) + interval 1 microsecond
     from ledger_entries where asset = $asset))"""
-_FORGOTTEN = f"insert into ledger_entries select asset, day, null, null, null, {_MOMENT} from ledger where asset = $asset"
+_FORGOTTEN = (
+    f"insert into ledger_entries select asset, day, null, null, null, {_MOMENT} from ledger where asset = $asset"
+)
 
 
 def _create(db: DuckDBPyConnection) -> None:

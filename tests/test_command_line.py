@@ -243,6 +243,25 @@ def test_a_warehouse_that_is_held_says_by_whom(tmp_path):
             holder.kill()
 
 
+def test_a_warehouse_that_a_process_of_another_container_holds_is_waited_for(tmp_path):
+    """DuckDB cannot name such a process: it is of another namespace."""
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
+        pytest.skip("no namespace of process numbers may be made here")
+    path = str(tmp_path / "w.duckdb")
+    code = f"import duckdb, time; db = duckdb.connect({path!r}); print('held', flush=True); time.sleep(60)"
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        try:
+            warehouse = Warehouse(path=path, patience_seconds=0)
+            with pytest.raises(WarehouseError, match="held by 1 process, PID 0, for longer"), warehouse.connect():
+                pass
+        finally:
+            holder.kill()
+    with Warehouse(path=path, patience_seconds=10).connect() as db:
+        assert db.execute("select 1").fetchall() == [(1,)]
+
+
 def test_a_change_that_fails_leaves_the_old_relation_in_place(tmp_path):
     warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
     with warehouse.transaction() as db:
