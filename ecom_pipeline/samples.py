@@ -204,10 +204,10 @@ def _grouped(db: DuckDBPyConnection, periods: tuple[date, date] | None, rules: S
             select group_id, {schema.held_out("given")} as given, any_value(periods) as periods, {_hash("group_id")} as number
             from all_groups group by group_id),
         shared as (
-            select *, case when count(*) over () < {_FEW_GROUPS} then
-                (row_number() over (order by number, group_id) - 0.5) / count(*) over ()
+            select one.*, case when n_groups < {_FEW_GROUPS} then
+                (row_number() over (order by number, group_id) - 0.5) / n_groups
                 else number / {16**15}::double end as share
-            from one),
+            from one, (select count(*) as n_groups from one)),
         decided as (
             select group_id, number, coalesce({chosen}, periods[1 + number % len(periods)], {hashed}) as split
             from shared),

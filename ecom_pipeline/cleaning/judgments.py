@@ -81,9 +81,8 @@ _PREPARED = f"""
         from typed left join items using (item_id)),
     checked as (select *, {first_broken(_ROW_RULES)} as row_rule from known),
     scaled as (
-        select *, min(relevance) filter (where not rated and row_rule is null) over () as lowest,
-            max(relevance) filter (where not rated and row_rule is null) over () as highest
-        from checked),
+        select checked.*, lowest, highest from checked, (
+            select min(relevance) as lowest, max(relevance) as highest from checked where not rated and row_rule is null)),
     measured as (select *, row_rule is null and {first_broken([_SCALE])} is null as sound from scaled),
     placed as (
         select *, {schema.held_out("split_given")} over (partition by group_id, sound) as split,

@@ -66,7 +66,7 @@ def build_interaction_weights(
                     as feedback_factor
             from taken left join back using (event_id) left join shown using (event_id)
                 left join said using (actor, item_id) {joined}),
-        valued as (
+        valued as materialized (
             select *, age_factor * kind_factor * quantity_factor * return_factor * evidence_factor * feedback_factor
                 as interaction_value
             from factors)
@@ -74,8 +74,8 @@ def build_interaction_weights(
             quantity_factor::double as quantity_factor, return_factor::double as return_factor,
             evidence_factor::double as evidence_factor, feedback_factor::double as feedback_factor,
             interaction_value::double as interaction_value,
-            coalesce(interaction_value / nullif(avg(interaction_value) over (), 0), 1)::double as interaction_weight
-        from valued""")
+            coalesce(interaction_value / nullif(mean, 0), 1)::double as interaction_weight
+        from valued, (select sum(interaction_value::decimal(38, 15))::double / count(*) as mean from valued)""")
     if joined:
         db.unregister("opinions")
     n, share = db.execute(

@@ -148,8 +148,9 @@ def most_rejected(db: DuckDBPyConnection, relation: str) -> str:
     rows = (
         db.execute(
             "select rule, count(*), arg_min(file || ' row ' || row_number || ': ' || reason, (file, row_number)), "
-            "sum(count(*)) over () from rejected_rows where source = ? group by rule order by 2 desc, 1 limit 1",
-            [source],
+            "(select count(*) from rejected_rows where source = $source) "
+            "from rejected_rows where source = $source group by rule order by 2 desc, 1 limit 1",
+            {"source": source},
         ).fetchall()
         if "rejected_rows" in tables(db)
         else []

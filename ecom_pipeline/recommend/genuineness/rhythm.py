@@ -21,7 +21,7 @@ _RHYTHMS = f"""
             coalesce(quantity, 1) as quantity
         from cleaned_interactions as e where {TAKEN}),
     days as (select distinct actor, day, hour from acts),
-    shop as (select hour, count(*) / sum(count(*)) over () as share from days group by hour),
+    shop as (select hour, count(*) / (select count(*) from days) as share from days group by hour),
     hours as (
         select actor, hour, count(*) as n, sum(count(*)) over (partition by actor) as n_all from days group by actor, hour),
     peaks as (
