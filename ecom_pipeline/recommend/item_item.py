@@ -67,11 +67,11 @@ class RidgeByUsers:
         """From (users, items) weights. Cost: O(users^3 + users nnz)."""
         gram = (matrix @ matrix.T).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += ridge
-        inverse, back = np.linalg.inv(gram).astype(np.float32), matrix.T.tocsr()
-        solved = np.ascontiguousarray((back @ inverse).T)  # most cells of X are 0: a fourth of a dense product's time
+        inverse = np.linalg.inv(gram).astype(np.float32)
+        solved = inverse @ matrix.toarray().astype(np.float32, copy=False)
         cells = matrix.tocoo()
         explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
-        return cls(back, solved, (1 - explained).astype(np.float32), np.diag(inverse).copy(), ridge)
+        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy(), ridge)
 
     def held_out(self, matrix: sparse.csr_matrix, user: Ints, item: Ints) -> Singles:
         """(k,) by the item's regression on all others, fitted without that user. Cost: O(k); not random.
