@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_pipeline.recommend.interactions import Visits
-from ecom_pipeline.recommend.item_item import Neighbours, RidgeByItems, RidgeByUsers, history_value
+from ecom_pipeline.recommend.item_item import FEW, Neighbours, RidgeByItems, RidgeByUsers, history_value
 from ecom_pipeline.recommend.retrieval import Index, Lately, popularity
 from ecom_pipeline.recommend.weighting import Weighting, rank_share
 
@@ -121,11 +121,20 @@ def test_what_was_taken_lately_is_counted_by_window_and_day():
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
-def test_the_history_that_a_model_was_fitted_on_is_scored_by_reading_a_row(seed):
+def test_a_history_that_the_model_was_fitted_on_has_the_scores_of_any_other(seed):
     draw = np.random.default_rng(seed)
     matrix = sparse.csr_matrix(np.where(draw.random((7, 12)) < 0.4, draw.random((7, 12)), 0).astype(np.float32))
     model = RidgeByUsers.fit(matrix, 3.0)
     users = np.array([6, 0, 3])
     np.testing.assert_allclose(model.own_scores(matrix, users), model.scores(matrix[users]), atol=2e-5)
-    each = model.scores(sparse.identity(12, np.float32, "csr"))
-    np.testing.assert_allclose([model.item_scores(item) for item in range(12)], each, atol=2e-5)
+
+
+def test_a_history_of_little_is_scored_as_among_many():
+    draw = np.random.default_rng(0)
+    seen = sparse.csr_matrix((draw.random((400, 500)) * (draw.random((400, 500)) < 0.01)).astype(np.float32))
+    model = RidgeByUsers.fit(seen, 3.0)
+    few = sparse.csr_matrix(([1.0], ([0], [7])), shape=(1, 500), dtype=np.float32)
+    assert (few @ model.back).nnz < FEW * 400  # so few users that the product is a sparse one
+    many = sparse.vstack([few, sparse.csr_matrix(np.ones((9, 500), np.float32))], "csr")
+    assert (many @ model.back).nnz > FEW * 4000
+    np.testing.assert_allclose(model.scores(few)[0], model.scores(many)[0], rtol=1e-4, atol=1e-5)

@@ -23,9 +23,10 @@ from ecom_pipeline.recommend.item_item import RidgeByUsers
 from ecom_pipeline.service import answers, folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
-from ecom_pipeline.service.live import Changed, Clock, RowMemory
+from ecom_pipeline.service.live import Clock
 from ecom_pipeline.service.problems import MEDIA_TYPE
 from ecom_pipeline.service.published import journal_until
+from ecom_pipeline.service.storage import read_item_item, write_item_item
 from ecom_pipeline.sources.people import keyed_hash
 
 FOUR_PARTS = ("title", "detail", "must", "action")
@@ -536,20 +537,17 @@ def test_what_asks_nothing_of_the_journal_is_answered_without_it(client):
     assert ids(client.get("/items/i4/similar"))
 
 
-def test_what_has_changed_of_a_history_is_scored_as_the_whole_would_be():
-    draw = np.random.default_rng(0)
-    cells = draw.random((30, 90)) < 0.2
-    seen = sparse.csr_matrix(np.where(cells, draw.random(cells.shape), 0).astype(np.float32))
-    model = RidgeByUsers.fit(seen, 2.0)
-    memory = RowMemory(model, 90)
-    memory.learn(np.arange(20))
-    for user in (None, 3, 29):
-        for n_changed in (0, 1, 5, 90):  # 90: more than are changed one by one
-            history = seen[user or 0].toarray().ravel() if user is not None else np.zeros(90, np.float32)
-            history[draw.permutation(90)[:n_changed]] = draw.choice([0, 0.5, 3], n_changed)
-            asked = sparse.csr_matrix(history[None])
-            found = Changed(model, memory, user, seen).scores(asked)
-            np.testing.assert_allclose(found, model.scores(asked), atol=2e-4)
+def test_a_model_of_another_version_is_refused_and_says_what_to_do(tmp_path):
+    model = RidgeByUsers.fit(sparse.csr_matrix(np.eye(3, 5, dtype=np.float32)), 2.0)
+    told = write_item_item(tmp_path, model)
+    again = read_item_item(tmp_path, told)
+    history = sparse.csr_matrix(np.ones((1, 5), np.float32))
+    np.testing.assert_array_equal(again.scores(history), model.scores(history))
+    (tmp_path / "inverse.npy").unlink()
+    with pytest.raises(
+        PublicationError, match=r"1 parts of RidgeByUsers are missing; first: 'inverse'.*publishes it again"
+    ):
+        read_item_item(tmp_path, told)
 
 
 def test_events_that_landed_and_wait_to_be_cleaned_are_still_the_journals(tmp_path):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ecom_pipeline.arrays import Floats, Ints, Singles
 
 SOLVED = 6000  # users or items up to which the ridge model is solved exactly: 6,000 squared is 0.14 GB
-DENSE = 150_000_000  # cells of a users x items matrix that is kept: 0.6 GB
+FEW = 0.1  # share of cells below which a sparse matrix is multiplied as such
+BLOCK = 512  # items whose rows of M X are looked at together
 NEIGHBOURS = 200  # kept of each item, where the ridge model is too large
 SHRINKAGE = 10.0  # users that are added to a co-occurrence before it is believed
 RIDGE = 300.0  # of the item-item model
@@ -48,64 +49,74 @@ class Fitted(ItemItem, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RidgeByUsers:
-    """EASE where users are fewer than items: the same numbers from a users x users inverse.
+    """EASE where users are fewer than items: the same numbers from a users x users inverse, and the histories as they are.
 
     With X (users, items) and P = (X'X + r I)^-1, EASE is B = I - P / diag(P). By Woodbury's identity
-    P = (I - X' M X) / r with M = (X X' + r I)^-1, so neither P nor B need ever be made.
+    P = (I - X' M X) / r with M = (X X' + r I)^-1, so neither P nor B need ever be made, nor any users x items table.
 
     Source: Steck 2019, Embarrassingly Shallow Autoencoders, equation 8; in this form our own.
     """
 
     back: sparse.csr_matrix  # (items, users) X'
-    solved: Singles  # (users, items) M X
+    inverse: Singles  # (users, users) M
     own: Singles  # (items,) r diag(P)
-    leverage: Singles  # (users,) diag(M)
     ridge: float
 
     @classmethod
     def fit(cls, matrix: sparse.csr_matrix, ridge: float) -> "RidgeByUsers":
-        """From (users, items) weights. Cost: O(users^3 + users nnz)."""
+        """From (users, items) weights. Cost: O(users^3 + users nnz); memory O(users^2 + nnz)."""
         gram = (matrix @ matrix.T).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += ridge
-        inverse = np.linalg.inv(gram).astype(np.float32)
-        solved = inverse @ matrix.toarray().astype(np.float32, copy=False)
+        back, inverse = matrix.T.tocsr(), np.linalg.inv(gram).astype(np.float32)
         cells = matrix.tocoo()
-        explained = np.bincount(cells.col, cells.data * solved[cells.row, cells.col], matrix.shape[1])
-        return cls(matrix.T.tocsr(), solved, (1 - explained).astype(np.float32), np.diag(inverse).copy(), ridge)
+        explained = cells.data * _solved(back, inverse, cells.row, cells.col)
+        own = 1 - np.bincount(cells.col, explained, matrix.shape[1])
+        return cls(back, inverse, own.astype(np.float32), ridge)
 
     def held_out(self, matrix: sparse.csr_matrix, user: Ints, item: Ints) -> Singles:
-        """(k,) by the item's regression on all others, fitted without that user. Cost: O(k); not random.
+        """(k,) by the item's regression on all others, fitted without that user. Cost: as a fit; not random.
 
         In closed form: the residual is what leave-one-out leaves of it, (MX / own) / (1 - leverage of the user in that
         regression).
 
         Source: Allen 1974 for the residual; in this form our own.
         """
-        value, solved = _cells(matrix, user, item), self.solved[user, item]
-        return value - solved / (self.leverage[user] * self.own[item] + solved**2)
+        value, solved = _cells(matrix, user, item), _solved(self.back, self.inverse, user, item)
+        leverage = np.diag(self.inverse)[user]
+        return value - solved / (leverage * self.own[item] + solved**2)
 
     def own_scores(self, matrix: sparse.csr_matrix, user: Ints) -> Singles:
-        """(v, items) `scores` of histories that the model was fitted on, for the cost of reading their rows.
+        """(v, items) `scores` of histories that the model was fitted on, without a product of users by users.
 
         As X X' M = I - r M, a user's row of X B is x - r m X / diag(r P).
         """
         history = np.asarray(matrix[user].todense(), np.float32)
-        return history - np.float32(self.ridge) * self.solved[user] / self.own
-
-    def item_scores(self, item: int) -> Singles:
-        """(items,) `scores` of a history of one item, once, for the cost of a row of each user who took it."""
-        cells = slice(self.back.indptr[item], self.back.indptr[item + 1])
-        result = self.back.data[cells] @ self.solved[self.back.indices[cells]] / self.own
-        result[item] += 1 - 1 / self.own[item]
-        return result
+        return history - np.float32(self.ridge) * self._through(self.inverse[user]) / self.own
 
     def scores(self, history: sparse.csr_matrix) -> Singles:
         """(v, items)."""
-        through = np.asarray((history @ self.back).todense(), np.float32) @ self.solved
-        through /= self.own
+        near = history @ self.back  # (v, users)
+        few = near.nnz < FEW * near.shape[0] * near.shape[1]
+        found = self._through(near @ self.inverse if few else near.toarray().astype(np.float32) @ self.inverse)
+        found /= self.own
         entries = history.tocoo()  # one for each (visit, item), or the last of them alone would count
-        through[entries.row, entries.col] += entries.data * (1 - 1 / self.own[entries.col])
-        return through
+        found[entries.row, entries.col] += entries.data * (1 - 1 / self.own[entries.col])
+        return found
+
+    def _through(self, by_user: Singles) -> Singles:
+        """(v, items) what (v, users) weights of users make of all that they took."""
+        return np.ascontiguousarray((self.back @ by_user.T).T, np.float32)
+
+
+def _solved(back: sparse.csr_matrix, inverse: Singles, user: Ints, item: Ints) -> Singles:
+    """(k,) cells of M X, by blocks of items, so that no users x items table is made. Cost: O(users nnz)."""
+    found, order = np.empty(len(user), np.float32), np.argsort(item, kind="stable")
+    begins = np.arange(0, back.shape[0], BLOCK)
+    ends = np.searchsorted(item[order], np.append(begins, back.shape[0]))
+    for begin, first, last in zip(begins, ends, ends[1:], strict=False):
+        places = order[first:last]
+        found[places] = (back[begin : begin + BLOCK] @ inverse)[item[places] - begin, user[places]]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +258,7 @@ def item_item(matrix: sparse.csr_matrix, ridge: float = RIDGE) -> Fitted:
         ridge: of the ridge model.
     """
     n_users, n_items = matrix.shape
-    if n_users <= min(SOLVED, n_items) and n_users * n_items <= DENSE:
+    if n_users <= min(SOLVED, n_items):
         return RidgeByUsers.fit(matrix, ridge)
     return RidgeByItems.fit(matrix, ridge) if n_items <= SOLVED else Neighbours.fit(matrix, NEIGHBOURS)
 

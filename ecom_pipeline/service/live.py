@@ -3,19 +3,16 @@
 On the floor of `service`.
 """
 
-from collections import OrderedDict, defaultdict
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sparse
 
-from ecom_pipeline.arrays import Ints, Singles
 from ecom_pipeline.recommend.interactions import Visits, day_of
-from ecom_pipeline.recommend.item_item import RidgeByUsers
-from ecom_pipeline.recommend.list_maker import ListMaker, ListRules
+from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.lists import reason_text, reasons
 from ecom_pipeline.service.histories import History, with_events
 from ecom_pipeline.service.journal import Event, Journal
@@ -23,63 +20,6 @@ from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
 
 RECORDING = timedelta(days=28)  # a model whose day is longer past is of a recording: its days go on from there
-_FEW = 64  # changed items of a history up to which its scores are changed, not made anew
-_ROWS = 512  # of the item-item model that are remembered
-
-
-class RowMemory:
-    """Rows of the item-item model that were asked for last, as they cost a look at everybody who took the item."""
-
-    def __init__(self, model: RidgeByUsers, n_items: int) -> None:
-        self._model, self._n_items, self._lock = model, n_items, Lock()
-        self._rows: OrderedDict[int, Singles] = OrderedDict()
-
-    def learn(self, items: Ints) -> None:
-        """Ask for many at once."""
-        one = np.ones(len(items), np.float32)
-        each = sparse.csr_matrix((one, (np.arange(len(items)), items)), shape=(len(items), self._n_items))
-        for item, row in zip(items.tolist(), self._model.scores(each), strict=True):
-            self._keep(item, row)
-
-    def row(self, item: int) -> Singles:
-        """(items,) how strongly a history of this item alone, once, speaks for each item."""
-        with self._lock:
-            found = self._rows.get(item)
-            if found is not None:
-                self._rows.move_to_end(item)
-                return found
-        return self._keep(item, self._model.item_scores(item))
-
-    def _keep(self, item: int, row: Singles) -> Singles:
-        with self._lock:
-            self._rows[item] = row
-            while len(self._rows) > _ROWS:
-                self._rows.popitem(last=False)
-        return row
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The item-item model for a user whose fitted history is known: what has changed of it is added."""
-
-    model: RidgeByUsers
-    memory: RowMemory
-    user: int | None
-    fitted: sparse.csr_matrix
-
-    def scores(self, history: sparse.csr_matrix) -> Singles:
-        """(1, items)."""
-        known = None if self.user is None else self.fitted[self.user]
-        change = (history if known is None else history - known).tocoo()
-        real = np.abs(change.data) > 1e-6  # the sums were made in another order
-        if real.sum() > _FEW:
-            return self.model.scores(history)
-        result = np.zeros(history.shape[1], np.float32)
-        if self.user is not None:
-            result += self.model.own_scores(self.fitted, np.array([self.user]))[0]
-        for item, value in zip(change.col[real].tolist(), change.data[real].tolist(), strict=True):
-            result += value * self.memory.row(item)
-        return result[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +48,6 @@ class Live:
         self.seen_until: int = model.told["journal"]
         self._events: dict[str, list[Event]] = defaultdict(list)
         self._lock = Lock()
-        self._memories: dict[str, tuple[RowMemory, sparse.csr_matrix]] = {}
-        for name, maker in model.makers.items():
-            together = maker.index.together
-            if isinstance(together, RidgeByUsers):
-                memory = RowMemory(together, model.acts.n_items)
-                memory.learn(np.argsort(-maker.index.n_users, kind="stable")[: _ROWS // 2])
-                self._memories[name] = (memory, together.back.T.tocsr())
 
     def catch_up(self, journal: Journal) -> None:
         """Know of every event that was acknowledged, by this process or another."""
@@ -169,7 +102,7 @@ class Live:
         code, day = self.code(actor), self.model.told["day"]
         visits = Visits(np.array([code]), np.array([day]))
         with stage("lists"):
-            found = self._remembering(maker, system, actor).lists(history.acts, visits, rules=rules)
+            found = maker.lists(history.acts, visits, rules=rules)
         titles = self.model.search.titles
         return found.assign(reason=reasons(found, titles, day))
 
@@ -204,15 +137,6 @@ class Live:
         return pd.concat(parts, ignore_index=True).sort_values(
             ["day", "weight", "item"], ascending=[False, False, True]
         )
-
-    def _remembering(self, maker: ListMaker, system: str, actor: str) -> ListMaker:
-        if system not in self._memories:
-            return maker
-        memory, fitted = self._memories[system]
-        together = maker.index.together
-        assert isinstance(together, RidgeByUsers)
-        changed = Changed(together, memory, self.model.user.get(actor), fitted)
-        return replace(maker, index=replace(maker.index, together=changed))
 
     def _popular(self, top: int) -> pd.DataFrame:
         found, day = self.model.popular.head(top), self.model.told["day"]

@@ -4,7 +4,7 @@ On the floor of `service`.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
+from ecom_pipeline.errors import PublicationError
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.item_item import ItemItem, Neighbours, RidgeByItems, RidgeByUsers
 from ecom_pipeline.recommend.retrieval import Lately
@@ -55,8 +56,19 @@ def write_item_item(folder: Path, model: ItemItem) -> dict[str, object]:
 
 
 def read_item_item(folder: Path, told: Mapping[str, Any]) -> ItemItem:
-    """An item-item model as written."""
+    """An item-item model as written.
+
+    Raises:
+        PublicationError: if another version wrote it, whose model of that kind had other parts.
+    """
     arrays, kind = read_arrays(folder), _KINDS[told["kind"]]
+    parts_there = {name.split("-")[0] for name in arrays} | told.keys()
+    absent = [field.name for field in fields(kind) if field.name not in parts_there and field.default is MISSING]
+    if absent:
+        raise PublicationError(
+            f"published model: {len(absent)} parts of {kind.__name__} are missing; first: {absent[0]!r} in {folder}. "
+            "A model must be served by the version that published it: start `ecom run`, which publishes it again."
+        )
     values: dict[str, Any] = {}
     for field in fields(kind):
         if field.name in arrays:
