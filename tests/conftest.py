@@ -1,5 +1,6 @@
 """One whole run of the pipeline over the small shop, that many tests look at."""
 
+import gc
 import os
 import re
 from functools import cache
@@ -31,6 +32,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return file_scope(config.rootpath / nodeid.split("::")[0])
 
     return ByFile(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded until now stays: it is not looked at for garbage again."""
+    gc.collect()
+    gc.freeze()
 
 
 @cache

@@ -3,12 +3,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import duckdb
 import pandas as pd
 import pytest
 from shop import ROOT, ecom, write_csv
+from typer.testing import CliRunner
 
+from ecom_pipeline.cli import app
 from ecom_pipeline.errors import WarehouseError
 from resources.warehouse import Warehouse
 
@@ -112,6 +115,10 @@ def test_another_estimators_weights_are_exported_by_its_name(finished, tmp_path)
 
 def test_the_report_is_told_again_without_a_run(finished):
     assert ecom("report", home=finished.home, check=True).stdout == finished.output
+
+
+def test_the_version_is_that_of_the_package():
+    assert CliRunner().invoke(app, ["--version"]).output == f"ecom-pipeline {version('ecom-pipeline')}\n"
 
 
 @pytest.mark.parametrize(

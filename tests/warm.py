@@ -4,6 +4,7 @@ Each line on standard input asks for a command, as JSON; a line on standard outp
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -34,6 +35,7 @@ def main() -> None:
     """Fork until the input ends."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # a child that looked for garbage in all this would copy the memory that holds it
     tell("ready")
     while line := sys.stdin.readline():
         asked = json.loads(line)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,21 @@ HomeOption = Annotated[
     Path, typer.Option("--home", envvar="ECOM_HOME", help="Folder under which everything lives.", show_default=True)
 ]
 DEFAULT_HOME = Path(".ecom")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"ecom-pipeline {version('ecom-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which version this is.")
+    ] = False,
+) -> None:
+    """Which training samples teach a shop's search and recommendations, and which mislead them."""
 
 
 def enter(home: Path, **environment: str) -> None:
