@@ -84,7 +84,7 @@ def check(home: Home, warehouse: Warehouse, person: Person) -> Receipt:
         if chance
         else "in every byte"
     )
-    return Receipt("check", person.mark, {}, told.n_files, told.n_bytes, told.n_opened, how, found)
+    return Receipt("check", person.mark, {}, told.n_files, told.n_bytes, told.n_opened, how, found, told.unopened)
 
 
 def _known(home: Home, warehouse: Warehouse, person: Person) -> Person:

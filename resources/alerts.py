@@ -1,5 +1,6 @@
 """Where alarms go: a webhook, an e-mail, both or neither; settings come from the environment alone."""
 
+import http.client
 import json
 import os
 import smtplib
@@ -7,12 +8,22 @@ import ssl
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from ecom_pipeline.errors import InputError
 
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Where a redirect leads, a POST arrives as a GET, and the alarm is lost: it counts as refused."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
+SMTPS = 465
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -28,7 +39,12 @@ class Alerts(dg.ConfigurableResource):
         return {name: send for name, (variable, send) in known.items() if os.environ.get(variable)}
 
     def _post(self, subject: str, lines: list[str]) -> None:
-        """POST JSON: `text`, which chat services show, and `subject` and `alarms`. A redirect or an error raises OSError."""
+        """POST JSON: `text`, which chat services show, and `subject` and `alarms`.
+
+        Raises:
+            OSError: if the receiver does not take it, or answers with a redirect or no HTTP.
+            InputError: if the address is none; it is a secret, and not told.
+        """
         address = os.environ["ECOM_ALERT_WEBHOOK"]
         if not address.startswith(("https://", "http://")):
             raise InputError(
@@ -38,8 +54,16 @@ class Alerts(dg.ConfigurableResource):
         request = urllib.request.Request(
             address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
         )
-        with urllib.request.urlopen(request, timeout=self.patience_seconds):
-            pass
+        try:
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.patience_seconds):
+                pass
+        except (http.client.InvalidURL, UnicodeError, ValueError) as error:
+            raise InputError(
+                f"ECOM_ALERT_WEBHOOK: 1 address cannot be asked ({type(error).__name__}). It must be one as a browser takes it, with "
+                "blanks and letters beyond ASCII written as %20 and the like: set it so."
+            ) from None  # what was wrong names the address, which is a secret
+        except http.client.HTTPException as error:
+            raise OSError(f"the receiver answers no HTTP: {type(error).__name__}") from error
 
     def _mail(self, subject: str, lines: list[str]) -> None:
         """Send a plain text; encrypted where the server can, and a password never otherwise but on this machine."""
@@ -52,10 +76,9 @@ class Alerts(dg.ConfigurableResource):
             raise InputError(
                 "ECOM_ALERT_SMTP: 1 address is incomplete. It must be HOST:PORT, such as mail.example.com:587: set it so."
             )
-        kind = smtplib.SMTP_SSL if port == "465" else smtplib.SMTP
-        with kind(host, int(port), timeout=self.patience_seconds) as server:
+        with self._mail_server(host, int(port)) as server:
             server.ehlo()
-            encrypted = port == "465"
+            encrypted = isinstance(server, smtplib.SMTP_SSL)
             if not encrypted and server.has_extn("starttls"):
                 server.starttls(context=ssl.create_default_context())
                 encrypted = True
@@ -67,3 +90,9 @@ class Alerts(dg.ConfigurableResource):
                     )
                 server.login(user, os.environ.get("ECOM_ALERT_SMTP_PASSWORD", ""))
             server.send_message(message)
+
+    def _mail_server(self, host: str, port: int) -> smtplib.SMTP:
+        """Encrypted from the first byte on the port that is for that; whose certificate nobody has signed is refused."""
+        if port == SMTPS:
+            return smtplib.SMTP_SSL(host, port, timeout=self.patience_seconds, context=ssl.create_default_context())
+        return smtplib.SMTP(host, port, timeout=self.patience_seconds)

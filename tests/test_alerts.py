@@ -3,9 +3,11 @@
 import http.server
 import json
 import socket
+import ssl
+import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dagster as dg
 import pytest
@@ -18,7 +20,7 @@ from resources.warehouse import Warehouse
 
 
 @contextmanager
-def web_server(status: int = 200):
+def web_server(status: int = 200, **headers: str):
     """Its address, and what was posted to it."""
     got: list[dict] = []
 
@@ -26,6 +28,12 @@ def web_server(status: int = 200):
         def do_POST(self):
             got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def do_GET(self):
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_):
@@ -126,3 +134,51 @@ def test_a_password_is_not_sent_in_the_clear(monkeypatch):
         with pytest.raises(InputError, match="1 server takes no encryption"):
             Alerts(patience_seconds=5).receivers["e-mail"]("subject", ["line"])
     assert mails == []
+
+
+def test_a_redirect_takes_no_alarm_as_it_would_arrive_empty(monkeypatch):
+    with web_server(302, Location="/login") as (address, posts):
+        monkeypatch.setenv("ECOM_ALERT_WEBHOOK", address)
+        with pytest.raises(OSError, match="302"):
+            Alerts(patience_seconds=5).receivers["webhook"]("subject", ["line"])
+    assert len(posts) == 1
+
+
+def test_a_receiver_that_speaks_no_http_does_not_keep_the_mail_from_going(warehouse, monkeypatch):
+    with dg.instance_for_test() as instance, mail_server() as (smtp, mails), mail_server() as (other, _):
+        monkeypatch.setenv("ECOM_ALERT_EMAIL", "team@example.com")
+        monkeypatch.setenv("ECOM_ALERT_SMTP", smtp)
+        monkeypatch.setenv("ECOM_ALERT_WEBHOOK", f"http://{other}/hook")
+        message, _ = ask(instance, warehouse)
+    assert "webhook failed and is tried again: the receiver answers no HTTP" in message
+    assert len(mails) == 1
+
+
+@pytest.mark.parametrize("path", ["secret path", "sécret"])
+def test_an_address_that_is_none_is_refused_and_not_told(monkeypatch, path):
+    monkeypatch.setenv("ECOM_ALERT_WEBHOOK", f"http://127.0.0.1:9/{path}")
+    with pytest.raises(InputError, match="1 address cannot be asked") as refused:
+        Alerts(patience_seconds=5).receivers["webhook"]("subject", ["line"])
+    assert "cret" not in str(refused.value).replace("secret,", "")
+    assert refused.value.__suppress_context__
+
+
+def test_a_server_with_a_certificate_of_its_own_making_gets_no_password(tmp_path, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def shake_hands() -> None:
+            client, _ = server.accept()
+            with client, suppress(OSError):
+                context.wrap_socket(client, server_side=True)
+
+        threading.Thread(target=shake_hands, daemon=True).start()
+        monkeypatch.setattr("resources.alerts.SMTPS", server.getsockname()[1])
+        monkeypatch.setenv("ECOM_ALERT_EMAIL", "team@example.com")
+        monkeypatch.setenv("ECOM_ALERT_SMTP", f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Alerts(patience_seconds=5).receivers["e-mail"]("subject", ["line"])

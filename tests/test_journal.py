@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from threading import Thread
 
 import pyarrow.parquet as pq
@@ -115,9 +116,22 @@ def test_a_sealing_that_was_killed_before_the_rename_is_done_again(tmp_path):
     one = Journal(tmp_path)
     one.append([event("a")])
     (file,) = seal(tmp_path)
-    file.rename(file.with_suffix(".123.part"))  # what a kill leaves
+    left = file.rename(file.with_suffix(".123.part"))  # what a kill leaves
     (again,) = seal(tmp_path)
     assert pq.read_table(again).num_rows == 1
+    assert not left.exists()
+    one.close()
+
+
+def test_who_no_longer_waits_for_an_event_keeps_no_other_from_being_kept(tmp_path):
+    one = Journal(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        waiting = one.submit([event("a")])
+        assert not waiting.cancel()  # as a request does that has run out of time
+        other.execute("rollback")
+    assert one.append([event("b")])[0].new
+    assert [kept.event.event_id for kept in one.after(0)] == ["a", "b"]
     one.close()
 
 

@@ -51,6 +51,12 @@ def forget(
                 else "delete or mend what is named, and run `ecom forget` again."
             )
         )
+    if receipt.unopened:
+        place, why = next(iter(receipt.unopened.items()))
+        raise HomeError(
+            f"forget: {len(receipt.unopened)} files cannot be opened; first: {place!r}: {why}. Each must be, or nobody knows whom it "
+            "names: delete it, or put it back from a copy, and run `ecom forget --check` again."
+        )
 
 
 @app.command(name="rotate-key")

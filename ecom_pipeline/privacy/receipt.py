@@ -23,7 +23,8 @@ class Receipt:
         n_bytes_searched: of them.
         n_bytes_opened: of what is compressed in them, opened and searched too.
         raw_id: how the shop's id was looked for.
-        found: how often he is still named, by place; empty is the proof.
+        found: how often he is still named, by place; empty is the proof, if nothing is unopened.
+        unopened: files that are searched as bytes alone, as what is compressed in them cannot be opened, and why.
         remaining: what is still to be done, in words.
         at: UTC, ISO 8601.
     """
@@ -36,6 +37,7 @@ class Receipt:
     n_bytes_opened: int = 0
     raw_id: str = ""
     found: Mapping[str, int] = field(default_factory=dict)
+    unopened: Mapping[str, str] = field(default_factory=dict)
     remaining: tuple[str, ...] = ()
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
 
@@ -58,4 +60,5 @@ class Receipt:
             shown.append(f"searched: {self.n_bytes_searched:,} bytes of {self.n_files_searched:,} files{opened}")
             shown.append(f"the shop's id: {self.raw_id}")
             shown += [f"  FOUND {n:,} times: {place}" for place, n in self.found.items()] or ["  found nowhere"]
+            shown += [f"  NOT OPENED: {place}: {why}" for place, why in self.unopened.items()]
         return [*shown, *(f"remaining: {one}" for one in self.remaining)]

@@ -91,12 +91,14 @@ class Searched:
         n_bytes: of them, as they lie on the disk.
         n_opened: bytes of what was compressed in them, opened.
         found: how often, by file and place in it.
+        unopened: files that were read as bytes alone, as what is compressed in them cannot be opened, and why.
     """
 
     n_files: int = 0
     n_bytes: int = 0
     n_opened: int = 0
     found: Counter[str] = field(default_factory=Counter)
+    unopened: dict[str, str] = field(default_factory=dict)
 
 
 def search(folder: Path, wanted: Wanted, *, also: Sequence[Path] = ()) -> Searched:
@@ -131,16 +133,12 @@ def _look_into(file: Path, name: str, wanted: Wanted, told: Searched) -> None:
         start = opened.read(16)
         opened.seek(0)
         _count(opened, name, wanted, told)
-        if start.startswith(b"\x1f\x8b"):
-            opened.seek(0)
-            with gzip.open(opened) as inside:
-                told.n_opened += _count(inside, f"{name}, opened", wanted, told)
-        elif start.startswith(b"PK\x03\x04"):
-            _look_into_zip(opened, name, wanted, told)
-    if start.startswith(b"PAR1"):
-        _look_into_parquet(file, name, wanted, told)
-    elif start == b"SQLite format 3\0":
-        _look_into_sqlite(file, name, wanted, told)
+    for sign, look in _OPENERS.items():
+        if start.startswith(sign):
+            try:
+                look(file, name, wanted, told)
+            except _DAMAGED as error:
+                told.unopened[name] = f"{type(error).__name__}: {error}"
 
 
 def _count(opened: IO[bytes] | gzip.GzipFile, place: str, wanted: Wanted, told: Searched) -> int:
@@ -158,8 +156,13 @@ def _count(opened: IO[bytes] | gzip.GzipFile, place: str, wanted: Wanted, told: 
     return n_bytes
 
 
-def _look_into_zip(opened: IO[bytes], name: str, wanted: Wanted, told: Searched) -> None:
-    with zipfile.ZipFile(opened) as archive:
+def _look_into_gzip(file: Path, name: str, wanted: Wanted, told: Searched) -> None:
+    with gzip.open(file) as inside:
+        told.n_opened += _count(inside, f"{name}, opened", wanted, told)
+
+
+def _look_into_zip(file: Path, name: str, wanted: Wanted, told: Searched) -> None:
+    with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             with archive.open(member) as inside:
                 told.n_opened += _count(inside, f"{name}, {member.filename}", wanted, told)
@@ -195,6 +198,15 @@ def _look_into_sqlite(file: Path, name: str, wanted: Wanted, told: Searched) -> 
                     n = wanted.count(text)
                     if n:
                         told.found[f"{name}, {table}"] += n
+
+
+_OPENERS = {
+    b"\x1f\x8b": _look_into_gzip,
+    b"PK\x03\x04": _look_into_zip,
+    b"PAR1": _look_into_parquet,
+    b"SQLite format 3\0": _look_into_sqlite,
+}
+_DAMAGED = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException, sqlite3.Error)
 
 
 def _opened_cells(row: Sequence[object]) -> Iterator[bytes]:

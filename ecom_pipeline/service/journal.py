@@ -170,6 +170,7 @@ class Journal:
     def submit(self, rows: Sequence[Row]) -> Future:
         """As `append` or `rate`, for whoever has other things to do until then."""
         waiting: Future = Future()
+        waiting.set_running_or_notify_cancel()  # who gives up waiting cancels nothing: the writer would die of telling him
         self._queue.put((rows, waiting))
         return waiting
 
@@ -363,7 +364,14 @@ def _seal(folder: Path, table: str) -> Path | None:
     with alone(folder / FILE) as db:
         query = f"select seq, {', '.join(names)} from {table} where seq > ? order by seq"
         rows = db.execute(query, [sealed_until(folder, table)]).fetchall()
+        drop_unfinished(folder)
         return _written(folder, table, rows) if rows else None
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Delete what a kill left of files that were being written; call it `alone`, as then nobody writes any."""
+    for part in folder.glob("*.part"):
+        part.unlink()
 
 
 def _written(folder: Path, table: str, rows: Sequence[tuple]) -> Path:

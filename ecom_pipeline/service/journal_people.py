@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecom_pipeline.errors import JournalError
-from ecom_pipeline.service.journal import FILE, TABLES, alone
+from ecom_pipeline.service.journal import FILE, TABLES, alone, drop_unfinished
 
 _OF_PERSONS = ("user_id", "session_id", "rater")
 _NAMED = "exposure_id"  # ends with the actor
@@ -95,6 +95,7 @@ def forget(folder: Path, actor: str, sessions: Collection[str]) -> dict[str, int
                 test += " or user_id is null and session_id in (select session from own_sessions)"
             found = db.execute(f"delete from {table} where {test}", {"actor": actor})
             counts[f"{FILE}: {table}"] = found.rowcount
+        drop_unfinished(folder)
     compact(folder)
     for file in _sealed(folder):
         counts[file.name] = _without(file, actor, sessions)
