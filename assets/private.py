@@ -11,8 +11,8 @@ from ecom_pipeline.recommend.private.accounting import accountants
 from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.private.promise import PrivateTraining
 from ecom_pipeline.recommend.ranker import Ranker
-from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 
+_SIGN = "-private"
 PRIVATELY = PrivateTraining(epsilon=1.0)
 WITHOUT = (
     "choice",
@@ -41,7 +41,9 @@ class PrivateConfig(dg.Config):
     n_visits: int = Field(
         default=PRIVATELY.n_visits, ge=1, description="Visits of a user that are learnt from, at most."
     )
-    n_users: int = Field(default=PRIVATELY.n_users, ge=1, description="Users that are learnt from, about at most.")
+    user_share: float = Field(
+        default=PRIVATELY.user_share, gt=0, le=1, description="Chance of each user to be learnt from at all."
+    )
 
 
 def refuse_beside(asked: Mapping[str, object]) -> None:
@@ -62,19 +64,21 @@ def refuse_beside(asked: Mapping[str, object]) -> None:
         )
 
 
+def folder_of(made: str, config: PrivateConfig | None) -> str:
+    """Name of a ranker's folder, which says that it is private: the ledger has the name, and no damage to files takes it away."""
+    return made + _SIGN if config else made
+
+
 def require_private(in_use: Path | None, config: PrivateConfig | None) -> None:
     """Refuse to learn without privacy where the ranker in use learnt with it: a file that was not given says nothing.
 
     Raises:
         InputError: if so.
     """
-    if config or in_use is None or not is_whole(in_use):
-        return
-    ranker = SavedRanker.read(in_use).ranker
-    if isinstance(ranker, PrivateRanker):
+    if not config and in_use and in_use.name.endswith(_SIGN) and in_use.is_dir():
         raise InputError(
-            f"private: 1 ranker is in use that learnt privately, {in_use.name!r}, with epsilon {ranker.promise.epsilon:.2f}, and "
-            "this run's configuration of `ranker` says nothing of it. Rankers of a home must not cease to be private unseen: "
+            f"private: 1 ranker is in use that learnt privately, {in_use.name!r}, and this run's configuration of `ranker` says "
+            "nothing of it. Rankers of a home must not cease to be private unseen: "
             f"give the same --config, or delete {str(in_use)!r} to learn without."
         )
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from assets.language import embeddings
 from assets.prepare import items
-from assets.private import WITHOUT, PrivateConfig, promise_of, refuse_beside, require_private
+from assets.private import WITHOUT, PrivateConfig, folder_of, promise_of, refuse_beside, require_private
 from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.recommend import lists
@@ -242,7 +242,7 @@ def ranker(
         weighting, n_items = chosen_weighting(db), n_items_of(db)
     with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         found = backtest(shop.acts, shop.catalogue, weighting, origins, config.settings()) if origins else None
-    folder = home.rankers / made["ranker"]
+    folder = home.rankers / folder_of(made["ranker"], config.private)
     if found:
         inputs = {name: contents[name] for name in ("learning_periods", "interaction_trials")}
         divisions = tuple(shop.catalogue.classes)

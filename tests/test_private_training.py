@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -165,7 +166,7 @@ def test_small_uniforms_are_as_exact_as_large_ones():
 def test_whose_rows_are_learnt_from_does_not_hang_on_who_else_is_there():
     one = learner()
     others = replace(one, acts=one.acts.only(one.acts.user != 7))
-    for asked in (ASKED, replace(ASKED, n_visits=2)):
+    for asked in (ASKED, replace(ASKED, n_visits=2), *(replace(ASKED, user_share=one / 20) for one in range(1, 20))):
         for all_, rest in zip(visits_of_each(one, TRAIN, asked), visits_of_each(others, TRAIN, asked), strict=True):
             kept = all_.only(all_.user != 7)
             np.testing.assert_array_equal(kept.user, rest.user)
@@ -182,13 +183,22 @@ def test_nobody_teaches_more_visits_than_he_may_and_all_that_was_taken_is_kept(r
     assert rows.n_users == every.n_users == 120
 
 
-def test_too_many_users_are_left_out_by_their_hash():
-    assert 20 < user_rows(learner(), TRAIN, replace(ASKED, n_users=40)).n_users < 60
+def test_a_share_of_users_is_learnt_from_by_their_hash():
+    assert 20 < user_rows(learner(), TRAIN, replace(ASKED, user_share=1 / 3)).n_users < 60
+
+
+def test_more_visits_than_memory_should_hold_are_refused(monkeypatch):
+    monkeypatch.setattr("ecom_pipeline.recommend.private.rows.MOST_VISITS", 200)
+    with pytest.raises(
+        InputError,
+        match=r"private: [34]\d\d visits .* At most 200 may be.*: set `user_share`, which is 1, to 0\.\d+ or less",
+    ):
+        user_rows(learner(), TRAIN, ASKED)
 
 
 def test_where_nobody_is_left_nothing_is_promised():
     with pytest.raises(InputError, match="private: 0 users are too few"):
-        learn_privately(learner(), TRAIN, replace(ASKED, n_users=0), SYSTEM)
+        learn_privately(learner(), TRAIN, replace(ASKED, user_share=0), SYSTEM)
 
 
 def test_columns_stand_on_the_scale_of_their_own_visit(ranker):
@@ -291,17 +301,24 @@ def test_private_training_without_its_accountant_is_refused(monkeypatch):
 
 
 def test_a_home_does_not_cease_to_be_private_unseen(tmp_path, ranker):
-    from assets.private import PrivateConfig, require_private
+    from assets.private import PrivateConfig, folder_of, require_private
 
-    in_use = tmp_path / "ranker"
-    SavedRanker(ranker, UNWEIGHTED, RETRIEVAL, ("class",), 40).write(in_use, {})
-    require_private(in_use, PrivateConfig(epsilon=1.0))
+    config = PrivateConfig(epsilon=1.0)
+    in_use, plain = tmp_path / folder_of("ranker", config), tmp_path / folder_of("ranker", None)
+    for folder in (in_use, plain):
+        SavedRanker(ranker, UNWEIGHTED, RETRIEVAL, ("class",), 40).write(folder, {})
+    require_private(in_use, config)
+    require_private(plain, None)
     require_private(None, None)
-    require_private(tmp_path / "gone", None)
-    with pytest.raises(
-        InputError, match=r"private: 1 ranker is in use .* must not cease .*: give the same --config, or"
-    ):
-        require_private(in_use, None)
+    for damaged in ((), ("trees.txt",), ("manifest.json",)):
+        for file in damaged:
+            (in_use / file).unlink()
+        with pytest.raises(
+            InputError, match=r"private: 1 ranker is in use .* must not cease .*: give the same --config, or delete"
+        ):
+            require_private(in_use, None)
+    shutil.rmtree(in_use)
+    require_private(in_use, None)
 
 
 def test_the_configuration_reaches_the_domain():

@@ -33,7 +33,7 @@ class PrivateTraining:
         momentum: of the steps.
         n_visits: of a user that are learnt from, at most.
         kept_share: of the candidates that were not taken, drawn row by row.
-        n_users: that are learnt from, about at most; those are drawn by their ids' hash.
+        user_share: chance of each user to be learnt from at all, by his id's hash; a number of users would say who else is there.
         n_trainings: on the same users, whose results may all be seen: the ranker and its twin.
     """
 
@@ -46,7 +46,7 @@ class PrivateTraining:
     momentum: float = 0.9
     n_visits: int = 4
     kept_share: float = 0.1
-    n_users: int = 5000
+    user_share: float = 1.0
     n_trainings: int = 2
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecom_pipeline.arrays import Bools, Floats, Ints
+from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.periods import Period
@@ -16,6 +17,7 @@ from ecom_pipeline.recommend.pilot import coins
 from ecom_pipeline.recommend.private.head import within_visits
 from ecom_pipeline.recommend.private.promise import PrivateTraining
 
+MOST_VISITS = 50_000  # rows of 2 GB, about
 _IDS = 2**32  # of `pilot.keys`
 
 
@@ -44,15 +46,18 @@ class UserRows:
 def user_rows(learner: Learner, periods: Sequence[Period], asked: PrivateTraining) -> UserRows:
     """The rows of all users who had a visit in some periods, or of a share of them.
 
-    All that was taken is kept, and of the rest a share; users beyond `n_users` are left out by their ids' hash, so that
-    nobody is there because another is not.
+    All that was taken is kept, and of the rest a share; of users a share that is the same whoever there is, by their ids'
+    hash, so that nobody is there because another is not.
 
     Args:
         learner: retrieves candidates.
         periods: whose visits are learnt from.
-        asked: how many visits, rows and users.
+        asked: how many visits and rows, and which share of users.
 
-    Cost: as `retrieve` of the visits; memory of the rows kept, 0.8 KB each.
+    Raises:
+        InputError: if there are more visits than memory should hold.
+
+    Cost: as `retrieve` of the visits; memory of the rows kept, 0.8 KB each, about 45 a visit.
     """
     x, taken, whose = [np.empty((0, 0))], [np.empty(0, bool)], [np.empty(0, np.int64)]
     names: tuple[str, ...] = ()
@@ -79,7 +84,11 @@ def visits_of_each(learner: Learner, periods: Sequence[Period], asked: PrivateTr
     order = np.lexsort((coin, user))
     rank = np.empty(len(user), np.int64)
     rank[order] = np.arange(len(user)) - np.searchsorted(user[order], user[order])
-    share = asked.n_users / max(len(np.unique(user)), 1)
-    kept = (rank < asked.n_visits) & (key < share * _IDS)
+    kept = (rank < asked.n_visits) & (key < asked.user_share * _IDS)
+    if kept.sum() > MOST_VISITS:
+        raise InputError(
+            f"private: {kept.sum():,} visits would be learnt from. At most {MOST_VISITS:,} may be, as their rows are held in memory: "
+            f"set `user_share`, which is {asked.user_share:g}, to {asked.user_share * MOST_VISITS / kept.sum():.2g} or less, or `n_visits` lower."
+        )
     ends = np.cumsum([len(one) for one in by_period])
     return [one.only(kept[end - len(one) : end]) for one, end in zip(by_period, ends, strict=True)]
