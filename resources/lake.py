@@ -6,6 +6,7 @@ What is written is DuckLake; here is how one is opened, what its errors mean, an
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,20 +104,23 @@ class Lake:
 
     def rewrite(self, db: duckdb.DuckDBPyConnection) -> None:
         """Write all relations anew and delete everything else: files, the snapshots that had them, and what was kept of
-        their columns in the catalogue.
+        their columns in the catalogue. Files that somebody has begun to write since stay.
 
         Raises:
             WarehouseError: if another process of ours is connected to the catalogue.
         """
+        time.sleep(1)  # files are as old as the second in which they were written: what a killed process left is older now
+        ((began,),) = db.execute("select date_trunc('second', now())::varchar").fetchall()
         self._require_alone(db)
         names = db.execute("select table_name from duckdb_tables() where database_name = current_database()").fetchall()
         db.begin()
         for (table,) in names:
             db.execute(f"create or replace table {name(table)} as from {name(table)}")
         db.commit()
-        for left in ("expire_snapshots", "cleanup_old_files", "delete_orphaned_files"):
-            condition = "older_than => now()" if left == "expire_snapshots" else "cleanup_all => true"
-            db.execute(f"call ducklake_{left}('{_NAME}', {condition})")
+        db.execute(f"call ducklake_expire_snapshots('{_NAME}', older_than => now())")
+        db.execute(f"call ducklake_cleanup_old_files('{_NAME}', cleanup_all => true)")
+        before = f"older_than => {literal(began)}::timestamptz"
+        db.execute(f"call ducklake_delete_orphaned_files('{_NAME}', {before})")
 
     def prune(self, db: duckdb.DuckDBPyConnection, hours: float) -> None:
         """Delete what no snapshot of some last hours needs, and write small files together.

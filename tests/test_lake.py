@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
@@ -217,6 +218,21 @@ def test_nobody_else_may_write_while_somebody_is_forgotten(lake):
     assert files(lake) == 3  # what the killed one has left
     lake.compact()
     assert files(lake) == 1
+
+
+def test_what_somebody_begins_to_write_meanwhile_stays(lake, tmp_path, monkeypatch):
+    fill(lake)
+    begun, asked = ExitStack(), Lake._require_alone
+
+    def a_moment_later(self, db):
+        asked(self, db)
+        other = begun.enter_context(of(tmp_path / "home").transaction())
+        other.execute("create table late as select range as x from range(100000)")
+
+    monkeypatch.setattr(Lake, "_require_alone", a_moment_later)
+    lake.compact()
+    begun.close()
+    assert lake.read("select sum(x) from late").iat[0, 0] == sum(range(100000))
 
 
 def test_a_server_that_lets_nobody_in_is_told_without_the_password(server, source, tmp_path, monkeypatch):

@@ -67,6 +67,14 @@ def test_an_exchange_is_all_or_nothing(tmp_path, n_done):
     assert not part.exists()
 
 
+def test_nothing_is_read_of_a_home_whose_change_of_keys_was_broken_off(finished, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(finished.home, home)
+    (home / exchange.DECIDED).write_text('{"moves": {}, "gone": []}')
+    refused = ecom("recommend", "--user", "person-4", home=home)
+    assert (refused.returncode, "1 change of keys" in refused.stderr, refused.stdout) == (1, True, "")
+
+
 def test_a_service_and_a_change_of_keys_do_not_meet(tmp_path):
     others, own = "1 service or more answers out of it", "1 process changes its keys"
     with served(tmp_path), served(tmp_path), pytest.raises(HomeError, match=others), served(tmp_path, alone=True):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ecom_pipeline.errors import HomeError, InputError
+from resources.exchange import require_none
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 HomeOption = Annotated[
@@ -42,11 +43,17 @@ def enter(home: Path, **environment: str) -> None:
 
 @contextmanager
 def finished(home: Path, relation: str) -> Iterator[Any]:
-    """A connection to a warehouse in which a relation has been made."""
+    """A connection to a warehouse in which a relation has been made.
+
+    Raises:
+        InputError: if it has not been made.
+        HomeError: if a change of keys was broken off.
+    """
     enter(home)
     from ecom_pipeline import definitions
 
     warehouse = definitions.WAREHOUSE
+    require_none(home)
     if not warehouse.is_there or not warehouse.has(relation):
         raise InputError(
             f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "
