@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import dagster as dg
 
@@ -13,6 +14,7 @@ from ecom_pipeline.errors import InputError
 from ecom_pipeline.watching.drift import alarms
 from resources.alerts import Alerts
 from resources.home import Home
+from resources.run_config import CONFIG, read_config
 from resources.warehouse import Warehouse
 
 EVERYTHING = dg.AssetSelection.all() - dg.AssetSelection.groups("benchmark")  # made when asked for
@@ -94,15 +96,22 @@ def made_assets(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _next(instance: dg.DagsterInstance, warehouse: Warehouse, home: Home) -> dg.RunRequest | dg.SkipReason:
-    """A run of the next stale part, once for one state of the warehouse: what failed on it is not asked for again."""
+    """A run of the next stale part, once for one state of the warehouse: what failed on it is not asked for again.
+
+    Settings are those of the file that `ECOM_CONFIG` names, as for `ecom run`: the two would else undo each other's work.
+    """
     running = instance.get_runs(dg.RunsFilter(job_name=refresh.name, statuses=_UNDER_WAY), limit=1)
     if running:
         return dg.SkipReason(f"run {running[0].run_id} is under way")
-    plan = next_plan(warehouse, home, {}, made_assets(instance))
+    file = os.environ.get(CONFIG)
+    config = read_config(Path(file) if file else None)
+    plan = next_plan(warehouse, home, config, made_assets(instance))
     if not plan.assets:
         return dg.SkipReason("nothing has changed")
     with warehouse.connect() as db:
         state = sorted(ledger.contents(db).items())
-    key = hashlib.sha256(repr((plan, state)).encode()).hexdigest()[:16]
+    told = plan.run_config(config)
+    key = hashlib.sha256(repr((plan, state, told["ops"])).encode()).hexdigest()[:16]
     tags = plan.tags() | run_tags(os.environ.get("ECOM_PODS") or "", plan.assets)
-    return dg.RunRequest(run_key=key, asset_selection=[dg.AssetKey(a) for a in plan.assets], tags=tags)
+    keys = [dg.AssetKey(name) for name in plan.assets]
+    return dg.RunRequest(run_key=key, asset_selection=keys, run_config=told, tags=tags)

@@ -95,6 +95,10 @@ class Plan:
         first, last = (day.isoformat() for day in self.days)
         return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
+    def run_config(self, config: Mapping) -> dict:
+        """Of a run configuration what is of these assets, as Dagster takes no other."""
+        return {**config, "ops": {name: one for name, one in config.get("ops", {}).items() if name in self.assets}}
+
 
 def next_plan(warehouse: Warehouse, home: Home, run_config: Mapping, made: Sequence[str]) -> Plan:
     """The next run: first the source's tables where they are stale, then what is below, as far as that can be told.

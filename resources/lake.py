@@ -109,7 +109,9 @@ class Lake:
         Raises:
             WarehouseError: if another process of ours is connected to the catalogue.
         """
-        time.sleep(1)  # files are as old as the second in which they were written: what a killed process left is older now
+        time.sleep(
+            1
+        )  # files are as old as the second in which they were written: what a killed process left is older now
         ((began,),) = db.execute("select date_trunc('second', now())::varchar").fetchall()
         self._require_alone(db)
         names = db.execute("select table_name from duckdb_tables() where database_name = current_database()").fetchall()

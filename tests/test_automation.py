@@ -9,6 +9,7 @@ from assets.automation import nightly_refresh, refresh, refresh_goes_on, source_
 from assets.machines import run_tags
 from assets.refresh import CATALOGUE
 from ecom_pipeline.definitions import defs
+from ecom_pipeline.errors import InputError
 from ecom_pipeline.schema.inputs import OFFERS
 from ecom_pipeline.watching.figures import FAMILIES
 from resources.cluster import Cluster
@@ -42,7 +43,9 @@ def execute(instance, resources, request):
     job = dg.Definitions(
         assets=defs.assets, asset_checks=defs.asset_checks, resources=resources
     ).resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(instance=instance, asset_selection=request.asset_selection, tags=request.tags)
+    return job.execute_in_process(
+        instance=instance, asset_selection=request.asset_selection, run_config=request.run_config, tags=request.tags
+    )
 
 
 def names(request):
@@ -55,6 +58,21 @@ def test_on_kubernetes_a_run_asks_for_the_pod_that_its_assets_need(resources, mo
         monkeypatch.setenv("ECOM_PODS", "run")
         asked = ask(instance, resources)
     assert asked.tags["dagster-k8s/config"] == run_tags("run", names(asked))["dagster-k8s/config"]
+
+
+def test_what_runs_by_itself_has_the_settings_of_the_file_that_commands_read(resources, tmp_path, monkeypatch):
+    file = tmp_path / "settings.yaml"
+    file.write_text("ops: {raw_items: {config: {}}, items: {config: {}}, drift: {config: {threshold: 6}}}")
+    with dg.instance_for_test() as instance:
+        plain = ask(instance, resources)
+        monkeypatch.setenv("ECOM_CONFIG", str(file))
+        asked = ask(instance, resources)
+        monkeypatch.setenv("ECOM_CONFIG", str(tmp_path / "none.yaml"))
+        with pytest.raises(InputError, match="1 file is missing"):
+            ask(instance, resources)
+    assert (plain.run_config, plain.asset_selection) == ({"ops": {}}, asked.asset_selection)
+    assert asked.run_config["ops"].keys() == {"raw_items", "items"} & names(asked)
+    assert asked.run_key != plain.run_key
 
 
 def test_the_sensor_asks_for_the_source_first_and_then_for_its_days_and_what_is_made_of_them(resources):

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 
 from ecom_pipeline import cleaning, identity, samples, schema, sources
 from ecom_pipeline.cli.app import app
-from ecom_pipeline.cli.run import read_config
 from ecom_pipeline.errors import InputError
 from ecom_pipeline.quoting import literal
 from ecom_pipeline.schema.inputs import COLUMNS, PERSONAL
 from ecom_pipeline.sources import Source
 from ecom_pipeline.sources.source import Part
+from resources.run_config import CONFIG, read_config
 
 _CLEANED = {table: schema.RELATIONS.get(table, schema.CLEANED_INTERACTIONS) for table in COLUMNS}
 _KINDS = {
@@ -36,7 +36,7 @@ def check(
     rows: Annotated[
         int, typer.Option(help="Of each file but those of items and campaigns look at so many rows.", min=1)
     ] = 300_000,
-    config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
+    config: Annotated[Path | None, typer.Option(envvar=CONFIG, help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Say what a run would make of a source: its format, columns, rejected rows and samples. Nothing is written."""
     found, settings = sources.find(source), read_config(config, {})

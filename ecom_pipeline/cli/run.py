@@ -14,6 +14,7 @@ import typer
 from ecom_pipeline.cli.app import DEFAULT_HOME, HomeOption, app, enter, require_room, tell
 from ecom_pipeline.errors import InputError, PipelineError
 from ecom_pipeline.schema.inputs import OFFERS
+from resources.run_config import CONFIG, read_config
 from resources.writer import one_writer
 
 _DEVICES = "auto, cpu, cuda, or cuda:1 and so on."
@@ -30,7 +31,7 @@ def run(
     source: Annotated[str, typer.Option(help="A packaged source's name, a folder, or NAME:FOLDER.")] = "",
     device: Annotated[str, typer.Option(envvar="ECOM_DEVICE", help=_DEVICES)] = "auto",
     seed: Annotated[int | None, typer.Option(help="First seed of training and of the bootstrap.", min=0)] = None,
-    config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
+    config: Annotated[Path | None, typer.Option(envvar=CONFIG, help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Bring everything up to date through Dagster, and say what came out; with nothing new, nothing is recomputed."""
     enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
@@ -57,7 +58,7 @@ def benchmark(
     source: Annotated[str, typer.Option(help="As for `run`: what to fill an empty home with.")] = "",
     device: Annotated[str, typer.Option(envvar="ECOM_DEVICE", help=_DEVICES)] = "auto",
     seeds: Annotated[int | None, typer.Option(help="Runs with labels made wrong anew.", min=1)] = None,
-    config: Annotated[Path | None, typer.Option(help="Run configuration of Dagster, as YAML.")] = None,
+    config: Annotated[Path | None, typer.Option(envvar=CONFIG, help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Judge every estimator on the samples of this home: which finds wrong labels, and whose weights help?"""
     enter(home, ECOM_SOURCE=_source(source), ECOM_DEVICE=_device(device))
@@ -150,25 +151,6 @@ def _device(device: str) -> str:
     return device
 
 
-def read_config(path: Path | None, options: Mapping[str, Mapping[str, object]]) -> dict:
-    """The file's configuration, with what options of the command line say of assets; those that are None say nothing."""
-    import yaml
-
-    if path is not None and not path.is_file():
-        raise InputError(f"--config: 1 file is missing: {str(path)!r}. It must be a YAML file: check the path.")
-    given = yaml.safe_load(path.read_text()) if path else {}
-    if not isinstance(given or {}, dict):
-        raise InputError(
-            f"--config: {str(path)!r} holds a {type(given).__name__}. It must be a mapping that begins with `ops:`."
-        )
-    given = given or {}
-    for asset, settings in options.items():
-        told = {name: value for name, value in settings.items() if value is not None}
-        if told:
-            given.setdefault("ops", {}).setdefault(asset, {}).setdefault("config", {}).update(told)
-    return given
-
-
 @contextmanager
 def _instance(home: Any) -> Iterator[Any]:
     import dagster as dg
@@ -186,11 +168,10 @@ def _execute(instance: Any, plan: Any, run_config: Mapping) -> None:
     from ecom_pipeline.definitions import defs
 
     job = defs.resolve_implicit_global_asset_job_def()
-    known = {name: value for name, value in run_config.get("ops", {}).items() if name in plan.assets}
     result = job.execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in plan.assets],
-        run_config={"loggers": {"console": {}}, **run_config, "ops": known},
+        run_config={"loggers": {"console": {}}, **plan.run_config(run_config)},
         tags={_PID: str(os.getpid()), **plan.tags()},
         raise_on_error=False,
     )
