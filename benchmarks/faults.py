@@ -88,7 +88,7 @@ def tried(bench: Bench, fault: Fault) -> Iterator[dict[str, object]]:
     began, outcomes = time.monotonic(), []
     on = f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     for outcome in to_the_end(fault(bench)):
-        print(f"{fault.__name__}: {outcome}", flush=True)
+        print(f"{time.monotonic() - began:.0f} s, {fault.__name__}: {outcome}", flush=True)
         outcomes.append(asdict(outcome))
         yield {"outcomes": list(outcomes), "seconds": round(time.monotonic() - began), "on": on}
 
