@@ -239,4 +239,4 @@ def of_four_parts(code: int, said: str) -> str:
 def spoken(said: str) -> str:
     """The error's first sentence, without paths."""
     error = said[said.index("ecom: ") :] if "ecom: " in said else said[-200:]
-    return re.sub(r"'/[^']*/", "'", error.removeprefix("ecom: ").split(". ")[0])[:150]
+    return re.sub(r"""(['"])/[^'"]*/""", r"\1", error.removeprefix("ecom: ").split(". ")[0])[:150]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from warm import LIBRARIES  # noqa: E402
+from warm import LIBRARIES
 
 SHIM = ctypes.CDLL(None)
 WAYS = ("count", "kill", "torn", "full")
