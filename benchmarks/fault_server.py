@@ -169,3 +169,4 @@ def told(do: Callable[..., Any], what: str, point: Callable[[str], None]) -> Cal
 
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # nothing is to be put away
