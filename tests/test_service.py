@@ -223,7 +223,8 @@ def test_search_finds_by_words_within_filters_and_says_why(client):
 def test_the_same_texts_make_the_same_index_of_words(tmp_path):
     index_words(["red mug", "", "blue mug jar", "saucer"], tmp_path)
     number = json.loads((tmp_path / "vocab.index.json").read_text())
-    assert list(number) == ["", "blue", "jar", "mug", "red", "saucer"]  # not as in a set, which each process orders anew
+    # not as in a set, which each process orders anew
+    assert list(number) == ["", "blue", "jar", "mug", "red", "saucer"]
     assert list(number.values()) == list(range(6))
     red_mug, nothing, blue_mug, saucer = Words.read(tmp_path).scores("Red mug")
     assert red_mug > blue_mug > nothing == saucer == 0
