@@ -35,7 +35,7 @@ KILLED = -9
 
 
 GONE_ON, REFUSED, DONE = "killed, then gone on with", "an error of four parts", "a run that came to its end"
-EQUAL = "finished, and equal to an undisturbed run"
+EQUAL, NOT_TRIED = "finished, and equal to an undisturbed run", "**not tried yet**"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import fault_damage
 import fault_kills
 import fault_meetings
 import fault_sources
-from fault_bench import ROOT, Bench, Outcome
+from fault_bench import NOT_TRIED, ROOT, Bench, Outcome
 
 from ecom_pipeline.errors import PipelineError
 
@@ -67,7 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "faults.md")
     parser.add_argument("--only", nargs="*", default=[], choices=[fault.__name__ for fault in FAULTS])
-    parser.add_argument("--points", type=int, default=400, help="At most so many kills of a kind.")
+    parser.add_argument("--points", type=int, default=400, help="At most so many kills, or harms, of a kind.")
     parser.add_argument("--work", type=Path, help="Folder to work in and to keep; not said: one that goes.")
     args = parser.parse_args()
     file = args.out.with_suffix(".json")
@@ -108,11 +108,12 @@ def page(kept: Mapping[str, dict]) -> str:
     for fault, found in known:
         outcomes = [Outcome(**one) for one in found["outcomes"]]
         wrong = [one for one in outcomes if one.wrong]
+        n_tried = sum(one.end != NOT_TRIED for one in outcomes)
         ends = [f"{n} {end}" for end, n in Counter(one.end for one in outcomes if not one.wrong).items()]
         ends += [] if outcomes[-1].point == "mended" else ["**not finished**"]
         ends += [f"**{len(wrong)} not as they must**, first: {wrong[0].point} {wrong[0].wrong}"] if wrong else []
         rows.append(
-            f"| {fault.__doc__} | `--only {fault.__name__}` | {len(outcomes)} | {'; '.join(ends)} | "
+            f"| {fault.__doc__} | `--only {fault.__name__}` | {n_tried} | {'; '.join(ends)} | "
             f"{found['seconds']}, {found['on']} |"
         )
     rows += [
