@@ -32,6 +32,7 @@ DRIFT = """(select day, family, figure, part, kind, value from drift
 # of some relations not all rows are looked at: texts that were read once and are in use no more stay
 ROWS = {"drift": DRIFT, "embeddings": f"(from embeddings where {IN_USE})"}
 KILLED = -9
+UNREADABLE = "the warehouse cannot be read"
 
 
 GONE_ON, REFUSED, DONE = "killed, then gone on with", "an error of four parts", "a run that came to its end"
@@ -189,6 +190,12 @@ class Bench:
         return self._server
 
 
+def remove_warehouse(home: Path) -> None:
+    """What an operator does with a warehouse that cannot be read."""
+    for file in home.glob("warehouse.duckdb*"):
+        file.unlink()
+
+
 def state(home: Path) -> dict[str, object]:
     """What a home holds, without what the clock says: relations as sets of rows, published files, the report."""
     found: dict[str, object] = {}
@@ -219,6 +226,13 @@ def unwhole(home: Path) -> str:
         return "the publication is damaged"
     if not (home / "warehouse.duckdb").exists():
         return ""
+    try:
+        return _unlike_the_ledger(home)
+    except duckdb.Error as error:
+        return f"{UNREADABLE}: {str(error).splitlines()[0][:120]}"
+
+
+def _unlike_the_ledger(home: Path) -> str:
     with duckdb.connect(str(home / "warehouse.duckdb")) as db:  # plays back what a kill left
         tables = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}
         rows = db.execute("from ledger where day = date '0001-01-01'").fetchall() if "ledger" in tables else []

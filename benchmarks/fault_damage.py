@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
-from fault_bench import Bench, Outcome
+from fault_bench import Bench, Outcome, remove_warehouse
 
 from ecom_pipeline.service import folders
 
@@ -64,12 +64,6 @@ def warehouse(bench: Bench) -> Iterator[Outcome]:
         yield bench.tried(home, f"{point}, `ecom run`", look=False)
     remove_warehouse(home)
     yield bench.mended(home)
-
-
-def remove_warehouse(home: Path) -> None:
-    """What an operator does with a warehouse that cannot be read."""
-    for file in home.glob("warehouse.duckdb*"):
-        file.unlink()
 
 
 def publication(bench: Bench) -> Iterator[Outcome]:

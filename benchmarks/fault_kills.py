@@ -5,7 +5,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fault_bench import GONE_ON, KILLED, REFUSED, Bench, Outcome, of_four_parts, spoken, unwhole
+from fault_bench import (
+    GONE_ON,
+    KILLED,
+    REFUSED,
+    UNREADABLE,
+    Bench,
+    Outcome,
+    of_four_parts,
+    remove_warehouse,
+    spoken,
+    unwhole,
+)
 
 
 def harmed(bench: Bench, home: Path, armed: Callable[[int], dict[str, Any]], n_points: int) -> Iterator[Outcome]:
@@ -15,7 +26,11 @@ def harmed(bench: Bench, home: Path, armed: Callable[[int], dict[str, Any]], n_p
         if code == 0:
             break
         if code == KILLED:
-            yield Outcome("", GONE_ON, wrong=unwhole(home))
+            wrong = unwhole(home)
+            yield Outcome("", GONE_ON, wrong=wrong)
+            if wrong.startswith(UNREADABLE):
+                yield bench.tried(home, "`ecom run` over such a warehouse", look=False)
+                remove_warehouse(home)
         else:
             yield Outcome("", REFUSED, spoken(said), of_four_parts(code, said) or unwhole(home))
 
