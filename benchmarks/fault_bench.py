@@ -229,7 +229,7 @@ def unwhole(home: Path) -> str:
     try:
         return _unlike_the_ledger(home)
     except duckdb.Error as error:
-        return f"{UNREADABLE}: {str(error).splitlines()[0][:120]}"
+        return f"{UNREADABLE}: {':'.join(str(error).split(':')[:2]).split(' from file')[0]}"
 
 
 def _unlike_the_ledger(home: Path) -> str:
@@ -257,4 +257,5 @@ def of_four_parts(code: int, said: str) -> str:
 def spoken(said: str) -> str:
     """The error's first sentence, without paths."""
     error = said[said.index("ecom: ") :] if "ecom: " in said else said[-200:]
-    return re.sub(r"""(['"])/[^'"]*/""", r"\1", error.removeprefix("ecom: ").split(". ")[0])[:150]
+    found = re.sub(r"""(['"])/[^'"]*/""", r"\1", error.removeprefix("ecom: ").split(". ")[0])
+    return found.split(": computed checksum")[0][:150]
