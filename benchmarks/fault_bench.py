@@ -257,5 +257,9 @@ def of_four_parts(code: int, said: str) -> str:
 def spoken(said: str) -> str:
     """The error's first sentence, without paths."""
     error = said[said.index("ecom: ") :] if "ecom: " in said else said[-200:]
-    found = re.sub(r"""(['"])/[^'"]*/""", r"\1", error.removeprefix("ecom: ").split(". ")[0])
-    return found.split(": computed checksum")[0][:150]
+    return without_paths(error.removeprefix("ecom: ").split(". ")[0]).split(": computed checksum")[0][:150]
+
+
+def without_paths(said: str) -> str:
+    """Files by their names alone."""
+    return re.sub(r"""(['"\s])/[^'"\s]*/""", r"\1", said)
