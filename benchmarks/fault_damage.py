@@ -2,16 +2,21 @@
 
 import gzip
 import os
+import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
-from fault_bench import Bench, Outcome
+from fault_bench import Bench, Outcome, remove_warehouse
 
 from ecom_pipeline.service import folders
 
 Harm = Callable[[Path], object]
+P = TypeVar("P")
 
 
 def half(file: Path) -> None:
@@ -61,12 +66,6 @@ def warehouse(bench: Bench) -> Iterator[Outcome]:
     yield bench.mended(home)
 
 
-def remove_warehouse(home: Path) -> None:
-    """What an operator does with a warehouse that cannot be read."""
-    for file in home.glob("warehouse.duckdb*"):
-        file.unlink()
-
-
 def publication(bench: Bench) -> Iterator[Outcome]:
     """a published file is damaged: `ecom serve` must refuse it, and `ecom run` publish again"""
     home = bench.copy("publication")
@@ -74,15 +73,22 @@ def publication(bench: Bench) -> Iterator[Outcome]:
     told = folders.verified(published / folders.current(published))
     largest = sorted(told["files"], key=lambda name: -(published / told["name"] / name).stat().st_size)
     trees = [name for name in told["files"] if name.endswith(("trees.txt", ".safetensors"))]
-    for name in (*largest[:2], *trees[:2], folders.MANIFEST, f"../{folders.CURRENT}"):
-        for point, harm in FILES.items():
-            harm(apart(published / folders.current(published) / name))
-            yield bench.answered(home, f"{Path(name).name} {point}, `ecom serve`", "serve", "--port", 0)
-            yield bench.mended(home)
+    names = (*largest[:2], *trees[:2], folders.MANIFEST, f"../{folders.CURRENT}")
+    for name, point in drawn(names, bench.points):
+        FILES[point](apart(published / folders.current(published) / name))
+        yield bench.answered(home, f"{Path(name).name} {point}, `ecom serve`", "serve", "--port", 0)
+        yield bench.mended(home)
+
+
+def drawn(names: Sequence[P], n_points: int) -> list[tuple[P, str]]:
+    """Files and what is done to them: all there are in an order drawn at random, or the first of them."""
+    found = list(product(names, FILES))
+    random.Random(5).shuffle(found)
+    return found[:n_points]
 
 
 def models(bench: Bench) -> Iterator[Outcome]:
-    """a file of the ranker or of the language model in use is damaged, and a new day asks for lists"""
+    """a file of the ranker or of the language model in use is damaged: where nothing is new, and where a new day asks for lists"""
     home = bench.copy("models")
     names = sorted(
         file.relative_to(home)
@@ -90,13 +96,15 @@ def models(bench: Bench) -> Iterator[Outcome]:
         for file in (home / folder).rglob("*")
         if file.is_file() and "twin" not in file.parts
     )
-    for name in names:
-        for point, harm in FILES.items():
-            home = bench.copy("models")
-            harm(apart(home / name))
+    for nth, (name, point) in enumerate(drawn(names, bench.points)):
+        home, told = bench.copy("models"), f"{name.parts[0]}/{name.name} {point}"
+        FILES[point](apart(home / name))
+        if nth % 4:
+            yield replace(bench.mended(home), point=told)
+        else:
             bench.one_day_less()
-            yield bench.tried(home, f"{name.parts[0]}/{name.name} {point}")
-            yield bench.mended(home)
+            yield bench.tried(home, f"{told}, and a new day")
+    yield bench.mended(home)
 
 
 def apart(file: Path) -> Path:

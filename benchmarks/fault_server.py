@@ -5,6 +5,7 @@ standard input: argv, home, out, arm. The answers are two lines: the child's PID
 """
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -15,18 +16,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from warm import LIBRARIES
+
 SHIM = ctypes.CDLL(None)
 WAYS = ("count", "kill", "torn", "full")
 CHANGES = ("replace", "rename", "link")
 
 
 def load() -> None:
-    """What every command takes seconds to load; nothing here may start a thread."""
+    """What every command takes seconds to load, and the versions of the code; nothing here may start a thread."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "GX_ANALYTICS_ENABLED": "false"}
-    for name in ("great_expectations", "dagster_pandas", "lightgbm", "sklearn.linear_model", "torch", "transformers"):
-        __import__(name)
-    for name in ("assets.automation", "assets.checks", "ecom_pipeline.cli", "ecom_pipeline.report"):
-        __import__(name)
+    for name in (*LIBRARIES, "assets.automation"):
+        importlib.import_module(name)
+    from assets.code import function_of, version
+    from assets.prepare import DAYS
+    from assets.refresh import FLOW
+
+    for asset in FLOW:
+        version(function_of(asset))
+    list_once(DAYS)
+
+
+def list_once(days: Any) -> None:
+    """Dagster lists the names of all days since 1990 anew at every step: a seventh of a run's time, and always the same."""
+    kind, names = type(days), {}
+    listed = kind.get_partition_keys
+
+    def get_partition_keys(self: Any, *when: Any) -> Any:
+        if any(when):
+            return listed(self, *when)
+        last = self.get_last_partition_key()
+        if last not in names:
+            names[last] = listed(self)
+        return names[last]
+
+    kind.get_partition_keys = get_partition_keys
+    days.get_partition_keys()
 
 
 def serve() -> None:
@@ -76,24 +102,42 @@ def arm(order: dict[str, Any]) -> None:
     if "way" in order:
         way, nth = WAYS.index(order["way"]), ctypes.c_long(int(order.get("nth", 0)))
         SHIM.fault_arm(order["under"].encode(), order.get("without", "").encode(), nth, way)
-    if "tried" in order:
-        watch(Boundaries(Path(order["tried"])))
+    if "met" in order:
+        watch(Met(Path(order["met"])))
+    if "wanted" in order:
+        watch(Boundaries(Path(order["wanted"]), Path(order["tried"])))
+
+
+class Met:
+    """Notes every point that is reached in a file, a line each: which asset is at work, what happens, how manieth time in it."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.n_times: Counter[str] = Counter()
+
+    def __call__(self, what: str) -> str:
+        """A point is reached: its name."""
+        name = f"{asset_at_work()}: {what}"
+        self.n_times[name] += 1
+        name = f"{name} {self.n_times[name]}"
+        with self.file.open("a") as file:
+            file.write(name + "\n")
+        return name
 
 
 class Boundaries:
-    """Dies at the first point that no process has died at before; points are kept in a file, a line each."""
+    """Dies at the first point of those wanted that no process has died at before; points are kept in files, a line each."""
 
-    def __init__(self, tried: Path):
+    def __init__(self, wanted: Path, tried: Path):
         self.tried = tried
-        self.done = set(tried.read_text().splitlines()) if tried.is_file() else set()
-        self.met: Counter[str] = Counter()
+        self.left = set(wanted.read_text().splitlines())
+        self.left -= set(tried.read_text().splitlines()) if tried.is_file() else set()
+        self.met = Met(Path(os.devnull))
 
     def __call__(self, what: str) -> None:
-        """A point is reached: which asset is at work, what happens, and for the how manieth time in it."""
-        name = f"{asset_at_work()}: {what}"
-        self.met[name] += 1
-        name = f"{name} {self.met[name]}"
-        if name not in self.done:
+        """A point is reached."""
+        name = self.met(what)
+        if name in self.left:
             with self.tried.open("a") as file:
                 file.write(name + "\n")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -109,7 +153,7 @@ def asset_at_work() -> str:
     return name
 
 
-def watch(point: Callable[[str], None]) -> None:
+def watch(point: Callable[[str], object]) -> None:
     """Tell of every commit to the warehouse and every file that is put in its place, before and after."""
     from resources.warehouse import Warehouse
 
@@ -127,7 +171,7 @@ def watch(point: Callable[[str], None]) -> None:
         setattr(os, change, told(getattr(os, change), change, point))
 
 
-def told(do: Callable[..., Any], what: str, point: Callable[[str], None]) -> Callable[..., Any]:
+def told(do: Callable[..., Any], what: str, point: Callable[[str], object]) -> Callable[..., Any]:
     """A function of `os` that tells of itself where it works in a home."""
 
     def changed(source: Any, target: Any, **more: Any) -> Any:
@@ -143,3 +187,4 @@ def told(do: Callable[..., Any], what: str, point: Callable[[str], None]) -> Cal
 
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # nothing is to be put away

@@ -58,6 +58,27 @@ def test_what_a_run_took_is_no_difference(bench, homes):
     assert bench.differs(*homes) == ""
 
 
+def test_what_is_in_use_no_more_is_no_difference(bench, homes):
+    days = {homes[0]: (2,), homes[1]: (1, 2)}
+    for home, noted in days.items():
+        with duckdb.connect(str(home / "warehouse.duckdb")) as db:
+            db.execute("alter table items add column item_text varchar default 'a mug'")
+            db.execute("create table training_samples (context_text varchar, item_text varchar)")
+            db.execute("create table embeddings as select md5('a mug') as text_hash, 0.5 as embedding")
+            db.execute(
+                "create table drift (day date, family varchar, figure varchar, part varchar, kind varchar, value int)"
+            )
+            db.execute("insert into drift values ('2024-05-02', 'events', 'users', '', 'count', 3)")
+            for day in noted:
+                db.execute("insert into drift values (make_date(2024, 5, ?), 'lists', 'users', '', 'count', 3)", [day])
+    with duckdb.connect(str(homes[1] / "warehouse.duckdb")) as db:
+        db.execute("insert into embeddings select md5('an old mug'), 0.7")
+    assert bench.differs(*homes) == ""
+    with duckdb.connect(str(homes[1] / "warehouse.duckdb")) as db:
+        db.execute("update embeddings set embedding = 0.6; update drift set value = 4 where family = 'lists'")
+    assert bench.differs(*homes) == "2 differ from an undisturbed run, first 'drift'"
+
+
 def test_another_report_or_published_file_is_seen(bench, homes):
     (homes[1] / "reports" / "report.html").write_text("the Report")
     assert bench.differs(*homes) == "1 differ from an undisturbed run, first 'report'"

@@ -56,6 +56,18 @@ def test_text_of_a_shop_cannot_become_markup(page, tmp_path):
     assert "&lt;script&gt;alert" in text
 
 
+def test_a_text_that_is_in_use_no_more_is_not_counted_as_read(page, finished):
+    with duckdb.connect(str(finished.home / "warehouse.duckdb")) as db:
+        db.begin()
+        db.execute(
+            "insert into embeddings select md5('a title of last year'), * exclude (text_hash) from embeddings limit 1"
+        )
+        counts = report.gather(db, finished.home / "models").counts
+        db.rollback()
+    assert counts == page.counts
+    assert counts["texts read"] > 0
+
+
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [(0.01, 0.02, "The weights helped"), (-0.02, -0.01, "The weights did harm"), (-0.01, 0.01, "No difference")],

@@ -26,7 +26,11 @@ from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
 from ecom_pipeline.service.live import Clock
 from ecom_pipeline.service.problems import MEDIA_TYPE
 from ecom_pipeline.service.published import journal_until
+<<<<<<< HEAD
 from ecom_pipeline.service.storage import read_item_item, write_item_item
+=======
+from ecom_pipeline.service.search import Words, index_words
+>>>>>>> faults
 from ecom_pipeline.sources.people import keyed_hash
 
 FOUR_PARTS = ("title", "detail", "must", "action")
@@ -218,6 +222,16 @@ def test_search_finds_by_words_within_filters_and_says_why(client):
     of_class = client.post("/search", json={"query": "mug", "top": 50, "category": "C1"}).json()["results"]
     assert {one["item_id"] for one in of_class} == {f"i{n}" for n in range(1, 30, 3)}
     assert client.post("/search", json={"query": "zzz"}).json()["results"] == []
+
+
+def test_the_same_texts_make_the_same_index_of_words(tmp_path):
+    index_words(["red mug", "", "blue mug jar", "saucer"], tmp_path)
+    number = json.loads((tmp_path / "vocab.index.json").read_text())
+    # not as in a set, which each process orders anew
+    assert list(number) == ["", "blue", "jar", "mug", "red", "saucer"]
+    assert list(number.values()) == list(range(6))
+    red_mug, nothing, blue_mug, saucer = Words.read(tmp_path).scores("Red mug")
+    assert red_mug > blue_mug > nothing == saucer == 0
 
 
 def test_similar_items_and_texts(client):

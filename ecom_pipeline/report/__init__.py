@@ -12,6 +12,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import page as html
+from ecom_pipeline.language.embeddings import IN_USE
 from ecom_pipeline.recommend import backtest
 from ecom_pipeline.report import audiences, demand, experiments, lists, search, watching
 from ecom_pipeline.schema.inputs import COLUMNS
@@ -25,7 +26,7 @@ class Page:
     """What the page tells.
 
     Attributes:
-        counts: rows in and rejected of each table, and texts read.
+        counts: rows in and rejected of each table, and texts read that are in use.
         rejected: a row a rule: source, rule, n_rows, first_reason.
         lists: what is told of the lists; None where nobody took anything.
         search: what is told of search; None where nothing was judged and nobody searched.
@@ -58,7 +59,7 @@ def gather(db: DuckDBPyConnection, models: Path) -> Page:
         (counts[f"{table} rejected"],) = db.execute(
             "select count(*) from rejected_rows where source = ?", [table]
         ).fetchall()[0]
-    (counts["texts read"],) = db.execute("select count(*) from embeddings").fetchall()[0]
+    (counts["texts read"],) = db.execute(f"select count(*) from embeddings where {IN_USE}").fetchall()[0]
     rejected = db.execute(
         """select source, rule, count(*) as n_rows, arg_min(reason, row_number) as first_reason
         from rejected_rows group by source, rule order by n_rows desc, source, rule"""
