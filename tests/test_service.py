@@ -26,11 +26,8 @@ from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
 from ecom_pipeline.service.live import Clock
 from ecom_pipeline.service.problems import MEDIA_TYPE
 from ecom_pipeline.service.published import journal_until
-<<<<<<< HEAD
-from ecom_pipeline.service.storage import read_item_item, write_item_item
-=======
 from ecom_pipeline.service.search import Words, index_words
->>>>>>> faults
+from ecom_pipeline.service.storage import read_item_item, write_item_item
 from ecom_pipeline.sources.people import keyed_hash
 
 FOUR_PARTS = ("title", "detail", "must", "action")
