@@ -147,7 +147,7 @@ def write_days(folder: Path, share: int, n_days: int) -> list[tuple[date, str]]:
     events = ""
     with duckdb.connect() as db:
         for part in source.adapter.parts(source.folder):
-            query = f"select * exclude (row_number) from ({part.query(db)})"
+            query = f"select columns(name -> name <> 'row_number') from ({part.query(db)})"
             if part.table == "events":
                 # baskets are of one household each; a place in the file is as good an id as any
                 events = (
