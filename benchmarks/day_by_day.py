@@ -1,12 +1,17 @@
 """Does a day cost a day? Seconds, rows and bytes of each new day, by step; and whether days in turn end where a rebuild does.
 
     python benchmarks/day_by_day.py days [--share 1] [--days 28] [--work DIR] [--rebuild]
+    python benchmarks/day_by_day.py lists --home HOME [--days 21] [--every 7 28]
     python benchmarks/day_by_day.py tenfold [--events 200000] [--new 1000] [--days 2] [--work DIR]
 
 `days`: the packaged data as canonical files, all but the last days in one and each of those in its own; one household in
 `--share`. `ecom run` fills a home with the first and then runs once a day, with default settings. Each day's lists are judged by
 what users took on the very next day (nDCG@10, linear gain), beside lists that are made in full then and there with the same
 ranker. `--rebuild` runs all files in an empty home and compares weights and lists.
+
+`lists`: of a home that is there, the lists of its last days as each would have had them: all made anew, and of those alone who came
+the day before, with all every so many days; both judged by the day itself. No run is made, so weeks take minutes; the ranker is the
+one that serves now, for both.
 
 `tenfold`: the shop of `scale.py` with n events and with ten times as many, by ten times the users; then new days of the same size.
 Of each step the least of its days counts.
@@ -313,6 +318,51 @@ def _tell_distance(home: Path, fresh: Path) -> None:
     print(f"overlap@10 with the rebuilt home {overlap(kept_lists(home), kept_lists(fresh)):.4f}")
 
 
+def replayed_lists(options: argparse.Namespace, work: Path) -> None:
+    """Judge lists of touched users beside lists of all, day by day, with what a home knows."""
+    from assets.recommend import n_items_of, tomorrow
+
+    home = options.home
+    with warehouse_of(home) as db:
+        saved = SavedRanker.read(home / "rankers" / ledger.entries(db, "ranker")[ledger.WHOLE].content)
+        shop, end = read_shop(db, n_items_of(db), divisions=saved.divisions), tomorrow(db)
+        told = {
+            name: read(db, shop.acts.item_ids)
+            for name, read in (("titles", read_titles), ("withdrawn", read_withdrawn))
+        }
+    acts = shop.acts
+    kept: dict[int, pd.DataFrame] = {}
+    judged, shared = [], []
+    for nth, day in enumerate(range(end - options.days, end)):
+        known = acts.user_ids[np.unique(acts.user[acts.day < day])]
+        rows = lists.make(shop, saved, day, rules=ListRules(), n_users=100_000, only=known, **told)
+        full = rows.loc[rows["rank"] <= 10, ["user_id", "rank", "item_id"]]
+        came = acts.user_ids[np.unique(acts.user[acts.day == day - 1])]
+        here = acts.only(acts.day == day)
+        taken = pd.DataFrame({"user_id": acts.user_ids[here.user], "item_id": acts.item_ids[here.item]})
+        found = {0: ndcg_of(full, taken)}
+        for every in options.every:
+            if nth % every == 0:
+                kept[every] = full
+            old, new = kept[every], full[full.user_id.isin(came) | ~full.user_id.isin(kept[every].user_id)]
+            kept[every] = pd.concat([old[~old.user_id.isin(new.user_id)], new])
+            found[every] = ndcg_of(kept[every], taken)
+            shared.append((every, overlap(kept[every], full), len(new) / len(full)))
+        judged.append(pd.DataFrame(found).rename_axis("user_id").reset_index())
+        print(f"day {nth + 1} of {options.days}: {len(found[0])} users came", flush=True)
+    table = pd.concat(judged, ignore_index=True)
+    print(f"{len(table)} visits of {table.user_id.nunique()} users on {options.days} days")
+    print(f"all lists, every day: nDCG@10 {paired(table.assign(value=table[0]))}")
+    of = pd.DataFrame(shared, columns=["every", "overlap", "made"]).groupby("every")
+    for every in options.every:
+        less = paired(table.assign(value=table[every] - table[0]))
+        mean, worst = of.mean().loc[every], of.overlap.min().loc[every]
+        print(
+            f"all every {every} days: {mean.made:.1%} of lists made a day, overlap@10 {mean.overlap:.3f}, on the worst day "
+            f"{worst:.3f}; nDCG@10 less that of all lists {less.value:+.5f} [{less.low:+.5f}, {less.high:+.5f}]"
+        )
+
+
 # a generated shop and one ten times as large
 
 
@@ -380,9 +430,13 @@ def _shown_ratios(small: pd.DataFrame, large: pd.DataFrame) -> str:
 def main() -> None:
     """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["days", "tenfold"])
+    parser.add_argument("what", choices=["days", "lists", "tenfold"])
     parser.add_argument("--share", type=int, default=1, help="One household in so many.")
-    parser.add_argument("--days", type=int, help="New days; 28, and 2 of a generated shop.")
+    parser.add_argument("--days", type=int, help="28; 21 of a home; 2 of a generated shop.")
+    parser.add_argument("--home", type=Path, help="Of `lists`.")
+    parser.add_argument(
+        "--every", type=int, nargs="+", default=[7, 28], help="Days until all lists are made, of `lists`."
+    )
     parser.add_argument("--rebuild", action="store_true", help="Compare with a home that is made at once.")
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--items", type=int, default=5_000)
@@ -391,11 +445,11 @@ def main() -> None:
         "--work", type=Path, help="Folder to work in and to keep, and to go on in; not said: one that goes."
     )
     options = parser.parse_args()
-    options.days = options.days or {"days": 28, "tenfold": 2}[options.what]
+    options.days = options.days or {"days": 28, "lists": 21, "tenfold": 2}[options.what]
     with tempfile.TemporaryDirectory() as own:
         work = (options.work or Path(own)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        {"days": day_after_day, "tenfold": tenfold}[options.what](options, work)
+        {"days": day_after_day, "lists": replayed_lists, "tenfold": tenfold}[options.what](options, work)
 
 
 if __name__ == "__main__":
