@@ -11,17 +11,7 @@ from pydantic import Field
 from assets.language import embeddings
 from assets.prepare import items
 from assets.private import WITHOUT, PrivateConfig, promise_of, refuse_beside, require_private
-from assets.publish import (
-    WRITTEN,
-    as_made,
-    column_schema,
-    made_from,
-    publish,
-    recipe,
-    remember,
-    settings_of,
-    told,
-)
+from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
@@ -30,7 +20,6 @@ from ecom_pipeline.recommend.catalogue import Shop, read_availability, read_shop
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
 from ecom_pipeline.recommend.list_maker import ListRules
-from ecom_pipeline.recommend.list_refresh import plan_refresh, write_lists
 from ecom_pipeline.recommend.lists import describe_items
 from ecom_pipeline.recommend.periods import Origin, origins_of, plan_periods
 from ecom_pipeline.recommend.pilot import RowChoice
@@ -324,9 +313,6 @@ class ListsConfig(dg.Config):
         default=0.1, ge=0, le=1, description="Of an item's score, that its likeness to those above it may cost."
     )
     n_users: int = Field(default=100_000, ge=1, description="Users who get a list, at most: those who came last.")
-    full_every_days: int = Field(
-        default=7, ge=1, description="Days until the lists of users who did nothing are made anew; 1: all, every day."
-    )
 
 
 @dg.asset(
@@ -339,44 +325,18 @@ def recommendations(
     context: dg.AssetExecutionContext, config: ListsConfig, warehouse: Warehouse, compute: Compute, home: Home
 ) -> dg.MaterializeResult:
     """One row per item to show to a user on the next visit, and a list for those who have no history."""
-    made, rules = recipe(context, config, warehouse), ListRules(config.top, config.spread)
+    made = recipe(context, config, warehouse)
+    rules = ListRules(config.top, config.spread)
     with warehouse.connect() as db:
         name = ledger.entries(db, "ranker")[ledger.WHOLE].content
         saved = SavedRanker.read(home.rankers / name) if name else None
         shop = read_shop(db, n_items_of(db), divisions=saved.divisions if saved else None)
         titles, withdrawn = read_titles(db, shop.acts.item_ids), read_withdrawn(db, shop.acts.item_ids)
         day = tomorrow(db)
-        refresh = plan_refresh(
-            db,
-            _all_but_acts(context, config, db),
-            shop.acts.user_ids[lists.latest_users(shop.acts, config.n_users)],
-            made_for=day_of(day),
-            full_every_days=config.full_every_days if saved else 1,
-        )
     with compute.step(context.log) as step:
-        rows = lists.make(
-            *(shop, saved, day),
-            rules=rules,
-            n_users=config.n_users,
-            titles=titles,
-            withdrawn=withdrawn,
-            only=refresh.only,
-        )
-    with warehouse.transaction() as db:
-        write_lists(db, rows, refresh)
-        remember(db, "recommendations", made)
-    figures = {
-        "n_lists_made": rows.user_id.nunique(),
-        "lists_made": "all" if refresh.only is None else "of those of whom something is new",
-        "made_for": str(day_of(day)),
-    }
-    return told(warehouse, "recommendations", {WRITTEN: len(rows), **figures, **step.figures})
-
-
-def _all_but_acts(context: dg.AssetExecutionContext, config: ListsConfig, db: DuckDBPyConnection) -> str:
-    """What lists are made from, but for what users did."""
-    contents = {name: content for name, content in ledger.contents(db).items() if name != "cleaned_interactions"}
-    return made_from(context.assets_def, "recommendations", config, contents)
+        rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
+    figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
+    return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)
 
 
 def rankers_are_whole(home: Home, name: str) -> bool:

@@ -5,9 +5,7 @@
     python benchmarks/day_by_day.py tenfold [--events 200000] [--new 1000] [--days 2] [--work DIR]
 
 `days`: the packaged data as canonical files, all but the last days in one and each of those in its own; one household in
-`--share`. `ecom run` fills a home with the first and then runs once a day, with default settings. Each day's lists are judged by
-what users took on the very next day (nDCG@10, linear gain), beside lists that are made in full then and there with the same
-ranker. `--rebuild` runs all files in an empty home and compares weights and lists.
+`--share`. `ecom run` fills a home with the first and then runs once a day, with default settings. `--rebuild` runs all files in an empty home and compares weights and lists.
 
 `lists`: of a home that is there, the lists of its last days as each would have had them: all made anew, and of those alone who came
 the day before, with all every so many days; both judged by the day itself. No run is made, so weeks take minutes; the ranker is the
@@ -180,28 +178,6 @@ def kept_lists(home: Path) -> pd.DataFrame:
         return db.execute("select user_id, rank, item_id from recommendations where rank <= 10").df()
 
 
-def full_lists(home: Path) -> pd.DataFrame:
-    """The same as all lists made now would be."""
-    from assets.recommend import n_items_of, tomorrow
-
-    with warehouse_of(home) as db:
-        name = ledger.entries(db, "ranker")[ledger.WHOLE].content
-        saved = SavedRanker.read(home / "rankers" / name)
-        shop = read_shop(db, n_items_of(db), divisions=saved.divisions)
-        ids = shop.acts.item_ids
-        told = {"titles": read_titles(db, ids), "withdrawn": read_withdrawn(db, ids)}
-        rows = lists.make(shop, saved, tomorrow(db), rules=ListRules(), n_users=100_000, **told)
-    return rows.loc[rows["rank"] <= 10, ["user_id", "rank", "item_id"]]
-
-
-def taken_on(home: Path, day: date) -> pd.DataFrame:
-    """user_id and item_id of what was bought on a day."""
-    with warehouse_of(home) as db:
-        return db.execute(
-            "select distinct user_id, item_id from cleaned_interactions where day = ? and action = 'purchase'", [day]
-        ).df()
-
-
 def ndcg_of(made: pd.DataFrame, taken: pd.DataFrame) -> pd.Series:
     """nDCG@10 by user, of those who came and had a list."""
     hit = made.merge(taken.assign(hit=True), how="left", on=["user_id", "item_id"])
@@ -229,11 +205,11 @@ def paired(difference: pd.DataFrame) -> Interval:
 
 
 def day_after_day(options: argparse.Namespace, work: Path) -> None:
-    """Fill a home, run each day, judge, and compare with a rebuild."""
+    """Fill a home, run each day, and compare with a rebuild."""
     folder, home, kept = work / f"shop-{options.share}", work / f"home-{options.share}", work / f"{options.share}.json"
     folder.mkdir(parents=True, exist_ok=True)
     days = write_days(folder, options.share, options.days)
-    told: dict = json.loads(kept.read_text()) if kept.is_file() else {"first": None, "days": {}, "judged": []}
+    told: dict = json.loads(kept.read_text()) if kept.is_file() else {"first": None, "days": {}}
     for day, query in days[: len(told["days"])]:
         _add(folder, day, query)
     if not told["first"]:
@@ -241,16 +217,11 @@ def day_after_day(options: argparse.Namespace, work: Path) -> None:
         kept.write_text(json.dumps(told))
         print(f"first run: {told['first']['total']['seconds']:.0f} s", flush=True)
     for day, query in days[len(told["days"]) :]:
-        before = {"kept": kept_lists(home), "full": full_lists(home)}
         _add(folder, day, query)
         run = measured_run(home, folder)
         told["days"][str(day)] = asdict(run)
-        taken = taken_on(home, day)
-        found = {name: ndcg_of(made, taken) for name, made in before.items()}
-        told["judged"] += [[str(day), user, found["kept"][user], found["full"][user]] for user in found["kept"].index]
-        told.setdefault("overlap", {})[str(day)] = overlap(before["kept"], before["full"])
         kept.write_text(json.dumps(told))
-        print(f"{day}: {_line(run.total)}; overlap {told['overlap'][str(day)]:.3f}", flush=True)
+        print(f"{day}: {_line(run.total)}", flush=True)
     _tell_days(told)
     if options.rebuild:
         fresh = work / f"rebuilt-{options.share}"
@@ -286,13 +257,6 @@ def _tell_days(told: dict) -> None:
     for what in MEASURED:
         of_days = np.array([run["total"][what] for run in runs])
         print(f"{what}: median {np.median(of_days):,.1f}, from {of_days.min():,.1f} to {of_days.max():,.1f}")
-    judged = pd.DataFrame(told["judged"], columns=["day", "user_id", "kept", "full"])
-    for name in ("kept", "full"):
-        print(f"nDCG@10 of {name} lists {paired(judged.assign(value=judged[name]))}")
-    value = judged.kept - judged.full
-    print(
-        f"kept less full {paired(judged.assign(value=value))}; {len(judged)} visits, {judged.user_id.nunique()} users"
-    )
 
 
 def _tell_distance(home: Path, fresh: Path) -> None:
@@ -335,8 +299,8 @@ def replayed_lists(options: argparse.Namespace, work: Path) -> None:
     judged, shared = [], []
     for nth, day in enumerate(range(end - options.days, end)):
         known = acts.user_ids[np.unique(acts.user[acts.day < day])]
-        rows = lists.make(shop, saved, day, rules=ListRules(), n_users=100_000, only=known, **told)
-        full = rows.loc[rows["rank"] <= 10, ["user_id", "rank", "item_id"]]
+        rows = lists.make(shop, saved, day, rules=ListRules(), n_users=100_000, **told)
+        full = rows.loc[(rows["rank"] <= 10) & rows.user_id.isin(known), ["user_id", "rank", "item_id"]]
         came = acts.user_ids[np.unique(acts.user[acts.day == day - 1])]
         here = acts.only(acts.day == day)
         taken = pd.DataFrame({"user_id": acts.user_ids[here.user], "item_id": acts.item_ids[here.item]})

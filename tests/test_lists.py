@@ -165,17 +165,6 @@ def test_a_ranker_of_which_a_part_is_gone_is_not_read(tmp_path, lists, file, sha
         SavedRanker.read(tmp_path / "ranker")
 
 
-def test_lists_of_some_users_are_theirs_among_all_lists(db, lists):
-    saved, shop, rows = lists
-    some = {user for user in rows.user_id.unique() if user != NEW_VISITOR and int(user[1:]) % 3 == 0}
-    told = {"titles": read_titles(db, shop.acts.item_ids), "withdrawn": read_withdrawn(db, shop.acts.item_ids)}
-    alone = make(shop, saved, DAY, rules=ListRules(top=5), n_users=25, only={*some, "nobody"}, **told)
-    assert len(some) > 3
-    expected = rows[rows.user_id.isin({*some, NEW_VISITOR})].reset_index(drop=True)
-    pd.testing.assert_frame_equal(alone, expected, rtol=1e-5)
-    assert set(make(shop, saved, DAY, rules=ListRules(top=5), n_users=25, only=(), **told).user_id) == {NEW_VISITOR}
-
-
 def test_those_who_came_last_get_a_list_and_strangers_what_is_popular(lists):
     _, shop, rows = lists
     last = {user: shop.acts.day[shop.acts.user == code].max() for code, user in enumerate(shop.acts.user_ids)}

@@ -3,8 +3,6 @@
 On the floor above `list_maker`.
 """
 
-from collections.abc import Collection
-
 import numpy as np
 import pandas as pd
 import scipy.sparse as sparse
@@ -33,7 +31,6 @@ def make(
     n_users: int,
     titles: NDArray,
     withdrawn: Bools,
-    only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Rows of `recommendations`.
 
@@ -45,32 +42,24 @@ def make(
         n_users: who get one, at most: those who came last.
         titles: (items,).
         withdrawn: (items,) what may not be shown.
-        only: ids of users; of those who get a list, these alone are asked. None: all.
 
-    Cost: as `ListMaker.fit` and `ListMaker.lists`.
+    Cost: as `recommend`.
     """
     acts = shop.acts
     popular = popular_list(acts, day, top=rules.top, withdrawn=withdrawn).assign(
         user_id=NEW_VISITOR, channel="popular", times=0, reason_item_1=-1, reason_item_2=-1
     )
     parts = [popular]
-    user = latest_users(acts, n_users)
-    if only is not None:
-        user = user[np.isin(acts.user_ids[user], np.array(sorted(only), str))]
-    if saved and len(user):
+    if saved and len(acts):
+        last = np.zeros(acts.n_users, np.int64)
+        np.maximum.at(last, acts.user, acts.day)
+        user = np.sort(np.argsort(-last, kind="stable")[:n_users])
         maker = ListMaker.fit(shop, saved, day, withdrawn=withdrawn)
         rows = maker.lists(acts, Visits(user, np.full(len(user), day)), rules=rules)
         parts.insert(0, rows.assign(user_id=acts.user_ids[rows.user]))
     found = pd.concat(parts, ignore_index=True)
     told = {"item_id": acts.item_ids[found.item], "reason": reasons(found, titles, day), "made_for": day_of(day)}
     return found.assign(**told)[RECOMMENDATIONS.column_names]
-
-
-def latest_users(acts: Interactions, n_users: int) -> Ints:
-    """(u,) codes of those who came last, at most so many, sorted: they get lists."""
-    last = np.zeros(acts.n_users, np.int64)
-    np.maximum.at(last, acts.user, acts.day)
-    return np.sort(np.argsort(-last, kind="stable")[:n_users])
 
 
 def describe_items(shop: Shop, day: int, *, withdrawn: Bools) -> pd.DataFrame:
