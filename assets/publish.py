@@ -16,6 +16,7 @@ from ecom_pipeline.schema import Relation
 from resources.warehouse import Warehouse
 
 Metadata = Mapping[str, object]
+WRITTEN = "n_rows_written"  # figure of an asset that wrote but some of its rows
 
 
 def settings_of(config: dg.Config | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from assets.code import function_of, version
 from assets.importance import importance_weights, label_suspicions
 from assets.language import embeddings
 from assets.prepare import items, training_samples
-from assets.publish import column_schema, recipe, remember, settings_of, told
+from assets.publish import WRITTEN, column_schema, recipe, remember, settings_of, told
 from assets.recommend import interaction_weights, recommendations
 from ecom_pipeline import schema
 from ecom_pipeline.watching.costs import Cost, note, noted_until
@@ -85,5 +85,6 @@ def _costs(instance: dg.DagsterInstance, since: datetime | None, home_bytes: int
 
 def _rows_and_gpu(event: dg.DagsterEvent) -> tuple[int, float]:
     told: dict = {name: one.value for name, one in event.step_materialization_data.materialization.metadata.items()}
-    n_rows = told.get("dagster/row_count", told.get("dagster/partition_row_count", 0))
+    names = (WRITTEN, "dagster/row_count", "dagster/partition_row_count")
+    n_rows = next((told[name] for name in names if name in told), 0)
     return n_rows, told["device_seconds"] if told.get("device", "cpu") != "cpu" else 0.0

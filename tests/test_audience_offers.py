@@ -3,19 +3,25 @@
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
+import dagster as dg
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
+from assets.audiences import audiences
 from ecom_pipeline import schema
+from ecom_pipeline.audiences import gains
 from ecom_pipeline.audiences.evaluation import evaluate, two_models
 from ecom_pipeline.audiences.lists import campaign_lists
 from ecom_pipeline.audiences.offers import FEATURES, Audience, Offer, last_day_of, read_audience, read_campaigns
 from ecom_pipeline.audiences.response import Settings
 from ecom_pipeline.audiences.uplift import effect_scores
+from resources.compute import Compute
+from resources.warehouse import Warehouse
 
 START, N_DAYS, N_USERS, N_CAMPAIGNS = date(2024, 1, 1), 140, 160, 6
+LEARNT = ("audiences", "audience_evaluation")
 ADDED = 0.4  # by which a campaign raises the chance that somebody buys
 
 
@@ -209,3 +215,61 @@ def test_only_campaigns_that_had_ended_teach(shop):
     turned = replace(audience, bought=np.where(running, 1 - audience.bought, audience.bought))
     other, _ = campaign_lists(turned, offers, day(129))
     pd.testing.assert_frame_equal(other, rows)
+
+
+def warehouse_of(shop, path):
+    """A warehouse in a file with what another has of a shop."""
+    warehouse = Warehouse(path=str(path))
+    with warehouse.connect() as db:
+        for name in ("items", "cleaned_interactions", "campaigns", "campaign_users", "campaign_items"):
+            db.register("frame", shop.execute(f"from {name}").df())
+            schema.RELATIONS[name].create(db)
+            db.execute(f"insert into {name} by name from frame")
+            db.unregister("frame")
+    return warehouse
+
+
+def made_audiences(warehouse):
+    """Names of what learnt anew, and both relations."""
+    result = dg.materialize([audiences], resources={"warehouse": warehouse, "compute": Compute(device="cpu")})
+    made = result.asset_materializations_for_node("audiences")
+    learnt = {one.asset_key.to_user_string() for one in made if "learnt" not in one.metadata}
+    return learnt, [warehouse.read(f"select * from {name} order by all") for name in LEARNT]
+
+
+@pytest.mark.parametrize("one_to_come", [False, True])
+def test_a_day_on_which_no_campaign_ends_learns_nothing_and_leaves_what_learning_would_give(
+    shop, tmp_path, monkeypatch, one_to_come
+):
+    monkeypatch.setattr(gains, "N_BOOTSTRAP", 10)
+    warehouse = warehouse_of(shop, tmp_path / "warehouse.duckdb")
+    with warehouse.connect() as db:
+        db.execute("create table later as from cleaned_interactions where day >= ?", [day(110)])
+        db.execute("delete from cleaned_interactions where day >= ?", [day(110)])
+        db.execute("delete from campaigns where first_day > ? and not ?", [day(110), one_to_come])
+    learnt = []
+    for n in (110, 111, 112):  # a campaign ends on the second
+        with warehouse.connect() as db:
+            db.execute("insert into cleaned_interactions from later where day = ?", [day(n)])
+        new, relations = made_audiences(warehouse)
+        learnt.append(new)
+    # who may be asked for a campaign to come is known better every day
+    assert learnt == [set(LEARNT), set(LEARNT), {"audiences"} if one_to_come else set()]
+    with warehouse.connect() as db:
+        fresh = warehouse_of(db, tmp_path / "fresh.duckdb")
+    for one, other in zip(relations, made_audiences(fresh)[1], strict=True):
+        assert len(one) > 10
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_audiences_that_went_with_their_campaigns_come_back_with_them(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(gains, "N_BOOTSTRAP", 10)
+    warehouse = warehouse_of(shop, tmp_path / "warehouse.duckdb")
+    _, first = made_audiences(warehouse)
+    with warehouse.connect() as db:
+        db.execute("create table aside as from campaign_items; delete from campaign_items")
+    assert [one.empty for one in made_audiences(warehouse)[1]] == [True, True]
+    with warehouse.connect() as db:
+        db.execute("insert into campaign_items from aside")
+    for again, before in zip(made_audiences(warehouse)[1], first, strict=True):
+        pd.testing.assert_frame_equal(again, before)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,12 @@ class Asked:
     told: str
 
 
-def campaign_lists(audience: Audience, offers: Sequence[Offer], end: object) -> tuple[pd.DataFrame, dict[str, str]]:
+def aimed_offers(offers: Sequence[Offer], end: date) -> list[Offer]:
+    """Campaigns that are running or to come on the last day of the data; where there is none, the last one."""
+    return [offer for offer in offers if offer.last_day >= end] or list(offers[-1:])
+
+
+def campaign_lists(audience: Audience, offers: Sequence[Offer], end: date) -> tuple[pd.DataFrame, dict[str, str]]:
     """Everybody in order, for each campaign that is running or to come; where there is none, for the last one.
 
     Args:
@@ -44,9 +49,8 @@ def campaign_lists(audience: Audience, offers: Sequence[Offer], end: object) -> 
 
     Cost: a dozen small models a campaign.
     """
-    aimed = [offer for offer in offers if offer.last_day >= end] or list(offers[-1:])  # type: ignore[operator]
     frames, told = [], {}
-    for offer in aimed:
+    for offer in aimed_offers(offers, end):
         here = audience.offer == offer.name
         try:
             response, chance = _chances(audience, offers, offer)

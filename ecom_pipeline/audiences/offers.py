@@ -1,5 +1,6 @@
 """Offers, and what is known of a user before an offer's first day; what happens later changes none of it."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -76,6 +77,20 @@ class Audience:
     def known_of_user(self) -> Floats:
         """(n, features) as `OF_USERS`: of few offers, what differs between them is not learnt from."""
         return self.known[:, : len(OF_USERS)]
+
+    @property
+    def content(self) -> str:
+        """A hash of all that is learnt from; a day on which no campaign began or ended leaves it as it was.
+
+        Ages count from the least, as weights take them. Sums of money are rounded: threads add in any order.
+        """
+        told = hashlib.sha256()
+        for name in ("offer", "user_id"):
+            told.update("\n".join(getattr(self, name).tolist()).encode())
+        age = self.age - self.age.min(initial=np.inf)
+        for values in (self.known, self.given, self.held_out, self.bought, self.redeemed, age):
+            told.update(np.ascontiguousarray(np.round(values.astype(float), 4)).tobytes())
+        return told.hexdigest()[:16]
 
     def only(self, rows: Bools) -> "Audience":
         """Some rows."""
