@@ -74,7 +74,7 @@ def _costs(instance: dg.DagsterInstance, since: datetime | None, home_bytes: int
         for entry in instance.all_logs(run.run_id, of_type=kinds):
             event = entry.get_dagster_event()
             if not event.is_step_success:
-                made[event.asset_key.to_user_string()] = _rows_and_gpu(event)  # type: ignore[union-attr]  # it has one
+                made[event.asset_key.to_user_string()] = rows_and_gpu(event)  # type: ignore[union-attr]  # it has one
                 continue
             ended = datetime.fromtimestamp(entry.timestamp, UTC).replace(tzinfo=None)
             seconds = event.step_success_data.duration_ms / 1000
@@ -83,7 +83,8 @@ def _costs(instance: dg.DagsterInstance, since: datetime | None, home_bytes: int
             made.clear()  # a step's assets are told before it ends, and one step is made after the other
 
 
-def _rows_and_gpu(event: dg.DagsterEvent) -> tuple[int, float]:
+def rows_and_gpu(event: dg.DagsterEvent) -> tuple[int, float]:
+    """Rows that a step says it wrote, and seconds that it had a GPU."""
     told: dict = {name: one.value for name, one in event.step_materialization_data.materialization.metadata.items()}
     names = (WRITTEN, "dagster/row_count", "dagster/partition_row_count")
     n_rows = next((told[name] for name in names if name in told), 0)

@@ -5,7 +5,8 @@
     python benchmarks/day_by_day.py tenfold [--events 200000] [--new 1000] [--days 2] [--work DIR]
 
 `days`: the packaged data as canonical files, all but the last days in one and each of those in its own; one household in
-`--share`. `ecom run` fills a home with the first and then runs once a day, with default settings. `--rebuild` runs all files in an empty home and compares weights and lists.
+`--share`. `ecom run` fills a home with the first and then runs once a day, with default settings. `--rebuild` runs all files
+in an empty home and compares weights and lists.
 
 `lists`: of a home that is there, the lists of its last days as each would have had them: all made anew, and of those alone who came
 the day before, with all every so many days; both judged by the day itself. No run is made, so weeks take minutes; the ranker is the
@@ -121,7 +122,7 @@ def _steps(home: Path, since: float) -> Iterator[tuple[str, float, float, int]]:
     """Name, start, end and rows of each step that Dagster remembers of runs that were made since then."""
     import dagster as dg
 
-    from assets.watch import _rows_and_gpu
+    from assets.watch import rows_and_gpu
 
     os.environ["DAGSTER_HOME"] = str(home / "dagster")
     kinds = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.ASSET_MATERIALIZATION}
@@ -133,7 +134,7 @@ def _steps(home: Path, since: float) -> Iterator[tuple[str, float, float, int]]:
                     continue
                 event = entry.get_dagster_event()
                 if event.is_step_materialization:
-                    rows[event.asset_key.to_user_string()] = _rows_and_gpu(event)[0]
+                    rows[event.asset_key.to_user_string()] = rows_and_gpu(event)[0]
                 else:
                     seconds = event.step_success_data.duration_ms / 1000
                     yield event.step_key, entry.timestamp - seconds, entry.timestamp, sum(rows.values())
@@ -392,7 +393,7 @@ def _shown_ratios(small: pd.DataFrame, large: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Run one of the two."""
+    """Run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["days", "lists", "tenfold"])
     parser.add_argument("--share", type=int, default=1, help="One household in so many.")

@@ -235,10 +235,10 @@ def unwhole(home: Path) -> str:
 def _unlike_the_ledger(home: Path) -> str:
     with duckdb.connect(str(home / "warehouse.duckdb")) as db:  # plays back what a kill left
         tables = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}
-        rows = db.execute("from ledger where day = date '0001-01-01'").fetchall() if "ledger" in tables else []
-        for asset, _, _, content, *_ in rows:
+        kept = db.execute("from ledger where day = date '0001-01-01'").fetchall() if "ledger" in tables else []
+        for asset, _, _, content, *_ in kept:
             if asset in tables and not asset.startswith("raw_"):
-                rows = ROWS["embeddings"] if asset == "embeddings" else asset
+                rows = ROWS["embeddings"] if asset == "embeddings" else asset  # of `drift` the ledger has every row
                 whole = db.execute(f"select coalesce(sum(hash(r)::hugeint), 0) || '/' || count(*) from {rows} r")
                 if whole.fetchall() != [(content,)]:
                     return f"{asset} is not what the ledger says"

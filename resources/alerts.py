@@ -57,7 +57,7 @@ class Alerts(dg.ConfigurableResource):
         try:
             with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.patience_seconds):
                 pass
-        except (http.client.InvalidURL, UnicodeError, ValueError) as error:
+        except (http.client.InvalidURL, ValueError) as error:
             raise InputError(
                 f"ECOM_ALERT_WEBHOOK: 1 address cannot be asked ({type(error).__name__}). It must be one as a browser takes it, with "
                 "blanks and letters beyond ASCII written as %20 and the like: set it so."

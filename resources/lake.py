@@ -109,9 +109,8 @@ class Lake:
         Raises:
             WarehouseError: if another process of ours is connected to the catalogue.
         """
-        time.sleep(
-            1
-        )  # files are as old as the second in which they were written: what a killed process left is older now
+        # a file is as old as the second in which it was written: what a killed process has left is older after this
+        time.sleep(1)
         ((began,),) = db.execute("select date_trunc('second', now())::varchar").fetchall()
         self._require_alone(db)
         names = db.execute("select table_name from duckdb_tables() where database_name = current_database()").fetchall()

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from test_audiences import copy_relations
 
 from assets.audiences import audiences
 from ecom_pipeline import schema
@@ -221,11 +222,7 @@ def warehouse_of(shop, path):
     """A warehouse in a file with what another has of a shop."""
     warehouse = Warehouse(path=str(path))
     with warehouse.connect() as db:
-        for name in ("items", "cleaned_interactions", "campaigns", "campaign_users", "campaign_items"):
-            db.register("frame", shop.execute(f"from {name}").df())
-            schema.RELATIONS[name].create(db)
-            db.execute(f"insert into {name} by name from frame")
-            db.unregister("frame")
+        copy_relations(shop, db, ["items", "cleaned_interactions", "campaigns", "campaign_users", "campaign_items"])
     return warehouse
 
 

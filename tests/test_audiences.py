@@ -172,12 +172,21 @@ def journey():
 
 def copy_of(db):
     other = duckdb.connect()
-    for (name,) in db.execute("select table_name from duckdb_tables() where not temporary").fetchall():
+    copy_relations(
+        db,
+        other,
+        [name for (name,) in db.execute("from duckdb_tables() select table_name where not temporary").fetchall()],
+    )
+    return other
+
+
+def copy_relations(db, other, names):
+    """Rows of some relations of a warehouse into another."""
+    for name in names:
         other.register("frame", db.execute(f"from {name}").df())
         schema.RELATIONS[name].create(other)
         other.execute(f"insert into {name} by name from frame")
         other.unregister("frame")
-    return other
 
 
 def test_nothing_of_an_offers_days_is_known_before_it(journey):

@@ -14,9 +14,8 @@ from ecom_pipeline.cli.app import app, require_room
 from ecom_pipeline.errors import InputError, PipelineError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
-_NEW_OBJECTS = (
-    50_000  # between two looks for garbage; at Python's 700 they took a fifth of the time in which libraries load
-)
+# between two looks for garbage: at Python's 700 they took a fifth of the time in which libraries load
+_NEW_OBJECTS = 50_000
 
 
 def main() -> None:

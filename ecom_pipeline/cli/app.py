@@ -50,10 +50,10 @@ def finished(home: Path, relation: str) -> Iterator[Any]:
         HomeError: if a change of keys was broken off.
     """
     enter(home)
+    require_none(home.expanduser())
     from ecom_pipeline import definitions
 
     warehouse = definitions.WAREHOUSE
-    require_none(home)
     if not warehouse.is_there or not warehouse.has(relation):
         raise InputError(
             f"home: {str(home)!r} has no {relation!r}; 1 relation is missing. A run must have been finished there: "

@@ -39,7 +39,7 @@ def check(
     config: Annotated[Path | None, typer.Option(envvar=CONFIG, help="Run configuration of Dagster, as YAML.")] = None,
 ) -> None:
     """Say what a run would make of a source: its format, columns, rejected rows and samples. Nothing is written."""
-    found, settings = sources.find(source), read_config(config, {})
+    found, settings = sources.find(source), read_config(config)
     _say(_recognised(found))
     with _nowhere() as db:
         _land(db, found, rows)

@@ -62,8 +62,8 @@ def read_item_item(folder: Path, told: Mapping[str, Any]) -> ItemItem:
         PublicationError: if another version wrote it, whose model of that kind had other parts.
     """
     arrays, kind = read_arrays(folder), _KINDS[told["kind"]]
-    parts_there = {name.split("-")[0] for name in arrays} | told.keys()
-    absent = [field.name for field in fields(kind) if field.name not in parts_there and field.default is MISSING]
+    known = arrays.keys() | told.keys()
+    absent = [field.name for field in fields(kind) if field.name not in known and field.default is MISSING]
     if absent:
         raise PublicationError(
             f"published model: {len(absent)} parts of {kind.__name__} are missing; first: {absent[0]!r} in {folder}. "
