@@ -66,7 +66,7 @@ def audiences(
     for name, (content, make) in work.items():
         learnt_from = ledger.fingerprint(code, {}, {"people": content, "offers": str(found)})
         if _stays(warehouse, name, learnt_from, made[name]):
-            context.log.info("%s: no campaign has begun or ended since, nothing is learnt anew", name)
+            context.log.info("%s: what it learns from is as it was, nothing is learnt anew", name)
             yield told(warehouse, name, {WRITTEN: 0, "learnt": "nothing: campaigns are as they were"})
             continue
         with compute.step(context.log) as step:

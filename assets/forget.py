@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.ingest import TABLES, hash_key_of
@@ -137,8 +138,12 @@ def _from_published(home: Home, warehouse: Warehouse, person: Person) -> tuple[d
 
 
 def _holds(users: Path, person: Person) -> bool:
+    """Whether a published model knows him; of one that cannot be read nobody can say that it does not."""
     named = {person.actor, *(identity.actors_of(one)[1] for one in person.sessions)}
-    return users.is_file() and not named.isdisjoint(pq.read_table(users)["user_id"].to_pylist())
+    try:
+        return users.is_file() and not named.isdisjoint(pq.read_table(users)["user_id"].to_pylist())
+    except (OSError, pa.ArrowException):
+        return True
 
 
 def _from_pages(home: Home, warehouse: Warehouse, person: Person) -> dict[str, int]:

@@ -11,6 +11,7 @@ from ecom_pipeline.recommend.private.accounting import accountants
 from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.private.promise import PrivateTraining
 from ecom_pipeline.recommend.ranker import Ranker
+from ecom_pipeline.recommend.saved import SavedRanker, is_whole
 
 _SIGN = "-private"
 PRIVATELY = PrivateTraining(epsilon=1.0)
@@ -75,7 +76,10 @@ def require_private(in_use: Path | None, config: PrivateConfig | None) -> None:
     Raises:
         InputError: if so.
     """
-    if not config and in_use and in_use.name.endswith(_SIGN) and in_use.is_dir():
+    if config or in_use is None or not in_use.is_dir():
+        return
+    # a home of an earlier version has it in the ranker alone
+    if in_use.name.endswith(_SIGN) or (is_whole(in_use) and isinstance(SavedRanker.read(in_use).ranker, PrivateRanker)):
         raise InputError(
             f"private: 1 ranker is in use that learnt privately, {in_use.name!r}, and this run's configuration of `ranker` says "
             "nothing of it. Rankers of a home must not cease to be private unseen: "

@@ -160,7 +160,7 @@ def config_of(asset: dg.AssetsDefinition, run_config: Mapping) -> dg.Config | No
         name, told = ".".join(str(part) for part in wrong[0]["loc"]), wrong[0]["input"]
         raise InputError(
             f"configuration of {asset.op.name!r}: {len(wrong)} settings cannot be taken; first: {name!r} is {told!r}. "
-            f"{wrong[0]['msg']}: correct the file that was given as --config."
+            f"{wrong[0]['msg']}: correct the file that --config or ECOM_CONFIG names."
         ) from error
 
 

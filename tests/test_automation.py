@@ -70,6 +70,17 @@ def test_what_runs_by_itself_has_the_settings_of_the_file_that_commands_read(res
         monkeypatch.setenv("ECOM_CONFIG", str(tmp_path / "none.yaml"))
         with pytest.raises(InputError, match="1 file is missing"):
             ask(instance, resources)
+        monkeypatch.setenv("ECOM_CONFIG", str(file))
+        good = file.read_text()
+        for wrong, told in (
+            ("ops:", "1 parts of `ops`"),
+            ("ops: {items: }", "first: 'items'"),
+            ("a: b: c", "is no YAML"),
+        ):
+            file.write_text(wrong)
+            with pytest.raises(InputError, match=told):
+                ask(instance, resources)
+        file.write_text(good)
     assert (plain.run_config, plain.asset_selection) == ({"ops": {}}, asked.asset_selection)
     assert asked.run_config["ops"].keys() == {"raw_items", "items"} & names(asked)
     assert asked.run_key != plain.run_key

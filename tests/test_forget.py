@@ -1,11 +1,15 @@
 """Whoever was forgotten is in no byte of a home, and no file brings him back."""
 
 import csv
+import gzip
 import hashlib
 import json
 import shutil
+import zipfile
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +19,7 @@ from starlette.testclient import TestClient
 from test_writer import holder
 
 from ecom_pipeline import sources
-from ecom_pipeline.errors import HomeError
+from ecom_pipeline.errors import HomeError, JournalError
 from ecom_pipeline.privacy import relations
 from ecom_pipeline.privacy.relations import Person
 from ecom_pipeline.privacy.search import Wanted, search
@@ -165,6 +169,31 @@ def test_nothing_of_him_is_left_in_the_journal_while_a_service_holds_it(tmp_path
     journal.close()
     assert search(tmp_path, Wanted(person)).found == {}
     assert search(tmp_path, Wanted(other)).found
+
+
+def test_what_cannot_be_opened_is_named_and_the_search_goes_on(tmp_path):
+    pq.write_table(pa.table({"x": ["a" * 1000]}), tmp_path / "cut.parquet")
+    with zipfile.ZipFile(tmp_path / "cut.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x", "ann" * 1000)
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"ann" * 1000))
+    for file in (tmp_path / "cut.parquet", tmp_path / "cut.gz"):
+        file.write_bytes(file.read_bytes()[:-9])
+    damaged = bytearray((tmp_path / "cut.zip").read_bytes())
+    damaged[40:60] = bytes(20)
+    (tmp_path / "cut.zip").write_bytes(damaged)
+    (tmp_path / "z.txt").write_text("here is ann-4711081512345")
+    told = search(tmp_path, Wanted("ann-4711081512345"))
+    assert told.unopened.keys() == {"cut.parquet", "cut.zip", "cut.gz"}
+    assert told.found == {"z.txt": 1}
+
+
+def test_a_sealed_file_that_cannot_be_read_is_told_and_nothing_is_taken_out_before(tmp_path):
+    person = keyed_hash("ann", b"key")
+    journal_with(tmp_path / "journal", person, keyed_hash("bob", b"key")).close()
+    file = seal(tmp_path / "journal")[0]
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(JournalError, match=rf"1 sealed file cannot be read: .*{file.name}"):
+        journal_people.own_sessions(tmp_path / "journal", person)
 
 
 @pytest.fixture(scope="module")

@@ -308,7 +308,9 @@ def test_a_home_does_not_cease_to_be_private_unseen(tmp_path, ranker):
     for folder in (in_use, plain):
         SavedRanker(ranker, UNWEIGHTED, RETRIEVAL, ("class",), 40).write(folder, {})
     require_private(in_use, config)
-    require_private(plain, None)
+    with pytest.raises(InputError, match="that learnt privately"):  # as an earlier version named it
+        require_private(plain, None)
+    require_private(tmp_path / "gone", None)
     require_private(None, None)
     for damaged in ((), ("trees.txt",), ("manifest.json",)):
         for file in damaged:

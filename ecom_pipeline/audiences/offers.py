@@ -80,7 +80,7 @@ class Audience:
 
     @property
     def content(self) -> str:
-        """A hash of all that is learnt from; a day on which no campaign began or ended leaves it as it was.
+        """A hash of all that is learnt from; a day on which no campaign begins or ends leaves it as it was, unless one is still to come.
 
         Ages count from the least, as weights take them. Sums of money are rounded: threads add in any order.
         """

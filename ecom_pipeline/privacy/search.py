@@ -5,6 +5,7 @@ On the floor of `privacy`.
 
 import gzip
 import json
+import lzma
 import math
 import os
 import re
@@ -206,7 +207,10 @@ _OPENERS = {
     b"PAR1": _look_into_parquet,
     b"SQLite format 3\0": _look_into_sqlite,
 }
-_DAMAGED = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException, sqlite3.Error)
+_DAMAGED = (
+    *(OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError),
+    *(zipfile.BadZipFile, pa.ArrowException, sqlite3.Error),
+)
 
 
 def _opened_cells(row: Sequence[object]) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ def own_sessions(folder: Path, actor: str) -> set[str]:
         for table in ("events", "exposures"):
             rows += db.execute(f"select session_id, user_id from {table} where user_id is not null").fetchall()
     for file in _sealed(folder):
-        table = pq.read_table(file)
+        table = _read(file)
         if "user_id" in table.column_names:
             rows += [
                 (session, user)
@@ -125,7 +125,7 @@ def compact(folder: Path) -> None:
 
 def rewritten(file: Path, change: Callable[[pa.Table], pa.Table]) -> int:
     """Write a sealed file with a change, all or nothing, if there is one; rows that went."""
-    before = pq.read_table(file)
+    before = _read(file)
     after = change(before)
     if after.equals(before):
         return 0
@@ -150,6 +150,16 @@ def _without(file: Path, actor: str, sessions: Collection[str]) -> int:
         return table.filter(pc.invert(gone))
 
     return rewritten(file, change)
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise JournalError(
+            f"journal: 1 sealed file cannot be read: {str(file)!r}: {error}. It must be as it was written: put it back from a copy, or "
+            "delete it, and start the command again."
+        ) from error
 
 
 def _sealed(folder: Path) -> Iterator[Path]:
@@ -191,7 +201,7 @@ def rehash(folder: Path, target: Path, change: Callable[[str], str]) -> int:
         copy.execute("vacuum")
         copy.execute("pragma wal_checkpoint(truncate)")
     for file in _sealed(folder):
-        table = pq.read_table(file)
+        table = _read(file)
         for place, name in enumerate(table.column_names):
             if name in (*_OF_PERSONS, _NAMED):
                 texts = [None if one is None else change(one) for one in table[name].to_pylist()]

@@ -86,9 +86,10 @@ def visits_of_each(learner: Learner, periods: Sequence[Period], asked: PrivateTr
     rank[order] = np.arange(len(user)) - np.searchsorted(user[order], user[order])
     kept = (rank < asked.n_visits) & (key < asked.user_share * _IDS)
     if kept.sum() > MOST_VISITS:
+        share = 0.9 * asked.user_share * MOST_VISITS / kept.sum()  # below it, as who is drawn hangs on hashes
         raise InputError(
             f"private: {kept.sum():,} visits would be learnt from. At most {MOST_VISITS:,} may be, as their rows are held in memory: "
-            f"set `user_share`, which is {asked.user_share:g}, to {asked.user_share * MOST_VISITS / kept.sum():.2g} or less, or `n_visits` lower."
+            f"set `user_share`, which is {asked.user_share:g}, to {share:.3f} or less, or `n_visits` lower."
         )
     ends = np.cumsum([len(one) for one in by_period])
     return [one.only(kept[end - len(one) : end]) for one, end in zip(by_period, ends, strict=True)]
