@@ -220,18 +220,32 @@ def test_nobody_else_may_write_while_somebody_is_forgotten(lake):
     assert files(lake) == 1
 
 
-def test_what_somebody_begins_to_write_meanwhile_stays(lake, tmp_path, monkeypatch):
+BEGIN = """
+import sys
+from resources.warehouse import Warehouse
+with Warehouse(path=sys.argv[1], lake_folder=sys.argv[2]).transaction() as db:
+    db.execute("create table late as select range as x from range(100000)")
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_somebody_begins_to_write_meanwhile_stays(lake, monkeypatch):
     fill(lake)
-    begun, asked = ExitStack(), Lake._require_alone
+    command, asked = [sys.executable, "-c", BEGIN, lake.path, lake.lake_folder], Lake._require_alone
+    with ExitStack() as open_until_here:
 
-    def a_moment_later(self, db):
-        asked(self, db)
-        other = begun.enter_context(of(tmp_path / "home").transaction())
-        other.execute("create table late as select range as x from range(100000)")
+        def a_moment_later(self, db):
+            asked(self, db)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            begun.append(open_until_here.enter_context(subprocess.Popen(command, cwd=ROOT, **pipes)))
+            assert begun[0].stdout.readline() == "begun\n"
 
-    monkeypatch.setattr(Lake, "_require_alone", a_moment_later)
-    lake.compact()
-    begun.close()
+        begun: list[subprocess.Popen] = []
+        monkeypatch.setattr(Lake, "_require_alone", a_moment_later)
+        lake.compact()
+        begun[0].communicate("\n")
+        assert begun[0].returncode == 0
     assert lake.read("select sum(x) from late").iat[0, 0] == sum(range(100000))
 
 
