@@ -159,7 +159,7 @@ def _system(
             lists[PILOT] = ranker_lists(learner, origin, replace(ranker, trees=""))
             retrieved.append(_retrieved(learner, origin))
         if origin is tested[-1]:
-            lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
+            lists |= _of_fewer_rows(learner, origin, ranker, settings.search, lists[name], name)
         found.append(lists)
         learner.forget(origin.tested_on.first)
     ranker = learner.fit(serving, chooser, settings.search)
@@ -234,15 +234,17 @@ def _retrieved(learner: Learner, origin: Origin) -> dict[str, Figures]:
     return found | {"retrieved: all": retrieval_figures(asked.rows, None, truth, asked.n_items)}
 
 
-def _of_fewer_rows(learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, name: str) -> dict[str, Lists]:
-    """Lists of a ranker that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
+def _of_fewer_rows(
+    learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, of_all: Lists, name: str
+) -> dict[str, Lists]:
+    """Lists of a ranker that learnt from a part of the rows, thinned alike, so that the same offset corrects them; and of all."""
     rows, probability = learner.learnt(origin, ranker.chooser)
     part = np.flatnonzero(np.random.default_rng([learner.choice.seed, 3]).random(len(rows)) < SHARE)
     validation = learner.asked(origin.validation)
     fewer = fit_ranker(some(rows, part), probability[part], ranker.chooser, validation, search=search)
     return {
         _rows_name(name, len(part)): ranker_lists(learner, origin, fewer),
-        _rows_name(name, len(rows)): ranker_lists(learner, origin, ranker),
+        _rows_name(name, len(rows)): of_all,
     }
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from ecom_pipeline.arrays import Bools, Floats, Ints
 from ecom_pipeline.importance.sample_choice import Acceptance, LabelNoise
+from ecom_pipeline.recommend.best import top_items
 from ecom_pipeline.recommend.candidates import Candidates
-from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
+from ecom_pipeline.recommend.metrics import hits, ndcg
 from ecom_pipeline.recommend.pilot import Chooser, Linear
 
 if TYPE_CHECKING:
