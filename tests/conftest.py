@@ -1,13 +1,17 @@
 """One whole run of the pipeline over the small shop, that many tests look at."""
 
 import gc
+import importlib.util
+import itertools
 import os
 import re
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import hypothesis
 import pytest
+from postgres import Server, binaries, serving
 from shop import CONFIG, HEAD_ALONE, Finished, Shop, ecom, make_shop
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,6 +21,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core: more threads would wait for each other
 hypothesis.settings.register_profile("house", deadline=None)  # the first example of a test may load a library
 hypothesis.settings.load_profile("house")
+
+
+_NUMBER = itertools.count()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -74,3 +81,44 @@ def finished(shop: Shop, config: Path, tmp_path_factory: pytest.TempPathFactory)
     home = tmp_path_factory.mktemp("home")
     result = ecom("run", "--source", shop.folder, "--config", config, "--device", "cpu", home=home, check=True)
     return Finished(home, result.stdout)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A Postgres server for journals."""
+    if binaries() is None:
+        pytest.skip("no Postgres server is installed")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed")
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def connections(postgres: Server) -> Callable[[], str]:
+    """Gives a connection to another database each time, at first empty."""
+
+    def make() -> str:
+        name = f"journal{next(_NUMBER)}"
+        postgres.ask("postgres", f"create database {name}")
+        return postgres.connection(name)
+
+    return make
+
+
+@pytest.fixture(params=["file", "server"])
+def journal_in(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], object]]:
+    """Gives a journal's database by its folder; for one folder always the same."""
+    from ecom_pipeline.service.journal.opening import open_database
+
+    connect = request.getfixturevalue("connections") if request.param == "server" else str
+    connection = cache(lambda folder: connect())
+    opened: list = []
+
+    def make(folder: Path) -> object:
+        opened.append(open_database(folder, connection(folder), b"tests"))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()

@@ -18,6 +18,7 @@ from test_forget import journal_with
 from ecom_pipeline.errors import HomeError
 from ecom_pipeline.privacy.pseudonyms import replacing
 from ecom_pipeline.privacy.search import Wanted, search
+from ecom_pipeline.service.journal.sqlite import SQLite
 from ecom_pipeline.sources.people import keyed_hash
 from resources import exchange
 from resources.keyring import lock, unlock
@@ -92,7 +93,7 @@ def home(finished, tmp_path):
 
 def test_everybody_has_another_pseudonym_and_is_known_by_the_new_key(home, monkeypatch):
     person, new = keyed_hash("person-4", OLD), keyed_hash("person-4", (OLD, NEW))
-    journal_with(home / "journal", person, keyed_hash("person-5", OLD)).close()
+    journal_with(SQLite(home / "journal"), person, keyed_hash("person-5", OLD)).close()
     before = ecom("recommend", "--user", "person-4", home=home, check=True).stdout
     assert "1 key is missing" in ecom("rotate-key", home=home).stderr
     monkeypatch.setenv("ECOM_HASH_KEY_NEW", "second")
