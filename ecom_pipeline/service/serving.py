@@ -9,7 +9,7 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
-from ecom_pipeline.errors import PipelineError, PublicationError
+from ecom_pipeline.errors import JournalError, PipelineError, PublicationError
 from ecom_pipeline.service import folders
 from ecom_pipeline.service.journal.appending import Journal
 from ecom_pipeline.service.journal.rows import Event, Kept
@@ -78,6 +78,9 @@ class Serving:
             if latest["name"] == self._live.model.name or latest == self._refused:
                 return False
             fresh = self._load()
+        except JournalError as error:
+            log.error("another publication waits until the journal can be read: %s", error)
+            return False
         except PipelineError as error:
             self._refuse(str(error))
             return False

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service.journal.database import Database
-from ecom_pipeline.service.journal.rows import TABLES, Event, Exposure, Kept, Rating, Row, names_of
-from ecom_pipeline.service.journal.sealing import last_in_files, sealed_until
+from ecom_pipeline.service.journal.rows import Event, Exposure, Kept, Rating, Row, names_of
+from ecom_pipeline.service.journal.sealing import sealed_until
 
 _BATCH = 500  # rows of a commit, at most
 
@@ -28,8 +28,6 @@ class Journal:
         self.database = database
         self._queue: queue.SimpleQueue[tuple[Sequence[Row], Future] | None] = queue.SimpleQueue()
         database.begin_once()
-        for table in TABLES:
-            database.go_on_after(table, last_in_files(database.folder, table))
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 

@@ -80,7 +80,14 @@ class Database(ABC):
 
     @abstractmethod
     def begin(self) -> int:
-        """Make what is missing; how many pseudonyms were changed by it, as an earlier key had made them."""
+        """Make what is missing, and give no place that a sealed file holds, as after the database was lost or restored.
+
+        Returns:
+            How many pseudonyms were changed, as an earlier key had made them.
+
+        Raises:
+            JournalError: if it cannot be begun.
+        """
 
     @abstractmethod
     def alone(self) -> AbstractContextManager[Session]:
@@ -92,7 +99,7 @@ class Database(ABC):
 
     @abstractmethod
     def go_on_after(self, table: str, seq: int) -> None:
-        """Give no row of a table a place up to one that is known to be taken, as after the database was lost or restored.
+        """Give no row of a table a place up to one that is known to be taken, as by the events of a model.
 
         Raises:
             JournalError: if that cannot be written.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from uuid import uuid4
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -20,7 +21,7 @@ from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service.journal import sqlite
 from ecom_pipeline.service.journal.database import MARK, PATIENCE, Answer, Database, Session, put
 from ecom_pipeline.service.journal.rows import TABLES, names_of, of_persons, pseudonym_under
-from ecom_pipeline.service.journal.sealing import places_of, sealed_files, sealed_until
+from ecom_pipeline.service.journal.sealing import last_in_files, places_of, sealed_files
 from ecom_pipeline.sources.people import HashKey, key_name, keys_of
 
 _SCHEMA = "ecom_journal"
@@ -121,7 +122,7 @@ class Postgres(Database):
                 db.execute(f"create schema if not exists {_SCHEMA}")
                 self._make(db)
             n_changed = self._adopt(db)
-        self._mark()
+            self._join(db)
         self._take_over()
         return n_changed
 
@@ -141,11 +142,12 @@ class Postgres(Database):
 
     def order_commits(self, db: Session) -> None:
         """Wait for other writers, and see that people are still under our key."""
-        self._require_own(db.execute("select key from keys for update").fetchall())
+        self._require_own(db.execute("select key from journal for update").fetchall())
 
     def go_on_after(self, table: str, seq: int) -> None:
         """Give no row of a table a place up to one."""
-        with self.alone() as db:
+        self.begin_once()
+        with self.transaction() as db:
             self._go_on_after(db, table, seq)
 
     def compact(self) -> None:
@@ -166,7 +168,7 @@ class Postgres(Database):
 
     def check(self) -> None:
         """Raises JournalError if the server is away, or people are under another key there."""
-        self._require_own(self.read("select key from keys"))
+        self._require_own(self.read("select key from journal"))
 
     def lost(self, error: Exception) -> bool:
         """Whether the server ended the connection, or is not reached."""
@@ -189,7 +191,9 @@ class Postgres(Database):
                 "name it in ECOM_JOURNAL."
             )
         self.make_tables(db)
-        db.execute("create table if not exists keys (one bool primary key default true check (one), key text not null)")
+        db.execute(
+            "create table if not exists journal (one bool primary key default true check (one), id text, key text)"
+        )
         for table in TABLES:  # statistics hold values of columns, and no rewriting of a table reaches them
             for column in of_persons(table):
                 db.execute(f"alter table {table} alter column {column} set statistics 0")
@@ -198,14 +202,14 @@ class Postgres(Database):
         """Make the database one of our key; how many pseudonyms were changed."""
         keys = keys_of(self._key)
         names = [key_name(keys[:n]) for n in range(1, len(keys) + 1)]
-        db.execute("insert into keys (key) values (?) on conflict do nothing", [names[-1]])
-        ((found,),) = db.execute("select key from keys for update").fetchall()
+        db.execute("insert into journal (id, key) values (?, ?) on conflict do nothing", [uuid4().hex, names[-1]])
+        ((found,),) = db.execute("select key from journal for update").fetchall()
         if found not in names[:-1]:
             self._require_own([(found,)])
             return 0
         later = keys[names.index(found) + 1 :]
         n_changed = sum(_rehash(db, table, column, later) for table in TABLES for column in of_persons(table))
-        db.execute("update keys set key = ?", [names[-1]])
+        db.execute("update journal set key = ?", [names[-1]])
         _write_anew(db)
         return n_changed
 
@@ -224,11 +228,27 @@ class Postgres(Database):
             [seq, seq, seq],
         )
 
-    def _mark(self) -> None:
-        file = self.folder / MARK
-        if not file.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text("ECOM_JOURNAL says where.\n")
+    def _join(self, db: Session) -> None:
+        """Make our folder one of this journal; places go on behind what its files hold.
+
+        Raises:
+            JournalError: if its files are of another journal, and rows of this one may have the same places.
+        """
+        ((id_,),) = db.execute("select id from journal for update").fetchall()
+        mark = self.folder / MARK
+        strange = [] if mark.is_file() and mark.read_text() == id_ else [*self.folder.glob("*-*-*.parquet")]
+        n_rows = sum(db.execute(f"select count(*) from {table}").fetchall()[0][0] for table in TABLES) if strange else 0
+        if n_rows:
+            raise JournalError(
+                f"journal: {len(strange)} sealed files are of another journal than the {n_rows:,} rows that ECOM_JOURNAL names; first: "
+                f"{str(min(strange))!r}. The files of a folder must be of one journal: name an empty database in ECOM_JOURNAL, which then "
+                "goes on behind them, or start in a home without such files."
+            )
+        for table in TABLES:
+            self._go_on_after(db, table, last_in_files(self.folder, table))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not mark.is_file() or mark.read_text() != id_:
+            mark.write_text(id_)
 
     def _take_over(self) -> None:
         """Rows of a file that a service kept before: those that are sealed at their places, others as they come.
@@ -239,11 +259,11 @@ class Postgres(Database):
         if not file.exists:
             return
         with file.alone() as old, self._alone() as db:
+            self.order_commits(db)
             for table in TABLES:
-                sealed = sealed_until(old, self.folder, table)
+                sealed = last_in_files(self.folder, table)
                 files = [(table, *places_of(one)) for one in sealed_files(self.folder, table)]
                 db.executemany("insert into seals values (?, ?, ?) on conflict do nothing", files)
-                self._go_on_after(db, table, sealed)
                 names = ", ".join(names_of(table))
                 rows = old.execute(f"select seq, {names} from {table} order by seq").fetchall()
                 marks = ", ".join("?" * (1 + len(names_of(table))))
@@ -260,7 +280,7 @@ class Postgres(Database):
 
 def _is_made(db: Session) -> bool:
     tables = db.execute("select tablename from pg_tables where schemaname = ?", [_SCHEMA]).fetchall()
-    return {*TABLES, "seals", "keys"} <= {name for (name,) in tables}
+    return {*TABLES, "seals", "journal"} <= {name for (name,) in tables}
 
 
 def _wait(db: Session) -> None:
@@ -281,7 +301,8 @@ def _write_anew(db: Session) -> None:
 def _rehash(db: Session, table: str, column: str, keys: tuple[bytes, ...]) -> int:
     found = db.execute(f"select distinct {column} from {table} where {column} is not null").fetchall()
     db.execute("create temp table renamed (was text primary key, now text) on commit drop")
-    db.executemany("insert into renamed values (?, ?)", [(was, pseudonym_under(was, keys)) for (was,) in found])
+    renamed = [(was, now) for (was,) in found if (now := pseudonym_under(was, keys)) != was]
+    db.executemany("insert into renamed values (?, ?)", renamed)
     done = db.execute(f"update {table} set {column} = now from renamed where {column} = was")
     db.execute("drop table renamed")
     return done.rowcount

@@ -11,6 +11,7 @@ from pathlib import Path
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service.journal.database import PATIENCE, Database, Session
 from ecom_pipeline.service.journal.rows import TABLES, of_persons
+from ecom_pipeline.service.journal.sealing import last_in_files
 
 FILE = "journal.sqlite"
 
@@ -50,6 +51,9 @@ class SQLite(Database):
         try:
             with closing(self.connect()) as db:
                 self.make_tables(db)
+            with self.transaction() as db:
+                for table in TABLES:
+                    _go_on_after(db, table, last_in_files(self.folder, table))
         except sqlite3.Error as error:
             raise self.broken(error) from error
         return 0
@@ -65,12 +69,7 @@ class SQLite(Database):
     def go_on_after(self, table: str, seq: int) -> None:
         """Give no row of a table a place up to one."""
         with self.alone() as db:
-            ((last,),) = db.execute(
-                "select coalesce(max(seq), 0) from sqlite_sequence where name = ?", [table]
-            ).fetchall()
-            if last < seq:
-                db.execute("delete from sqlite_sequence where name = ?", [table])
-                db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", [table, seq])
+            _go_on_after(db, table, seq)
 
     def compact(self) -> None:
         """Write the file anew, and empty the log beside it."""
@@ -124,3 +123,10 @@ class SQLite(Database):
             f"journal: 1 file cannot be used: {str(self.file)!r}: {error}. It must be a journal that this process may write "
             "to, on a disk with room: free the disk or mend its rights; what was acknowledged before is in it."
         )
+
+
+def _go_on_after(db: Session, table: str, seq: int) -> None:
+    ((last,),) = db.execute("select coalesce(max(seq), 0) from sqlite_sequence where name = ?", [table]).fetchall()
+    if last < seq:
+        db.execute("delete from sqlite_sequence where name = ?", [table])
+        db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", [table, seq])
