@@ -2,7 +2,6 @@
 
 import gc
 import importlib.util
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,9 +20,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core: more threads would wait for each other
 hypothesis.settings.register_profile("house", deadline=None)  # the first example of a test may load a library
 hypothesis.settings.load_profile("house")
-
-
-_NUMBER = itertools.count()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -95,28 +91,22 @@ def postgres() -> Iterator[Server]:
 
 
 @pytest.fixture
-def connections(postgres: Server) -> Callable[[], str]:
-    """Gives a connection to another database each time, at first empty."""
-
-    def make() -> str:
-        name = f"journal{next(_NUMBER)}"
-        postgres.ask("postgres", f"create database {name}")
-        return postgres.connection(name)
-
-    return make
+def connection(postgres: Server) -> str:
+    """To a database of that server in which no journal is begun."""
+    postgres.ask("postgres", "drop schema if exists ecom_journal cascade")
+    return postgres.connection("postgres")
 
 
 @pytest.fixture(params=["file", "server"])
 def journal_in(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], object]]:
-    """Gives a journal's database by its folder; for one folder always the same."""
+    """Gives the database of a journal by the folder of its sealed files; on a server it is one for all folders."""
     from ecom_pipeline.service.journal.opening import open_database
 
-    connect = request.getfixturevalue("connections") if request.param == "server" else str
-    connection = cache(lambda folder: connect())
+    connection = request.getfixturevalue("connection") if request.param == "server" else ""
     opened: list = []
 
     def make(folder: Path) -> object:
-        opened.append(open_database(folder, connection(folder), b"tests"))
+        opened.append(open_database(folder, connection, b"tests"))
         return opened[-1]
 
     yield make

@@ -1,4 +1,4 @@
-"""Two services, as two machines run them, on one journal: one is killed under load."""
+"""Services as several machines run them, on one journal: one is killed under load, and the server goes away."""
 
 import hashlib
 import http.client
@@ -13,7 +13,9 @@ from datetime import date
 import duckdb
 import pytest
 from acts_store import FIRST
-from published import KEY, make_published_shop
+from fastapi.testclient import TestClient
+from postgres import PASSWORD
+from published import KEY, make_published_shop, serve
 from test_serve import ask, served
 
 from ecom_pipeline import cleaning, sources
@@ -69,15 +71,16 @@ class Client(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def connection(postgres) -> str:
-    postgres.ask("postgres", "create database machines")
-    return postgres.connection("machines")
+def shop():
+    return make_published_shop()
 
 
-def test_of_two_machines_one_is_killed_and_no_acknowledged_event_is_lost_or_doubled(tmp_path, connection, monkeypatch):
+def test_of_two_machines_one_is_killed_and_no_acknowledged_event_is_lost_or_doubled(
+    shop, tmp_path, connection, monkeypatch
+):
     monkeypatch.setenv("ECOM_JOURNAL", connection)
     home, ports, stop = tmp_path / "home", [free_port(), free_port()], threading.Event()
-    make_published_shop().publish(home / "published")
+    shop.publish(home / "published")
     with ExitStack() as running:
         # the second one loads while the first one does
         later = threading.Thread(target=lambda: running.enter_context(served(home, ports[1])))
@@ -134,3 +137,42 @@ def in_warehouse(folder, database) -> tuple[list[str], list[str]]:
             [name for (name,) in db.execute(f"select event_id from {relation}").fetchall()]
             for relation in ("raw_events", "cleaned_interactions")
         ]
+
+
+def test_while_the_server_is_away_that_is_told_and_what_needs_no_journal_is_answered(
+    shop, tmp_path, postgres, connection, caplog
+):
+    shop.publish(tmp_path / "published")
+    app, house = serve(tmp_path, database=open_database(tmp_path / "journal", connection, KEY))
+    sent = {"event_id": "a", "user_id": "u1", "action": "click", "item_id": "i1"}
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/events", json=sent).json()["kept"] == 1
+        postgres.stop()
+        asked = [("POST", "/events"), ("GET", "/ready"), ("GET", "/users/u1/recommendations")]
+        for method, path in asked:
+            answer = client.request(method, path, json={**sent, "event_id": "b"} if method == "POST" else None)
+            assert (answer.status_code, answer.json()["type"]) == (503, "journal-closed")
+            assert set(answer.json()) >= {"title", "detail", "must", "action"}
+        assert client.post("/search", json={"query": "mug"}).status_code == 200
+        assert "ecom_journal_refused 1.0" in client.get("/metrics").text
+        postgres.start()
+        time.sleep(1.1)
+        assert client.get("/ready").json()["events_since"] == 1
+        assert client.post("/events", json={**sent, "event_id": "b"}).json()["kept"] == 1
+        assert client.get("/weights/u1").status_code == 200
+        assert "ecom_journal_refused 0.0" in client.get("/metrics").text
+    house.close()
+    assert "ECOM_JOURNAL names" in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+def test_a_publication_that_comes_while_the_server_is_away_is_taken_when_it_is_back(shop, tmp_path, postgres, machine):
+    shop.publish(tmp_path / "published")
+    _, serving = serve(tmp_path, database=open_database(tmp_path / "journal", connection, KEY))
+    postgres.stop()
+    name = shop.publish(tmp_path / "published", journal=1)
+    taken = serving.refresh()
+    postgres.start()
+    time.sleep(1.1)
+    assert (taken, serving.refused, serving.refresh(), serving.model.name) == (False, "", True, name)
+    serving.close()
