@@ -23,7 +23,7 @@ from ecom_pipeline.service.journal.opening import open_database
 from ecom_pipeline.service.journal.sealing import seal
 from ecom_pipeline.sources.people import keyed_hash
 
-N_CLIENTS, N_BEFORE, N_AFTER = 4, 120, 60
+N_CLIENTS, N_BEFORE, N_AFTER = 4, 80, 40
 HASH_KEY = hashlib.sha256(b"tests").digest()  # as a home makes it of ECOM_HASH_KEY
 
 
@@ -166,7 +166,9 @@ def test_while_the_server_is_away_that_is_told_and_what_needs_no_journal_is_answ
     assert PASSWORD not in caplog.text
 
 
-def test_a_publication_that_comes_while_the_server_is_away_is_taken_when_it_is_back(shop, tmp_path, postgres, machine):
+def test_a_publication_that_comes_while_the_server_is_away_is_taken_when_it_is_back(
+    shop, tmp_path, postgres, connection
+):
     shop.publish(tmp_path / "published")
     _, serving = serve(tmp_path, database=open_database(tmp_path / "journal", connection, KEY))
     postgres.stop()

@@ -63,6 +63,8 @@ class Database(ABC):
         self.folder = folder
         self._idle: queue.LifoQueue[Session] = queue.LifoQueue()
         self._beginning, self._begun = Lock(), False
+        # of a row that cannot be written, too
+        self._refusals: tuple[type[Exception], ...] = (*self.failures, ArithmeticError, ValueError, TypeError)
 
     @property
     @abstractmethod
@@ -222,7 +224,7 @@ class Database(ABC):
                     raise
                 self.close()
                 return self._on(self.connect, work)
-        except (*self.failures, ArithmeticError, ValueError, TypeError) as error:
+        except self._refusals as error:
             raise self.broken(error) from error
 
     def _on(self, opened: Callable[[], Session], work: Callable[[Session], T]) -> T:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -27,7 +28,7 @@ from ecom_pipeline.sources.people import HashKey, key_name, keys_of
 _SCHEMA = "ecom_journal"
 _AGAIN = 1.0  # seconds in which a server that was away is not asked again
 _ALIVE = 5  # seconds after which a writer that says nothing loses what it holds
-_SETTINGS: dict[str, object] = {
+_SETTINGS: dict[str, Any] = {
     "connect_timeout": 5,
     "target_session_attrs": "read-write",  # of several servers the one that may be written to
     **{"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 10_000},
@@ -327,6 +328,5 @@ def _settings(connection: str) -> str:
             "ECOM_JOURNAL: 1 connection string is none that Postgres can read. It must be as 'host=db.internal user=ecom "
             "password=... dbname=ecom' or postgresql://ecom:...@db.internal/ecom, with %40 for an @ in the password: correct the variable."
         )
-    return make_conninfo(
-        **{**_SETTINGS, "application_name": f"ecom-{os.getpid()}-{socket.gethostname()}"[:63], **asked}
-    )
+    ours = {**_SETTINGS, "application_name": f"ecom-{os.getpid()}-{socket.gethostname()}"[:63]}
+    return make_conninfo("", **{**ours, **asked})
