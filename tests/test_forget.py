@@ -25,6 +25,7 @@ from ecom_pipeline.privacy.relations import Person
 from ecom_pipeline.privacy.search import Wanted, search
 from ecom_pipeline.service.journal import people
 from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.opening import open_database
 from ecom_pipeline.service.journal.rows import Event, Exposure, Rating
 from ecom_pipeline.service.journal.sealing import last_in_files, seal
 from ecom_pipeline.service.journal.sqlite import SQLite
@@ -271,3 +272,22 @@ def test_errors_say_what_to_do(home, tmp_path):
     with holder(home):
         busy = ecom("forget", "person-5", home=home)
     assert (busy.returncode, "in use by 1 other `ecom run`" in busy.stderr) == (1, True)
+
+
+def test_who_was_forgotten_is_in_no_row_of_a_journal_on_a_server(home, connection, monkeypatch):
+    monkeypatch.setenv("ECOM_JOURNAL", connection)
+    person = keyed_hash("person-7", key_of_tests())
+    database = open_database(home / "journal", connection, key_of_tests())
+    journal_with(database, person, keyed_hash("person-4", key_of_tests())).close()
+    before = ecom("forget", "person-7", "--check", home=home)
+    assert (before.returncode, "journal in Postgres: events" in before.stderr) == (1, True)
+    done = ecom("forget", "person-7", home=home, check=True)
+    assert "found nowhere" in done.stdout
+    rows = json.loads(max((home / "receipts").glob("*-forget.json")).read_text())["rows"]
+    assert {name: n for name, n in rows.items() if "Postgres" in name} == {
+        "journal in Postgres: events": 2,
+        "journal in Postgres: ratings": 1,
+        "journal in Postgres: exposures": 1,
+    }
+    assert not any(person in text for _, text in database.texts())
+    database.close()

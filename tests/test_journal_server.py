@@ -1,6 +1,7 @@
 """The journal in Postgres: what several machines share, and what a server may do to it."""
 
 import random
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from test_journal import event
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service.journal import people
 from ecom_pipeline.service.journal.appending import Journal
-from ecom_pipeline.service.journal.database import Database, put
+from ecom_pipeline.service.journal.database import Database
 from ecom_pipeline.service.journal.opening import open_database
 from ecom_pipeline.service.journal.rows import Rating
 from ecom_pipeline.service.journal.sealing import n_unsealed, seal, sealed_files
@@ -59,7 +60,7 @@ def begun(database: Database, name: str):
     db = database.connect()
     db.execute(database.begin_words)
     database.order_commits(db)
-    (kept,) = put(db, "events", [event(name)])
+    (kept,) = database.put(db, "events", [event(name)])
     return db, kept
 
 
@@ -96,7 +97,7 @@ def write_and_give_up(database: Database, draw: random.Random, names: Iterator[s
         db = database.connect()
         db.execute(database.begin_words)
         database.order_commits(db)
-        put(db, "events", rows)
+        database.put(db, "events", rows)
         time.sleep(draw.random() / 500)
         if draw.random() > 1 / 3:
             db.execute("commit")
@@ -220,6 +221,13 @@ def test_what_is_no_connection_string_is_not_repeated(tmp_path, said):
     with pytest.raises(JournalError, match=r"1 connection string is none.*correct the variable\.$") as refused:
         open_database(tmp_path, said, KEY)
     assert "mistaken" not in str(refused.value)
+
+
+def test_without_the_library_it_is_said_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ecom_pipeline.service.journal.postgres", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(JournalError, match=r"1 package is missing, psycopg\..*pip install 'ecom-pipeline\[journal\]'"):
+        open_database(tmp_path, "host=db", KEY)
 
 
 def test_a_server_that_lets_us_not_in_is_told_without_the_password(connection, tmp_path):

@@ -122,7 +122,7 @@ class Journal:
             found = self.database.write([rows for rows, _ in batch])
         except JournalError as error:  # somebody waits, and others come after
             for _, waiting in batch:
-                waiting.set_exception(error)
+                waiting.set_exception(JournalError(str(error)))  # each waits for one of its own
             return
         for kept, (_, waiting) in zip(found, batch, strict=True):
             waiting.set_result(kept)

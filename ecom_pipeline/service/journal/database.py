@@ -112,6 +112,10 @@ class Database(ABC):
         """Wait, in a transaction that will give places, until every other one that has given some has ended."""
 
     @abstractmethod
+    def insert(self, db: Session, table: str, rows: Sequence[Row]) -> dict[str, int]:
+        """Insert rows, leave alone what has their id already, and return the places of those that are new, by id."""
+
+    @abstractmethod
     def compact(self) -> None:
         """Write what is left anew: what was deleted is nowhere in the files of the database.
 
@@ -169,11 +173,27 @@ class Database(ABC):
             db.execute(self.begin_words)
             self.order_commits(db)
             rows = [row for part in batch for row in part]
-            kept = iter([one for table in TABLES for one in put(db, table, [r for r in rows if table_of(r) == table])])
+            kept = iter(
+                [one for table in TABLES for one in self.put(db, table, [r for r in rows if table_of(r) == table])]
+            )
             db.execute("commit")
             return [[next(kept) for row in part if isinstance(row, Event)] for part in batch]
 
         return self.working(work)
+
+    def put(self, db: Session, table: str, rows: Sequence[Row]) -> list[Kept]:
+        """Insert rows of a table in a transaction that orders commits; events as they are there then."""
+        fresh = self.insert(db, table, rows) if rows else {}
+        if table != "events":
+            return []
+        known, kept = _events(db, {row.event_id for row in rows if isinstance(row, Event)} - fresh.keys()), []
+        for row in rows:
+            if isinstance(row, Event) and row.event_id in fresh:
+                kept.append(Kept(fresh.pop(row.event_id), row, True))
+                known[row.event_id] = Kept(kept[-1].seq, row, False)  # of one that is twice among the rows
+            else:
+                kept.append(known[astuple(row)[0]])
+        return kept
 
     def close(self) -> None:
         """Close what is open."""
@@ -242,27 +262,6 @@ class Database(ABC):
             return self._idle.get_nowait()
         except queue.Empty:
             return self.connect()
-
-
-def put(db: Session, table: str, rows: Sequence[Row]) -> list[Kept]:
-    """Insert rows of a table; one whose id is there already stays as it is there, and is told as that if it is an event."""
-    if not rows:
-        return []
-    names, ids = names_of(table), [astuple(row)[0] for row in rows]
-    marks = ", ".join([f"({', '.join('?' * len(names))})"] * len(rows))
-    query = f"insert into {table} ({', '.join(names)}) values {marks} on conflict do nothing returning {names[0]}, seq"
-    fresh = dict(db.execute(query, [value for row in rows for value in astuple(row)]).fetchall())
-    if table != "events":
-        return []
-    known = _events(db, {one for one in ids if one not in fresh})
-    kept = []
-    for row in rows:
-        if isinstance(row, Event) and row.event_id in fresh:
-            kept.append(Kept(fresh.pop(row.event_id), row, True))
-            known[row.event_id] = Kept(kept[-1].seq, row, False)  # of one that is twice among the rows
-        else:
-            kept.append(known[astuple(row)[0]])
-    return kept
 
 
 def _events(db: Session, ids: set[str]) -> dict[str, Kept]:

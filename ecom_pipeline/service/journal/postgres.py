@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,8 +21,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service.journal import sqlite
-from ecom_pipeline.service.journal.database import MARK, PATIENCE, Answer, Database, Session, put
-from ecom_pipeline.service.journal.rows import TABLES, names_of, of_persons, pseudonym_under
+from ecom_pipeline.service.journal.database import MARK, PATIENCE, Answer, Database, Session
+from ecom_pipeline.service.journal.rows import TABLES, Row, names_of, of_persons, pseudonym_under
 from ecom_pipeline.service.journal.sealing import last_in_files, places_of, sealed_files
 from ecom_pipeline.sources.people import HashKey, key_name, keys_of
 
@@ -144,6 +145,15 @@ class Postgres(Database):
     def order_commits(self, db: Session) -> None:
         """Wait for other writers, and see that people are still under our key."""
         self._require_own(db.execute("select key from journal for update").fetchall())
+
+    def insert(self, db: Session, table: str, rows: Sequence[Row]) -> dict[str, int]:
+        """Insert rows in one statement, as each is a way to the server and back."""
+        names = names_of(table)
+        marks = ", ".join([f"({', '.join('?' * len(names))})"] * len(rows))
+        query = (
+            f"insert into {table} ({', '.join(names)}) values {marks} on conflict do nothing returning {names[0]}, seq"
+        )
+        return dict(db.execute(query, [value for row in rows for value in astuple(row)]).fetchall())
 
     def go_on_after(self, table: str, seq: int) -> None:
         """Give no row of a table a place up to one."""
@@ -274,7 +284,7 @@ class Postgres(Database):
                 )
                 waiting = [TABLES[table](*_storable(row)[1:]) for row in rows if row[0] > sealed]
                 for first in range(0, len(waiting), 1000):
-                    put(db, table, waiting[first : first + 1000])
+                    self.put(db, table, waiting[first : first + 1000])
         for one in self.folder.glob(f"{sqlite.FILE}*"):
             one.unlink()
 
