@@ -206,7 +206,7 @@ class Database(ABC):
     def make_tables(self, db: Session) -> None:
         """Those that are missing, as in a journal that an older version began."""
         for table in TABLES:
-            id_, *others = [f"{name} {_SQL_TYPES[type_of(name)]}" for name in names_of(table)]
+            id_, *others = [f"{name} {sql_type(name)}" for name in names_of(table)]
             db.execute(f"create table if not exists {table} ({self.place}, {id_} unique, {', '.join(others)})")
         # which places of a table are together in a file
         db.execute("create table if not exists seals (name text, first bigint, last bigint, unique (name, last))")
@@ -262,6 +262,11 @@ class Database(ABC):
             return self._idle.get_nowait()
         except queue.Empty:
             return self.connect()
+
+
+def sql_type(column: str) -> str:
+    """Of what a column holds."""
+    return _SQL_TYPES[type_of(column)]
 
 
 def _events(db: Session, ids: set[str]) -> dict[str, Kept]:

@@ -4,6 +4,7 @@ On the floor of `service`. Who writes holds one row until the commit, so places 
 Rows are under one key: who hashes people with another one keeps nothing, and of an earlier one they are hashed again.
 """
 
+import json
 import os
 import re
 import socket
@@ -21,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ecom_pipeline.errors import JournalError
 from ecom_pipeline.service.journal import sqlite
-from ecom_pipeline.service.journal.database import MARK, PATIENCE, Answer, Database, Session
+from ecom_pipeline.service.journal.database import MARK, PATIENCE, Answer, Database, Session, sql_type
 from ecom_pipeline.service.journal.rows import TABLES, Row, names_of, of_persons, pseudonym_under
 from ecom_pipeline.service.journal.sealing import last_in_files, places_of, sealed_files
 from ecom_pipeline.sources.people import HashKey, key_name, keys_of
@@ -147,13 +148,13 @@ class Postgres(Database):
         self._require_own(db.execute("select key from journal for update").fetchall())
 
     def insert(self, db: Session, table: str, rows: Sequence[Row]) -> dict[str, int]:
-        """Insert rows in one statement, as each is a way to the server and back."""
+        """Insert rows in one statement, as each is a way to the server and back, and with one value, which costs least."""
         names = names_of(table)
-        marks = ", ".join([f"({', '.join('?' * len(names))})"] * len(rows))
-        query = (
-            f"insert into {table} ({', '.join(names)}) values {marks} on conflict do nothing returning {names[0]}, seq"
-        )
-        return dict(db.execute(query, [value for row in rows for value in astuple(row)]).fetchall())
+        typed = ", ".join(f"{name} {sql_type(name)}" for name in names)
+        query = f"""insert into {table} ({", ".join(names)}) select * from json_to_recordset(?) as given ({typed})
+            on conflict do nothing returning {names[0]}, seq"""
+        told = json.dumps([dict(zip(names, astuple(row), strict=True)) for row in rows])
+        return dict(db.execute(query, [told]).fetchall())
 
     def go_on_after(self, table: str, seq: int) -> None:
         """Give no row of a table a place up to one."""
