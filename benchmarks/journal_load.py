@@ -3,8 +3,9 @@
     python benchmarks/journal_load.py [--seconds 4] [--tries 3]
 
 Each process is a service without its HTTP, and in it clients send one event, or a batch of 100, and the next one when that is
-acknowledged. Postgres runs with its own settings, syncs its disk, and is reached over a socket of this machine, so what a network adds is not in it. The kinds take turns, and of each figure the
-median of the tries is told, as a machine may have other work. With TMPDIR=/dev/shm no disk is waited for.
+acknowledged. Postgres runs with its own settings, syncs its disk, and is reached over a socket of this machine, so what a
+network adds is not in it. The kinds take turns, and of each figure the median of the tries is told, as a machine may have other
+work. With TMPDIR=/dev/shm no disk is waited for.
 """
 
 import argparse
