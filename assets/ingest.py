@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -59,7 +60,8 @@ def outside(home: Home, asset: str) -> dict[str, str]:
         "key": key_name(hash_key_of(home)),
     }
     # what a service has kept since is sealed when the table lands
-    waiting = sum(n_unsealed(journal_of(home), _KEPT[table]) for table in TABLES[asset] if table in _KEPT)
+    with closing(journal_of(home)) as journal:
+        waiting = sum(n_unsealed(journal, _KEPT[table]) for table in TABLES[asset] if table in _KEPT)
     return told | ({"waiting": str(waiting)} if waiting else {})
 
 
@@ -74,7 +76,8 @@ def _land(
     """Land the tables of the asset that is running, and what `after` adds, in one transaction."""
     asset, reader = context.asset_key.to_user_string(), version(function_of(context.assets_def))
     if set(_KEPT) & set(TABLES[asset]):
-        seal(journal_of(home))
+        with closing(journal_of(home)) as journal:
+            seal(journal)
     made = recipe(context, None, warehouse, outside(home, asset))
     name, source, key = home.source(sources.DEFAULT), source_of(home), hash_key_of(home)
     forgotten = read_forgotten(home.forgotten, key)

@@ -1,6 +1,7 @@
 """How everybody in a home gets another pseudonym: all is made aside and exchanged at once."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from assets.ingest import hash_key_of, journal_of
@@ -79,7 +80,8 @@ def _require_another(before: HashKey, newest: bytes) -> None:
 
 
 def _journal(home: Home, part: Path, newest: bytes) -> dict[str, int]:
-    n_rows = people.rehash(journal_of(home), part / "journal", lambda text: pseudonym_under(text, newest))
+    with closing(journal_of(home)) as journal:
+        n_rows = people.rehash(journal, part / "journal", lambda text: pseudonym_under(text, newest))
     return {"journal": n_rows} if n_rows else {}
 
 
