@@ -83,7 +83,7 @@ class Warehouse(dg.ConfigurableResource):
         except duckdb.Error as error:
             if meaning := self._meaning(error):
                 raise meaning from None  # what DuckDB says may hold the password
-            if any(sign in str(error) for sign in _FULL):
+            if _is_full(error):
                 raise WarehouseError(
                     f"warehouse: 1 write was refused, as the disk is full: {self.path!r}. There must be room for what a run "
                     "makes: free some, and start it again; what was finished stays."
@@ -215,6 +215,8 @@ class Warehouse(dg.ConfigurableResource):
                 raise
             except duckdb.IOException as error:
                 holder = re.search(r"held in ((?:.+? \()?PID \d+\)?)", str(error))
+                if _is_full(error):
+                    raise
                 if holder is None:
                     raise self._damaged(error) from error
                 if time.monotonic() > until:
@@ -298,6 +300,10 @@ class Warehouse(dg.ConfigurableResource):
             f"warehouse: 1 file cannot be opened or read, {self.path!r}: {error}. It must be a whole DuckDB file that we may "
             "write to: restore it; or move it away with its .wal, and `ecom run` makes all of it anew from the source."
         )
+
+
+def _is_full(error: duckdb.Error) -> bool:
+    return any(sign in str(error) for sign in _FULL)
 
 
 def _encrypted(key: str) -> str:
