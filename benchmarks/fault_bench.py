@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,8 +21,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from shop import HEAD_ALONE, make_purchases, make_shop  # noqa: E402
 
+from ecom_pipeline.errors import WarehouseError  # noqa: E402
 from ecom_pipeline.language.embeddings import IN_USE  # noqa: E402
 from ecom_pipeline.service import folders  # noqa: E402
+from resources.warehouse import Warehouse  # noqa: E402
 
 OF_THE_CLOCK = {"embedded_at", "written_at", "landed_at"}
 # what was made when, from what bytes, how often a day was to be cleaned again, and how long it took
@@ -226,14 +229,17 @@ def unwhole(home: Path) -> str:
         return "the publication is damaged"
     if not (home / "warehouse.duckdb").exists():
         return ""
-    try:
-        return _unlike_the_ledger(home)
-    except duckdb.Error as error:
-        return f"{UNREADABLE}: {':'.join(str(error).split(':')[:2]).split(' from file')[0]}"
+    with tempfile.TemporaryDirectory() as folder:  # what a kill has left is to be met by the next run
+        for file in home.glob("warehouse.duckdb*"):
+            shutil.copy(file, folder)
+        try:
+            return _unlike_the_ledger(Warehouse(path=str(Path(folder, "warehouse.duckdb"))))
+        except (duckdb.Error, WarehouseError) as error:
+            return f"{UNREADABLE}: {without_paths(str(error))[:150]}"
 
 
-def _unlike_the_ledger(home: Path) -> str:
-    with duckdb.connect(str(home / "warehouse.duckdb")) as db:  # plays back what a kill left
+def _unlike_the_ledger(warehouse: Warehouse) -> str:
+    with warehouse.connect() as db:
         tables = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}
         kept = db.execute("from ledger where day = date '0001-01-01'").fetchall() if "ledger" in tables else []
         for asset, _, _, content, *_ in kept:

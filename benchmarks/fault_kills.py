@@ -55,9 +55,14 @@ def boundaries(bench: Bench) -> Iterator[Outcome]:
 
 
 def torn(bench: Bench) -> Iterator[Outcome]:
-    """kill -9 inside a write, drawn at random: half of its bytes are written"""
+    """kill -9 inside a write, drawn at random, every second one of the warehouse: half of its bytes are written"""
     draw, home = random.Random(5), bench.empty("torn")
-    yield from harmed(bench, home, lambda nth: {"way": "torn", "nth": draw.randint(1, 120)}, bench.points // 5)
+
+    def armed(nth: int) -> dict[str, Any]:
+        of_warehouse = {"under": str(home / "warehouse.duckdb")} if nth % 2 else {}
+        return {"way": "torn", "nth": draw.randint(1, 40 if nth % 2 else 120), **of_warehouse}
+
+    yield from harmed(bench, home, armed, bench.points // 5)
     yield bench.mended(home)
 
 

@@ -53,10 +53,9 @@ ledger of files, are not compared.
 TAIL = """
 ## What is known and not mended
 
-- A warehouse of which one write was torn may be lost. DuckDB (1.5.5) writes the blocks that hold its catalogue over those of the last
-  checkpoint: with half of such a block, the file cannot be opened. It takes a kill within the microseconds of that write, or a
-  loss of power. The command says so and what to do, and `ecom run` makes all of it anew from the source, but for rows of files that
-  are gone from there: keep a copy of `warehouse.duckdb`, made while no run is at work, where those matter.
+- A warehouse whose bytes are others than were written, by a disk or by hand, is told of and not mended: the command says so and what
+  to do, and `ecom run` makes all of it anew from the source, but for rows of files that are gone from there: keep a copy of
+  `warehouse.duckdb`, made while no run is at work, where those matter.
 
 ## What cannot be tried here
 

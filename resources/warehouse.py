@@ -1,5 +1,6 @@
 """What every asset reads and writes: one DuckDB file, encrypted where a key is set, or a lake that several machines share."""
 
+import fcntl
 import logging
 import os
 import random
@@ -7,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -17,13 +18,14 @@ from pydantic import Field
 
 from ecom_pipeline.errors import WarehouseError
 from ecom_pipeline.quoting import literal
-from resources import extensions
+from resources import checkpoint, extensions
 from resources.lake import CATALOGUE, Lake
 from resources.private import keep_private, secret
 from resources.writer import one_writer
 
-_CORRUPT, _CUT = "Corrupt database file", "Could not read enough bytes"  # how DuckDB tells of them
+_CUT = "Could not read enough bytes"  # how DuckDB tells of it
 _KEY = "ECOM_WAREHOUSE_KEY"
+_NOWHERE = ":memory:"
 _KEYS = ("encryption key", "encrypted")  # how DuckDB tells of them
 _FULL = ("No space left on device", "disk is full")
 # to load a lake's extensions and to reach its server takes half a second, once a process: open, it is in nobody's way
@@ -74,23 +76,21 @@ class Warehouse(dg.ConfigurableResource):
                 in, or another process has changed the same relation meanwhile.
         """
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        db = self._open()
         try:
-            db.execute("set timezone = 'UTC'; set enable_progress_bar = false")
-            yield db
+            with self._opened() as db:
+                db.execute("set timezone = 'UTC'; set enable_progress_bar = false")
+                yield db
         except duckdb.Error as error:
             if meaning := self._meaning(error):
                 raise meaning from None  # what DuckDB says may hold the password
-            if any(sign in str(error) for sign in _FULL):
+            if _is_full(error):
                 raise WarehouseError(
                     f"warehouse: 1 write was refused, as the disk is full: {self.path!r}. There must be room for what a run "
                     "makes: free some, and start it again; what was finished stays."
                 ) from error
-            if _CORRUPT in str(error) or (_CUT in str(error) and f'"{self.path}"' in str(error)):
+            if checkpoint.is_damage(error) or (_CUT in str(error) and f'"{self.path}"' in str(error)):
                 raise self._damaged(error) from error
             raise
-        finally:
-            db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -121,6 +121,7 @@ class Warehouse(dg.ConfigurableResource):
             return
         fresh = Path(f"{self.path}.compact")
         self.write_to(fresh)
+        assert not checkpoint.has_log(self.path)  # of the former file
         os.replace(fresh, self.path)
         shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
 
@@ -141,7 +142,6 @@ class Warehouse(dg.ConfigurableResource):
         target.unlink(missing_ok=True)
         with self.connect() as db:
             (name,) = db.execute("select current_database()").fetchall()[0]
-            db.execute("checkpoint")
             db.execute(f"attach {literal(str(target))} as target_of_copy{_encrypted(secret(_KEY))}")
             db.execute(f'copy from database "{name}" to target_of_copy')
             db.execute("checkpoint target_of_copy; detach target_of_copy")
@@ -195,19 +195,28 @@ class Warehouse(dg.ConfigurableResource):
             except WarehouseError as error:
                 log.warning("what was replaced in the lake stays for now: %s", error)
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
         if lake := self._lake():
-            return self._opened_lake(lake)
+            with closing(self._opened_lake(lake)) as db:
+                yield db
+            return
+        with checkpoint.opened(self.path, self._open) as db:
+            yield db
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
         until = time.monotonic() + self.patience_seconds
         while True:
             try:
-                return self._opened_file(secret(_KEY))
+                return checkpoint.attempt(self.path, lambda: self._opened_file(self.path, secret(_KEY)))
             except (duckdb.CatalogException, duckdb.InvalidInputException) as error:
                 if any(sign in str(error) for sign in _KEYS):
                     raise self._of_another_key(error) from error
                 raise
             except duckdb.IOException as error:
                 holder = re.search(r"held in ((?:.+? \()?PID \d+\)?)", str(error))
+                if _is_full(error):
+                    raise
                 if holder is None:
                     raise self._damaged(error) from error
                 if time.monotonic() > until:
@@ -235,15 +244,32 @@ class Warehouse(dg.ConfigurableResource):
                 raise meaning from None
             raise
 
-    def _opened_file(self, key: str) -> duckdb.DuckDBPyConnection:
+    def _opened_file(self, path: str, key: str) -> duckdb.DuckDBPyConnection:
+        if path != _NOWHERE and path == self.path and not Path(path).exists():
+            self._make(key)
         if not key:
-            return duckdb.connect(self.path, config={"memory_limit": self.memory_limit})
+            return duckdb.connect(path, config={"memory_limit": self.memory_limit, **checkpoint.BY_US_ALONE})
 
         def attach(db: duckdb.DuckDBPyConnection) -> None:
             extensions.load(db, "httpfs", setting=_KEY, extra="encryption")  # what DuckDB itself holds is for reading
-            db.execute(f"attach if not exists {literal(self.path)} as warehouse{_encrypted(key)}; use warehouse")
+            db.execute(f"attach if not exists {literal(path)} as warehouse{_encrypted(key)}; use warehouse")
 
-        return self._attached(self.path, attach, temp_file_encryption="true")
+        return self._attached(path, attach, temp_file_encryption="true", **checkpoint.BY_US_ALONE)
+
+    def _make(self, key: str) -> None:
+        """Make an empty file aside: one that DuckDB was killed in making cannot be opened."""
+        file, fresh = Path(self.path), Path(f"{self.path}.new")
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # of two processes the second one finds it made
+            if not file.exists():
+                fresh.unlink(missing_ok=True)
+                self._opened_file(str(fresh), key).close()
+                for log in file.parent.glob(f"{file.name}*.wal"):
+                    log.unlink()  # of a file that was moved away
+                os.replace(fresh, file)
+        finally:
+            os.close(folder)
 
     def _attached(
         self, name: str, attach: Callable[[duckdb.DuckDBPyConnection], None], **more: str
@@ -274,6 +300,10 @@ class Warehouse(dg.ConfigurableResource):
             f"warehouse: 1 file cannot be opened or read, {self.path!r}: {error}. It must be a whole DuckDB file that we may "
             "write to: restore it; or move it away with its .wal, and `ecom run` makes all of it anew from the source."
         )
+
+
+def _is_full(error: duckdb.Error) -> bool:
+    return any(sign in str(error) for sign in _FULL)
 
 
 def _encrypted(key: str) -> str:

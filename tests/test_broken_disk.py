@@ -3,6 +3,7 @@
 import os
 import sqlite3
 
+import duckdb
 import pytest
 
 from ecom_pipeline.cli.app import require_room
@@ -38,6 +39,15 @@ def test_a_block_that_is_damaged_is_told_when_it_is_read(warehouse, share):
         file.write(b"\x5a" * 4096)
     with pytest.raises(WarehouseError, match="1 file cannot be opened or read"), warehouse.connect() as db:
         db.execute("select sum(hash(t)::hugeint) from t").fetchall()
+
+
+def test_a_disk_that_is_full_when_the_file_is_made_is_told_as_such(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise duckdb.IOException('IO Error: Could not write file "w.duckdb.new": No space left on device')
+
+    monkeypatch.setattr(duckdb, "connect", refuse)
+    with pytest.raises(WarehouseError, match="1 write was refused, as the disk is full"):
+        Warehouse(path=str(tmp_path / "w.duckdb")).has("t")
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ for home in homes.iterdir():
 
 @pytest.mark.parametrize("before", ["", "old"])
 def test_after_a_kill_at_any_line_the_next_run_goes_on_with_the_source_whose_data_are_there(tmp_path, before):
-    for nth in range(0, 140, 3):
+    for nth in range(0, 420, 7):
         home = tmp_path / str(nth)
         home.mkdir()
         if before:
