@@ -16,7 +16,14 @@ from ecom_pipeline import ledger, schema
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
-from ecom_pipeline.recommend.catalogue import Shop, read_availability, read_shop, read_titles, read_withdrawn
+from ecom_pipeline.recommend.catalogue import (
+    Shop,
+    read_availability,
+    read_shop,
+    read_titles,
+    read_withdrawn,
+    with_graph,
+)
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
 from ecom_pipeline.recommend.list_maker import ListRules
@@ -241,6 +248,7 @@ def ranker(
         origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
     with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
+        shop = with_graph(shop, home.graphs)
         found = backtest(shop.acts, shop.catalogue, weighting, origins, config.settings()) if origins else None
     folder = home.rankers / folder_of(made["ranker"], config.private)
     if found:
@@ -293,16 +301,17 @@ class SimilarConfig(dg.Config):
     metadata={"dagster/column_schema": column_schema(schema.SIMILAR_ITEMS)},
 )
 def similar_items(
-    context: dg.AssetExecutionContext, config: SimilarConfig, warehouse: Warehouse
+    context: dg.AssetExecutionContext, config: SimilarConfig, warehouse: Warehouse, home: Home
 ) -> dg.MaterializeResult:
     """One row per item beside an item that it is like: by who took both, and of new items by their texts."""
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         shop, day = read_shop(db, n_items_of(db)), tomorrow(db)
-    rows = lists.similar_items(shop.acts, day, text=shop.catalogue.text, top=config.top)
+    by_text = with_graph(shop, home.graphs).catalogue.by_text
+    rows = lists.similar_items(shop.acts, day, by_text=by_text, top=config.top)
     named = rows.assign(item_id=shop.acts.item_ids[rows.item], similar_item_id=shop.acts.item_ids[rows.similar_item])
-    by_text = {"n_items_by_text": named[named.channel == "text"].item_id.nunique()}
-    return publish(context, warehouse, schema.SIMILAR_ITEMS, named[schema.SIMILAR_ITEMS.column_names], made, by_text)
+    figures = {"n_items_by_text": named[named.channel == "text"].item_id.nunique()}
+    return publish(context, warehouse, schema.SIMILAR_ITEMS, named[schema.SIMILAR_ITEMS.column_names], made, figures)
 
 
 class ListsConfig(dg.Config):
@@ -334,6 +343,7 @@ def recommendations(
         titles, withdrawn = read_titles(db, shop.acts.item_ids), read_withdrawn(db, shop.acts.item_ids)
         day = tomorrow(db)
     with compute.step(context.log) as step:
+        shop = with_graph(shop, home.graphs)
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
     return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)

@@ -170,7 +170,7 @@ def test_reasons_are_items_of_the_users_own_past(lists, fitted):
 
 def test_similar_items_are_of_one_class_in_a_crowd_with_habits(fitted):
     one, _ = fitted
-    found = similar_items(one.acts, N_DAYS, text=None, top=3)
+    found = similar_items(one.acts, N_DAYS, by_text=None, top=3)
     assert not (found.item == found.similar_item).any()
     assert (found.item % 4 == found.similar_item % 4).mean() > 0.8
 
