@@ -59,7 +59,7 @@ class PeriodsConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["cleaned_interactions", items, embeddings],
+    deps=["cleaned_interactions", items, embeddings, "promotions"],
     group_name="recommend",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.LEARNING_PERIODS)},
@@ -83,6 +83,11 @@ class TrialsConfig(dg.Config):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="How sure a gain must be, all trials together.")
     seed: int = Field(default=0, ge=0, description="Of the lay-out, the visits and the bootstrap.")
     n_processes: int = Field(default=2, ge=1, description="In which periods are looked at.")
+    more_kinds: list[Literal["position", "propensity", "promotion"]] = Field(
+        default=[],
+        description="How acts came about, where the source tells: weighted by it in trials of their own, beside the others.",
+    )
+    n_more: int = Field(default=12, ge=0, description="Trials of these.")
 
 
 @dg.asset(
@@ -99,7 +104,7 @@ def interaction_trials(
     if as_made(warehouse, {"interaction_trials": made}):
         return told(warehouse, "interaction_trials", AS_MADE)
     with warehouse.connect() as db:
-        origins, shop = _learnt_from(db)
+        origins, shop = _learnt_from(db, circumstances=bool(config.more_kinds))
     tried_on = [*origins[0].train[-1:], origins[0].validation] if origins else []
     with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         choice = choose_weighting(
@@ -113,7 +118,7 @@ def interaction_trials(
 
 
 @dg.asset(
-    deps=[interaction_trials, "cleaned_interactions", items, embeddings],
+    deps=[interaction_trials, "cleaned_interactions", items, embeddings, "promotions"],
     group_name="recommend",
     kinds={"duckdb"},
     pool="warehouse",
@@ -125,7 +130,7 @@ def interaction_weights(context: dg.AssetExecutionContext, warehouse: Warehouse)
     with warehouse.connect() as db:
         weighting, day, opinions = chosen_weighting(db), tomorrow(db), None
         if weighting.asks_evidence:
-            shop = read_shop(db, n_items_of(db))
+            shop = read_shop(db, n_items_of(db), circumstances=weighting.asks_circumstances)
             index = Index.fit(shop.acts, day, weighting=weighting, text=shop.catalogue.text)
             opinions = opinions_of(shop.acts, index)
     with warehouse.transaction() as db:
@@ -245,8 +250,8 @@ def ranker(
         return
     require_private(home.rankers / before.content if before else None, config.private)
     with warehouse.connect() as db:
-        origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
+        origins, shop = _learnt_from(db, circumstances=weighting.asks_circumstances)
     with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         shop = with_graph(shop, home.graphs)
         found = backtest(shop.acts, shop.catalogue, weighting, origins, config.settings()) if origins else None
@@ -325,7 +330,7 @@ class ListsConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["ranker", "cleaned_interactions", items, embeddings],
+    deps=["ranker", "cleaned_interactions", items, embeddings, "promotions"],
     group_name="recommend",
     kinds={"lightgbm"},
     metadata={"dagster/column_schema": column_schema(schema.RECOMMENDATIONS)},
@@ -339,7 +344,12 @@ def recommendations(
     with warehouse.connect() as db:
         name = ledger.entries(db, "ranker")[ledger.WHOLE].content
         saved = SavedRanker.read(home.rankers / name) if name else None
-        shop = read_shop(db, n_items_of(db), divisions=saved.divisions if saved else None)
+        shop = read_shop(
+            db,
+            n_items_of(db),
+            divisions=saved.divisions if saved else None,
+            circumstances=saved is not None and saved.weighting.asks_circumstances,
+        )
         titles, withdrawn = read_titles(db, shop.acts.item_ids), read_withdrawn(db, shop.acts.item_ids)
         day = tomorrow(db)
     with compute.step(context.log) as step:
@@ -354,10 +364,11 @@ def rankers_are_whole(home: Home, name: str) -> bool:
     return not name or all(is_whole(folder) for folder in (home.rankers / name, home.rankers / name / TWIN))
 
 
-def _learnt_from(db: DuckDBPyConnection) -> tuple[list[Origin], Shop]:
+def _learnt_from(db: DuckDBPyConnection, *, circumstances: bool) -> tuple[list[Origin], Shop]:
     """The origins, and the shop as it was when the last of their periods had ended."""
     origins = origins_of(db.execute("from learning_periods").df())
-    return origins, read_shop(db, n_items_of(db), until=origins[-1].validation.end if origins else 0)
+    until = origins[-1].validation.end if origins else 0
+    return origins, read_shop(db, n_items_of(db), until=until, circumstances=circumstances)
 
 
 def n_items_of(db: DuckDBPyConnection) -> int:

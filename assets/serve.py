@@ -32,7 +32,7 @@ _LISTED = 20  # users whose lists a publication without a run is tested with, an
 
 @dg.asset(
     deps=[
-        *("ranker", "next_visit_evaluation", "interaction_weights", "cleaned_interactions"),
+        *("ranker", "next_visit_evaluation", "interaction_weights", "cleaned_interactions", "promotions"),
         *(recommendations, similar_items, items, judgments, embeddings, adapted_encoder),
         *(fine_tuned_model, evaluation, sample_attributes, label_suspicions),
     ],
@@ -98,8 +98,10 @@ def _ingredients(db: DuckDBPyConnection, home: Home) -> "Ingredients":
     rankers = {"weighted": folder, "unweighted": folder / TWIN} if contents["ranker"] else {}
     saved = {name: SavedRanker.read(one) for name, one in rankers.items()}
     divisions = saved["weighted"].divisions if saved else None
+    asks = any(one.weighting.asks_circumstances for one in saved.values())
+    shop = read_shop(db, n_items_of(db), divisions=divisions, circumstances=asks)
     return Ingredients(
-        shop=with_graph(read_shop(db, n_items_of(db), divisions=divisions), home.graphs),
+        shop=with_graph(shop, home.graphs),
         day=tomorrow(db),
         rankers=saved,
         encoder=encoder_folder(db, home),

@@ -41,7 +41,12 @@ class Shop:
 
 
 def read_shop(
-    db: DuckDBPyConnection, n_items: int, *, until: int | None = None, divisions: Collection[str] | None = None
+    db: DuckDBPyConnection,
+    n_items: int,
+    *,
+    until: int | None = None,
+    divisions: Collection[str] | None = None,
+    circumstances: bool = False,
 ) -> Shop:
     """Interactions and the catalogue that is ranked.
 
@@ -50,10 +55,12 @@ def read_shop(
         n_items: that are ranked, at most; with `until` None those that nobody took are among them where there is room.
         until: the first day that is not read, as days since 1970; None: all days are.
         divisions: as in `read_catalogue`.
+        circumstances: whether it is read how acts came about.
 
     Cost: as `read_interactions` and `read_catalogue`.
     """
-    acts = read_interactions(db, n_items, None if until is None else day_of(until), untaken=until is None)
+    end = None if until is None else day_of(until)
+    acts = read_interactions(db, n_items, end, untaken=until is None, circumstances=circumstances)
     return Shop(acts, read_catalogue(db, acts.item_ids, divisions))
 
 
