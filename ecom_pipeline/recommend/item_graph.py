@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from ecom_pipeline.arrays import Floats, Ints, Singles
-from ecom_pipeline.recommend.nearest_items import LEAST_FOUND, ExactItems, GraphAsked
+from ecom_pipeline.recommend.nearest_items import LEAST_FOUND, SPARE, ExactItems, GraphAsked
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -184,7 +184,7 @@ def recall_at_10(vectors: Singles, asked: Singles, found: list[Ints]) -> float:
     Args:
         vectors: (t, d) that could be found.
         asked: (q, d).
-        found: places of ten or fewer of them for each of those asked.
+        found: places of some of them for each of those asked; the nearest ten of these are what is answered.
 
     Cost: O(q t d).
     """
@@ -195,7 +195,7 @@ def recall_at_10(vectors: Singles, asked: Singles, found: list[Ints]) -> float:
         _, best = nearest.ask(asked[start : start + 50]).nearest(k)
         for row, least in enumerate(best[:, -1].tolist()):
             cosine = vectors[found[start + row]] @ asked[start + row]
-            shares.append((cosine >= least - _EQUAL).sum() / k)
+            shares.append(min((cosine >= least - _EQUAL).sum(), k) / k)
     return float(np.mean(shares))
 
 
@@ -204,7 +204,7 @@ def _width(index: "Index", vectors: Singles, first: Ints, asked: Singles) -> tup
     texts, width, recall = np.ascontiguousarray(vectors[first]), WIDTHS[0], 0.0
     for width in WIDTHS:
         index.expansion_search = width
-        recall = recall_at_10(texts, asked, _walk(index, asked, 10))
+        recall = recall_at_10(texts, asked, _walk(index, asked, int(np.ceil(SPARE * 10))))
         if recall >= AIM:
             break
     return width, recall

@@ -21,6 +21,7 @@ LEAST_FOUND = 0.95  # of the ten nearest: a graph that finds fewer is not used
 DEEPEST = (
     4_096  # texts that a graph is asked for; where so many hold too few that may be shown, those few are looked at
 )
+SPARE = 1.25  # times as many texts as items are asked for: the graph holds vectors in half precision
 _ROWS = 1 << 16  # vectors that are looked at at a time
 
 
@@ -115,7 +116,7 @@ class GraphAsked:
         item = np.full((len(self.asked), k), -1)
         cosine = np.full(item.shape, -np.inf, np.float32)
         share = 1.0 if allowed is None else float(allowed.mean())
-        depth = int(np.ceil(1.25 * k / max(share, 1e-9)))
+        depth = int(np.ceil(SPARE * k / max(share, 1e-9)))
         waiting = np.arange(len(self.asked))
         while len(waiting) and depth < min(self.graph.n_texts, max(DEEPEST, k)):
             short = []
