@@ -153,6 +153,13 @@ def test_other_processes_and_threads_find_the_same(graph):
     assert pickle.loads(pickle.dumps(graph)).ask(asked[0]).nearest(10)[0].tolist() == alone[0]
 
 
+def test_a_machine_without_the_files_looks_at_all_vectors(tmp_path, caplog):
+    sent = pickle.dumps(open_or_build(tmp_path / "here", wares(400), NOTHING))
+    (tmp_path / "here").rename(tmp_path / "elsewhere")
+    assert isinstance(pickle.loads(sent), ExactItems)
+    assert "is not on this machine: all 400 vectors are looked at" in caplog.text
+
+
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 60))
 @settings(deadline=None)
 def test_every_item_that_was_read_stands_under_its_text(seed, n):

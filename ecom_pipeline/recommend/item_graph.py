@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -58,9 +58,9 @@ class ItemGraph:
         self._index.expansion_search = self.told["width"]
         self._walking = Lock()  # of two threads that walk at once, both would write to the same memory
 
-    def __reduce__(self) -> tuple[type["ItemGraph"], tuple[Singles, Path]]:
+    def __reduce__(self) -> tuple[Callable, tuple[Singles, Path]]:
         """Another process opens the same files."""
-        return ItemGraph, (self.vectors, self.folder)
+        return _in_another_process, (self.vectors, self.folder)
 
     @property
     def n_texts(self) -> int:
@@ -96,6 +96,14 @@ class ItemGraph:
                 os.link(file, folder / file.name)
             except OSError:
                 shutil.copyfile(file, folder / file.name)
+
+
+def _in_another_process(vectors: Singles, folder: Path) -> "ItemGraph | ExactItems":
+    """The graph; on another machine, which does not have its files, all vectors are looked at: that finds no fewer."""
+    if folder.is_dir():
+        return ItemGraph(vectors, folder)
+    log.warning("graph %s is not on this machine: all %d vectors are looked at", folder.name, len(vectors))
+    return ExactItems(vectors)
 
 
 def open_or_build(kept: Path, vectors: Singles, asked: Singles) -> ItemGraph:
