@@ -154,7 +154,12 @@ def build(folder: Path, vectors: Singles, asked: Singles) -> None:
     index.save(str(folder / _GRAPH))
     for name, values in zip(_ARRAYS, (first, items, begins), strict=True):
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
-    told = {"recall_at_10": recall, "width": width, "used": recall >= LEAST_FOUND, "n_asked": len(asked)}
+    told: dict[str, object] = {
+        "recall_at_10": recall,
+        "width": width,
+        "used": recall >= LEAST_FOUND,
+        "n_asked": len(asked),
+    }
     told |= {"n_items": len(vectors), "n_texts": len(first), "graph": _digest(folder / _GRAPH)}
     (folder / _TOLD).write_text(json.dumps(told, indent=1))
 
@@ -232,7 +237,7 @@ def _fingerprint(vectors: Singles) -> str:
     hashed = hashlib.blake2b(digest_size=8)
     hashed.update(json.dumps([usearch.__version__, EDGES, WIDTH_OF_BUILDING, vectors.shape]).encode())
     for start in range(0, len(vectors), _BLOCK):
-        hashed.update(np.ascontiguousarray(vectors[start : start + _BLOCK]))
+        hashed.update(np.ascontiguousarray(vectors[start : start + _BLOCK]).data)
     return hashed.hexdigest()
 
 

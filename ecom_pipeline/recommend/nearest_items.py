@@ -49,7 +49,9 @@ class Asked(Protocol):
 class NearestItems(Protocol):
     """Items that can be asked for those nearest to vectors."""
 
-    vectors: Singles
+    @property
+    def vectors(self) -> Singles:
+        """(items, d) of length 1; 0 of an item that nobody read."""
 
     def ask(self, vectors: Singles) -> Asked:
         """Hold (q, d) vectors, of length 1 or 0, against all items."""

@@ -135,7 +135,7 @@ def _queries(db: DuckDBPyConnection, vectors: Singles, n: int = 500) -> Singles:
             select md5(context_text) as text_hash from training_samples) using (text_hash) order by text_hash limit ?""",
         [n],
     ).fetchnumpy()["embedding"]
-    return np.stack(asked) if len(asked) else np.empty((0, vectors.shape[1]), np.float32)
+    return np.stack(list(asked)) if len(asked) else np.empty((0, vectors.shape[1]), np.float32)
 
 
 def promises_of(rankers: Mapping[str, SavedRanker]) -> dict[str, object]:
