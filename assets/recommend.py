@@ -13,6 +13,7 @@ from assets.prepare import items
 from assets.private import WITHOUT, PrivateConfig, folder_of, promise_of, refuse_beside, require_private
 from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
+from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
@@ -41,6 +42,7 @@ from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
 
+MORE_KINDS = ("position", "propensity", "promotion")  # of circumstances, in trials that are asked for
 TWIN = "twin"  # folder of the ranker without weights, in that of the one that serves
 RANKED = ("ranker", "sample_choice", "next_visit_evaluation")
 USUAL = Settings()
@@ -83,11 +85,24 @@ class TrialsConfig(dg.Config):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="How sure a gain must be, all trials together.")
     seed: int = Field(default=0, ge=0, description="Of the lay-out, the visits and the bootstrap.")
     n_processes: int = Field(default=2, ge=1, description="In which periods are looked at.")
-    more_kinds: list[Literal["position", "propensity", "promotion"]] = Field(
+    more_kinds: list[str] = Field(
         default=[],
-        description="How acts came about, where the source tells: weighted by it in trials of their own, beside the others.",
+        description="position, propensity, promotion: how acts came about, where known; tried beside the others.",
     )
     n_more: int = Field(default=12, ge=0, description="Trials of these.")
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse kinds that there are not.
+
+        Raises:
+            InputError: if there are such.
+        """
+        wrong = [kind for kind in self.more_kinds if kind not in MORE_KINDS]
+        if wrong:
+            raise InputError(
+                f"more_kinds: {len(wrong)} of {len(self.more_kinds)} are unknown; first: {wrong[0]!r}. Each must be one of "
+                f"{', '.join(MORE_KINDS)}: correct it, or leave it out."
+            )
 
 
 @dg.asset(

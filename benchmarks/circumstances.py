@@ -4,7 +4,7 @@
     python benchmarks/circumstances.py bandit FOLDER
 
 `promotion`: Complete Journey after the cleaning of the pipeline, 20,000 items, next visits of the 30 days from each period's
-first day. The choice is the pipeline's: 24 weightings, tried on the two stretches of 28 days before; then the same with 12 more by promotion.
+first day. The choice is the pipeline's: 24 weightings, tried on the two stretches of 28 days before; then the same with 12 more by promotion (reach).
 Then each is judged on the test visits by nDCG@10 of a list of the own history and an item-item model, whose share was chosen before it:
 the chosen one as it is, and times a factor for acts under promotion. A promotion is known in two ways: `reach`, the share of shops
 that showed the item on a display or in the mailer that week; and `discount`, the share of the price that this purchase was given off.
@@ -29,7 +29,7 @@ from ecom_pipeline.recommend.circumstances import Circumstances
 from ecom_pipeline.recommend.interactions import EPOCH, Interactions, Visits, day_number, read_interactions
 from ecom_pipeline.recommend.item_item import Neighbours
 from ecom_pipeline.recommend.trials import blended_ndcg, choose_weighting
-from ecom_pipeline.recommend.weighting import IGNORED, UNWEIGHTED, Weighting
+from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 from ecom_pipeline.sources.complete_journey import ADAPTER
 
 N_ITEMS, N_TRIALS, N_MORE, N_DRAWS = 20_000, 24, 12, 2000
@@ -142,22 +142,18 @@ def compare_promotion(periods: list[int], processes: int) -> None:
     users = []
     for start in periods:
         that = origin(day_number(EPOCH.replace(year=2017)) + start)
+        tried_on = [(one.first, one.end) for one in (that.train[-1], that.validation)]
+        told = {"n_trials": N_TRIALS, "confidence": 0.95, "text": None, "seed": 0, "n_processes": processes}
+        alone = choose_weighting(kinds["reach"], tried_on, **told)
+        choice = choose_weighting(kinds["reach"], tried_on, **told, more_kinds=["promotion"], n_more=N_MORE)
+        more = choice.trials[choice.trials.promoted_act != 1].sort_values("utility", ascending=False)
+        base = alone.trials[alone.trials.chosen].iloc[0]
+        print(f"\nday {start}: {alone.weighting} validation {base.utility:.4f}, gain at least {alone.gain_low:.4f}")
+        print(f"  with {N_MORE} more: {choice.weighting}, gain at least {choice.gain_low:.4f}")
+        print(more[["age_form", "half_life", "promoted_act", "utility"]].to_string(index=False), flush=True)
+        tried = {"none": UNWEIGHTED, "chosen": alone.weighting, "chosen with more": choice.weighting}
+        tried |= {f"promoted {factor:g}": replace(alone.weighting, promoted_act=factor) for factor in FACTORS}
         for name, acts in kinds.items():
-            tried_on = [(one.first, one.end) for one in (that.train[-1], that.validation)]
-            told = {"n_trials": N_TRIALS, "confidence": 0.95, "text": None, "seed": 0, "n_processes": processes}
-            choice = choose_weighting(acts, tried_on, **told, more_kinds=["promotion"], n_more=N_MORE)
-            alone = choose_weighting(acts, tried_on, **told)
-            more = choice.trials[choice.trials.promoted_act != 1].sort_values("utility", ascending=False)
-            base = alone.trials[alone.trials.chosen].iloc[0]
-            print(
-                f"\nday {start}, {name}: alone {alone.weighting} validation {base.utility:.4f}, gain at least {alone.gain_low:.4f}"
-            )
-            print(f"  with {N_MORE} more: {choice.weighting}, gain at least {choice.gain_low:.4f}")
-            print(more[["age_form", "half_life", "promoted_act", "utility"]].to_string(index=False))
-            as_it_is = replace(alone.weighting, ignored=IGNORED)
-            tried = {"none": UNWEIGHTED, "chosen": as_it_is}
-            tried |= {f"chosen, promoted {factor:g}": replace(as_it_is, promoted_act=factor) for factor in FACTORS}
-            tried["chosen with more"] = choice.weighting
             table, user = judged(acts, that.test.first, list(tried.values()))
             for label, figures in zip(tried, table, strict=True):
                 rows.setdefault((name, label), []).append(figures)

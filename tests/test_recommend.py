@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from crowd import N_DAYS, crowd, interactions
 
+from assets.recommend import TrialsConfig
+from ecom_pipeline.errors import InputError
 from ecom_pipeline.importance.sample_choice import Acceptance
 from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.catalogue import Shop
@@ -260,3 +262,11 @@ def test_kinds_by_which_rows_cannot_be_told_apart_are_not_tried():
     found = lay_out_more(known, kinds, n=6, draw=draw)
     assert {one.reasons for one in found} == {("propensity",), ("age", "propensity")}
     assert {one.usual_propensity for one in found} == {float(np.median(chances))}
+
+
+def test_a_kind_that_there_is_not_is_refused():
+    assert TrialsConfig(more_kinds=["promotion", "position"]).n_more == 12
+    with pytest.raises(
+        InputError, match="more_kinds: 1 of 2 are unknown; first: 'price'. Each must be one of position"
+    ):
+        TrialsConfig(more_kinds=["promotion", "price"])
