@@ -266,7 +266,5 @@ def test_kinds_by_which_rows_cannot_be_told_apart_are_not_tried():
 
 def test_a_kind_that_there_is_not_is_refused():
     assert TrialsConfig(more_kinds=["promotion", "position"]).n_more == 12
-    with pytest.raises(
-        InputError, match="more_kinds: 1 of 2 are unknown; first: 'price'. Each must be one of position"
-    ):
+    with pytest.raises(InputError, match="more_kinds: 1 of 2 are unknown; first: 'price'"):
         TrialsConfig(more_kinds=["promotion", "price"])
