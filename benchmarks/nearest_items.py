@@ -1,6 +1,6 @@
 """What does a graph of items' texts cost and find, against looking at all vectors?
 
-    python benchmarks/nearest_items.py DATA --work DIR [--sizes 50000 100000 300000 1000000] [--precision bf16]
+    python benchmarks/nearest_items.py DATA --work DIR [--sizes 50000 100000 300000 1000000] [--texts N] [--precision bf16]
 
 DATA holds the folders retrotech, amazon_beauty, crowdflower, online_retail, womens_clothing and esci_ubi. Texts are first the titles of
 their products and of Complete Journey's, each once, then the sentences of their descriptions and of reviews, each once, in an order by
@@ -163,9 +163,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 100_000, 300_000, 1_000_000])
+    parser.add_argument("--texts", type=int, default=400_000, help="That are read, at most.")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     told = parser.parse_args()
-    vectors, queries, counts = read(told.data, told.work, max(told.sizes), told.precision)
+    vectors, queries, counts = read(told.data, told.work, min(told.texts, max(told.sizes)), told.precision)
     for n in told.sizes:
         folder = told.work / f"graph-{n}-{time.time_ns()}"
         written = {"titles": min(n, counts["titles"]), "sentences": max(0, min(n, counts["texts"]) - counts["titles"])}
