@@ -1,6 +1,7 @@
 """The gates: each relation keeps its schema, keys and ranges, and the laws of its stage; else nothing below it runs.
 
-Checks of drift warn and stop nothing: an unusual day may be a good one.
+Checks of drift warn and stop nothing: an unusual day may be a good one. So does that of graphs, which are not used where they
+find too few.
 """
 
 import os

@@ -16,7 +16,7 @@ from ecom_pipeline.arrays import Bools, Ints, Singles
 if TYPE_CHECKING:
     from ecom_pipeline.recommend.item_graph import ItemGraph
 
-EXACT_UNTIL = 100_000  # items up to which all vectors are looked at: 1 to 5 ms of a core, and nothing to build
+EXACT_UNTIL = 100_000  # items up to which all vectors are looked at: at most 16 ms of a core, and nothing to build
 LEAST_FOUND = 0.95  # of the ten nearest: a graph that finds fewer is not used
 DEEPEST = (
     4_096  # texts that a graph is asked for; where so many hold too few that may be shown, those few are looked at
