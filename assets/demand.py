@@ -36,10 +36,11 @@ class DemandConfig(dg.Config):
         description="Items on which is chosen and whose errors make intervals, at most.",
     )
     seed: int = Field(default=0, ge=0, description="Of all that is drawn.")
+    n_processes: int = Field(default=2, ge=1, description="In which weeks as of which is foretold are looked at.")
 
     def settings(self) -> Settings:
         """For the domain."""
-        return Settings(self.n_rows, self.n_sample, self.seed)
+        return Settings(self.n_rows, self.n_sample, self.seed, self.n_processes)
 
 
 class DemandTestConfig(DemandConfig):
@@ -48,11 +49,6 @@ class DemandTestConfig(DemandConfig):
     n_tested: int = Field(
         default=4_000, ge=50, description="Items that are foretold as of past weeks, drawn by chance."
     )
-    n_processes: int = Field(default=2, ge=1, description="In which past origins are tested side by side.")
-
-    def settings(self) -> Settings:
-        """For the domain."""
-        return replace(super().settings(), n_processes=self.n_processes)
 
 
 def _read(warehouse: Warehouse, config: DemandConfig, n_tested: int) -> Weekly:
@@ -107,13 +103,18 @@ def _once_a_week(
     metadata={"dagster/column_schema": column_schema(schema.DEMAND_FORECAST)},
 )
 def demand_forecast(
-    context: dg.AssetExecutionContext, config: DemandConfig, warehouse: Warehouse, compute: Compute
+    context: dg.AssetExecutionContext,
+    config: DemandConfig,
+    warehouse: Warehouse,
+    compute: Compute,
+    cluster: Cluster,
 ) -> dg.MaterializeResult:
     """One row per item or category and week to come: units, intervals, and how many are enough in 95 of 100 weeks."""
 
     def make(weekly: Weekly) -> tuple[pd.DataFrame, dict[str, object]]:
-        found = forecast(weekly, config.settings())
-        return rows_of(weekly, found), {"chosen": str(found.choice), "n_young": int(found.young.sum())}
+        with cluster.joined(context.log) as nodes:
+            found = forecast(weekly, config.settings())
+        return rows_of(weekly, found), {"chosen": str(found.choice), "n_young": int(found.young.sum()), **nodes}
 
     return _once_a_week(context, warehouse, compute, schema.DEMAND_FORECAST, config=config, empty=COLUMNS, make=make)
 

@@ -18,6 +18,7 @@ PRIVATELY = PrivateTraining(epsilon=1.0)
 WITHOUT = (
     "choice",
     "n_rows",
+    "fit_seconds",
     "pilot_rows",
     "leaves",
     "rounds",

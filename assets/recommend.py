@@ -179,6 +179,11 @@ class RankerConfig(dg.Config):
         default="gap", description="Which candidates are learnt from: those farthest from what a pilot expects (gap)."
     )
     n_rows: int = Field(default=USUAL.choice.n_rows, ge=100, description="Candidates that a ranker learns from, about.")
+    fit_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Of one core, in which a ranker's trees learn; how many rows that is, is tried, and n_rows is not asked.",
+    )
     pilot_rows: int = Field(
         default=USUAL.choice.pilot_rows, ge=100, description="Candidates that the pilot learns from, at most."
     )
@@ -220,6 +225,7 @@ class RankerConfig(dg.Config):
             seed=self.seed,
             n_processes=self.n_processes,
             private=PrivateTraining(**settings_of(self.private)) if self.private else None,
+            fit_seconds=self.fit_seconds,
         )
 
 

@@ -27,10 +27,11 @@ from ecom_pipeline.experiments.effects import MAIN
 from ecom_pipeline.experiments.plan import Arm, Experiment
 from ecom_pipeline.experiments.readout import SRM_DOUBT, SRM_LEVEL, read_out
 from ecom_pipeline.experiments.sequences import fixed_half_width, half_width
-from ecom_pipeline.experiments.simulator import Habits, walk
+from ecom_pipeline.experiments.simulator import Habits, looking, walk
 
 EXPERIMENT = Experiment("e", (Arm("old", 0.5), Arm("new", 0.5)), date(2017, 5, 1), date(2017, 5, 28))
 BEFORE, SHORT, LONG, LIFT = 28, 28, 100, 0.05
+HABITS = Habits(bots=0.1)
 
 
 @cache
@@ -136,7 +137,7 @@ def shop_walk(n: int, seed: int, better: bool) -> list[dict]:
             tell=lambda events: None,
             arms=("old", "new"),
             n_visits=n_visits,
-            habits=Habits(bots=0.1),
+            habits=HABITS,
             seed=seed,
         )
 
@@ -155,7 +156,17 @@ def shop_walk(n: int, seed: int, better: bool) -> list[dict]:
             "before_purchases": (past > 0).astype(float),
         }
     )
-    return judged(units, after.effect("new", "old"), seed)
+    true = expected(lists["new"], appeal, prices, novel=True) - expected(lists["old"], appeal, prices, novel=False)
+    return judged(units, true, seed)
+
+
+def expected(shown: list[str], appeal: dict[str, float], prices: dict[str, float], *, novel: bool) -> float:
+    """Revenue of four visits of any shopper, not of those of one run: of the many whom an interval speaks of."""
+    appetite = stats.gamma(1).ppf((np.arange(20_000) + 0.5) / 20_000)
+    bought = np.array([np.minimum(appetite * appeal[item], 1).mean() for item in shown])
+    spent = bought * np.array([prices[item] for item in shown])
+    looked = sum(looking(len(shown), HABITS, visit=visit, novel=novel) for visit in range(4))
+    return (1 - HABITS.bots) * float(looked @ spent)
 
 
 def many_looks(revenue: np.ndarray, came: np.ndarray, n: int, seed: int, lift: float) -> dict:

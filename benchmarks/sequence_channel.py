@@ -27,7 +27,7 @@ from false_interactions import read_texts
 from next_visit import cleaned
 
 from ecom_pipeline.ranking.intervals import crossed_interval, draws_of
-from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.best import best_columns
 from ecom_pipeline.recommend.catalogue import read_catalogue
 from ecom_pipeline.recommend.interactions import Interactions, Visits, read_interactions
 from ecom_pipeline.recommend.item_item import Neighbours, history_value

@@ -112,6 +112,15 @@ def test_all_systems_and_simple_lists_are_judged_in_every_period_with_intervals(
     assert (rows.value <= rows.ci_high).all()
 
 
+def test_the_twin_has_as_many_rows_in_its_seconds_as_the_system(tested, caplog):
+    origins, shop, _ = tested
+    with caplog.at_level("INFO"):
+        found = backtest(shop.acts, shop.catalogue, WEIGHTING, origins, replace(SETTINGS, fit_seconds=60.0))
+    assert len([line for line in caplog.messages if line.startswith("60 s are enough for ")]) == 1
+    assert found.ranker.n_rows == pytest.approx(found.twin.n_rows, rel=0.02)  # all that each of them retrieves
+    assert found.ranker.n_rows > 2 * SETTINGS.choice.n_rows
+
+
 def test_side_by_side_they_come_to_the_same_figures(tested):
     origins, shop, found = tested
     both = backtest(shop.acts, shop.catalogue, WEIGHTING, origins, replace(SETTINGS, n_processes=2))

@@ -18,8 +18,9 @@ from ecom_pipeline.recommend.baselines import (
     tifu_vectors,
     tuned,
 )
+from ecom_pipeline.recommend.best import top_items
 from ecom_pipeline.recommend.evaluation import Truth, compare, dense_lists, figures_by_visit, split_lists
-from ecom_pipeline.recommend.metrics import hits, ndcg, recall, top_items
+from ecom_pipeline.recommend.metrics import hits, ndcg, recall
 from ecom_pipeline.recommend.periods import rolling_origins
 
 NAMES = (POPULAR, OWN, OWN_BY_AGE, ITEM_KNN, EASE, TIFU)

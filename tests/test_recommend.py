@@ -5,7 +5,7 @@ import pytest
 from crowd import N_DAYS, crowd, interactions
 
 from assets.recommend import TrialsConfig
-from ecom_pipeline.errors import InputError
+from ecom_pipeline.errors import InputError, ModelError
 from ecom_pipeline.importance.sample_choice import Acceptance
 from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.catalogue import Shop
@@ -16,7 +16,7 @@ from ecom_pipeline.recommend.list_maker import ListMaker, ListRules, soonest_ret
 from ecom_pipeline.recommend.lists import reason_text, similar_items
 from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice
-from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
+from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker, rows_within
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.recommend.trials import choose_weighting, lay_out_more
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
@@ -43,6 +43,17 @@ def test_about_as_many_rows_are_kept_as_were_asked_for(fitted):
     n_retrieved = sum(one.kept(period, ranker.chooser).n_retrieved for period in ORIGIN.train)
     assert n_retrieved > 5000
     assert 1000 < ranker.n_rows < 2000
+
+
+def test_a_budget_in_seconds_says_how_many_rows_are_learnt_from(fitted):
+    one, _ = fitted
+    rows = one.trial_rows(ORIGIN.train[0])
+    few, many = (rows_within(seconds, rows, SEARCH) for seconds in (5, 500))
+    assert len(rows) < few < many / 20
+    with pytest.raises(
+        ModelError, match=r"1 budget is too small, fit_seconds.*from 0 rows.*enough for 100 rows: ask for more"
+    ):
+        rows_within(1e-9, rows, SEARCH)
 
 
 def test_rows_chosen_by_gap_hold_far_more_of_what_was_taken(fitted):

@@ -1,6 +1,7 @@
 """How good were forecasts of past weeks? As of several past weeks, each with what was known then, beside classical methods."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,8 @@ def evaluate(
         return pd.DataFrame(columns=list(COLUMNS)), {
             "without": f"{weekly.n_weeks} weeks are too few to test on past ones"
         }
-    found = Parallel(n_jobs=settings.n_processes)(delayed(_as_of)(weekly, origin, settings) for origin in origins)
+    alone = replace(settings, n_processes=1)  # each origin is a process already
+    found = Parallel(n_jobs=settings.n_processes)(delayed(_as_of)(weekly, origin, alone) for origin in origins)
     parts, told = zip(*found, strict=True)
     names = [str(weekly.monday(origin)) for origin in origins]
     return _figures(pd.concat(parts, ignore_index=True)), dict(zip(names, told, strict=True))

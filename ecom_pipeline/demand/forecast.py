@@ -40,7 +40,7 @@ class Settings:
         n_rows: that a model learns from, about.
         n_sample: items on which is chosen, and whose past errors make intervals, at most.
         seed: of all draws.
-        n_processes: in which past origins are tested side by side.
+        n_processes: in which origins are foretold side by side.
     """
 
     n_rows: int = 60_000
@@ -107,18 +107,22 @@ def forecast(
 
     Cost: a dozen fits of `GlobalModel`, classical forecasts of a sample at three origins, and of all items once.
     """
+    from joblib import Parallel, delayed
+
     settings = settings or Settings()
     text = text_components(weekly.text)
     origins = [weekly.n_weeks - HORIZON - _STEP * back for back in range(_N_ORIGINS - 1, -1, -1)]
     sample = _sample(weekly, settings)
     choice = choose(weekly, origins[:-1], sample, text, settings, weighings)
-    pasts = [_expected(weekly.until(origin), choice, text, settings) for origin in origins]
+    known = [*(weekly.until(origin) for origin in origins), weekly]
+    *pasts, (expected, young) = Parallel(n_jobs=settings.n_processes)(
+        delayed(_expected)(one, choice, text, settings) for one in known
+    )
     actual = [weekly.units[:, origin : origin + HORIZON].astype(float) for origin in origins]
     when = np.repeat(np.array(origins), [len(sample)] * len(origins))
     of_items = Conformal.fit(
         np.concatenate([one[sample] for one in actual]), np.concatenate([one[sample] for one, _ in pasts]), when
     )
-    expected, young = _expected(weekly, choice, text, settings)
     quantiles = of_items.quantiles(expected)
     launched = _launches(weekly, origins, actual, pasts)
     if launched is not None and young.any():
@@ -150,19 +154,15 @@ def choose(
         settings: of the work.
         weighings: that are tried; another than the first only where its gain is certain.
     """
+    from joblib import Parallel, delayed
+
     errors: dict[str, list[float]] = {}
-    kept: dict[int, dict[str, Singles]] = {}
-    models: dict[tuple[int, str], GlobalModel] = {}
-    for origin in origins:
-        known = weekly.until(origin)
-        rows = rows_of(known, _learnt(origin), text, n_rows=settings.n_rows, seed=settings.seed)
-        own = None if text is None else text[sample]
-        found = {}
-        for kind in weighings:
-            models[origin, kind] = model = GlobalModel.fit(rows, kind, seed=settings.seed)
-            found[f"all items, {kind}"] = model.forecast(known.only(sample), own)
-        found |= classical_forecasts(known.units[sample], HORIZON, METHODS)
-        kept[origin] = found
+    tried = Parallel(n_jobs=settings.n_processes)(
+        delayed(_tried)(weekly.until(origin), sample, text, settings, weighings) for origin in origins
+    )
+    models = {origin: fitted for origin, (fitted, _) in zip(origins, tried, strict=True)}
+    kept = {origin: found for origin, (_, found) in zip(origins, tried, strict=True)}
+    for origin, found in kept.items():
         for name, table in found.items():
             errors.setdefault(name, []).append(_error(weekly, origin, sample, table))
     mean = {name: float(np.mean(values)) for name, values in errors.items()}
@@ -186,12 +186,23 @@ def choose(
     base = Choice(weighing, method, share, 0.0, {})
     tops = {top: 0.0 for top in SHARES}
     for origin in origins if weekly.categories else []:
-        base_table, _ = _expected(weekly.until(origin), base, text, settings, models[origin, weighing])
+        base_table, _ = _expected(weekly.until(origin), base, text, settings, models[origin][weighing])
         for top, error in _top_errors(weekly, origin, base_table).items():
             tops[top] += error / len(origins)
     top = min(tops, key=lambda one: tops[one])
     mean |= {f"{part:.0%} of the way to the categories' own": value for part, value in tops.items()}
     return Choice(weighing, method, share, top, mean)
+
+
+def _tried(
+    known: Weekly, sample: Ints, text: Floats | None, settings: Settings, weighings: Sequence[Weighing]
+) -> tuple[dict[Weighing, GlobalModel], dict[str, Singles]]:
+    """A model of all items by weighing, and (k, HORIZON) of the sample by whatever is tried, after the end of the series."""
+    rows = rows_of(known, _learnt(known.n_weeks), text, n_rows=settings.n_rows, seed=settings.seed)
+    models = {kind: GlobalModel.fit(rows, kind, seed=settings.seed) for kind in weighings}
+    some, own = known.only(sample), None if text is None else text[sample]
+    found = {f"all items, {kind}": model.forecast(some, own) for kind, model in models.items()}
+    return models, found | classical_forecasts(known.units[sample], HORIZON, METHODS)
 
 
 def _certain(

@@ -32,7 +32,7 @@ from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.private.learning import learn_privately
 from ecom_pipeline.recommend.private.noise import SYSTEM
 from ecom_pipeline.recommend.private.promise import PrivateTraining
-from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker
+from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker, rows_within
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Settings:
         seed: of the bootstrap.
         n_processes: in which the system, its twin and the simple lists are made; 1: one after the other.
         private: what rankers may spend of their users' privacy; None: they learn without a promise.
+        fit_seconds: of one core, in which the trees of a ranker learn: says how many rows are chosen. None: the choice does.
     """
 
     retrieval: Retrieval = field(default_factory=Retrieval)
@@ -68,6 +69,7 @@ class Settings:
     seed: int = 0
     n_processes: int = 1
     private: PrivateTraining | None = None
+    fit_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,11 @@ def backtest(
     """
     from joblib import Parallel, delayed
 
+    if settings.fit_seconds is not None:  # once, so that the twin has as many
+        learner = _learner(acts, catalogue, UNWEIGHTED, settings, TWIN)
+        n_rows = rows_within(settings.fit_seconds, learner.trial_rows(origins[0].train[0]), settings.search)
+        log.info("%.4g s are enough for %d rows", settings.fit_seconds, n_rows)
+        settings = replace(settings, choice=replace(settings.choice, n_rows=n_rows))
     *tested, _ = origins
     log.info("%d test periods: the system and its twin learn side by side, and simple lists are tuned", len(tested))
     systems = [
@@ -159,7 +166,7 @@ def _system(
             lists[PILOT] = ranker_lists(learner, origin, replace(ranker, trees=""))
             retrieved.append(_retrieved(learner, origin))
         if origin is tested[-1]:
-            lists |= _of_fewer_rows(learner, origin, ranker, settings.search, name)
+            lists |= _of_fewer_rows(learner, origin, ranker, settings.search, lists[name], name)
         found.append(lists)
         learner.forget(origin.tested_on.first)
     ranker = learner.fit(serving, chooser, settings.search)
@@ -234,15 +241,17 @@ def _retrieved(learner: Learner, origin: Origin) -> dict[str, Figures]:
     return found | {"retrieved: all": retrieval_figures(asked.rows, None, truth, asked.n_items)}
 
 
-def _of_fewer_rows(learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, name: str) -> dict[str, Lists]:
-    """Lists of a ranker that learnt from a part of the rows: thinned alike, so that the same offset corrects them."""
+def _of_fewer_rows(
+    learner: Learner, origin: Origin, ranker: Ranker, search: TreeSearch, of_all: Lists, name: str
+) -> dict[str, Lists]:
+    """Lists of a ranker that learnt from a part of the rows, thinned alike, so that the same offset corrects them; and of all."""
     rows, probability = learner.learnt(origin, ranker.chooser)
     part = np.flatnonzero(np.random.default_rng([learner.choice.seed, 3]).random(len(rows)) < SHARE)
     validation = learner.asked(origin.validation)
     fewer = fit_ranker(some(rows, part), probability[part], ranker.chooser, validation, search=search)
     return {
         _rows_name(name, len(part)): ranker_lists(learner, origin, fewer),
-        _rows_name(name, len(rows)): ranker_lists(learner, origin, ranker),
+        _rows_name(name, len(rows)): of_all,
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from ecom_pipeline.arrays import Ints, Singles
+from ecom_pipeline.recommend.best import best_columns
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.item_item import RIDGE, Fitted, Neighbours, history_value, item_item
 from ecom_pipeline.recommend.metrics import hits, ndcg
@@ -145,16 +146,6 @@ def tuned(acts: Interactions, visits: Visits, day: int) -> Tuned:
 def weighted_matrix(known: Interactions, weighting: Weighting, day: int) -> sparse.csr_matrix:
     """(users, items) summed weights as of a day."""
     return known.matrix(weighting.as_of(known, day))
-
-
-def best_columns(table: Singles, k: int) -> Ints:
-    """(v, k) columns of the highest values of each row, the highest first; of equals the first column."""
-    k = min(k, table.shape[1])
-    if k == table.shape[1]:
-        return np.argsort(-table, axis=1, kind="stable")
-    near = np.sort(np.argpartition(-table, k - 1, axis=1)[:, :k], axis=1)
-    order = np.argsort(-np.take_along_axis(table, near, 1), axis=1, kind="stable")
-    return np.take_along_axis(near, order, 1)
 
 
 def basket_weights(n_baskets: int, within: float, group: float, n_groups: int) -> Singles:

@@ -12,10 +12,10 @@ import pandas as pd
 
 from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.ranking.intervals import crossed_interval, draws_of
-from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.best import best_columns, top_items
 from ecom_pipeline.recommend.candidates import Candidates
 from ecom_pipeline.recommend.interactions import Interactions, Visits
-from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall, top_items
+from ecom_pipeline.recommend.metrics import hit_rate, hits, ndcg, recall
 
 Figures = dict[tuple[str, str], Floats]  # (v,) by (slice, metric); NaN where a visit has none
 COLUMNS = ["model", "slice", "metric", "value", "ci_low", "ci_high", "n_users"]

@@ -67,7 +67,7 @@ class RidgeByUsers:
         """From (users, items) weights. Cost: O(users^3 + users nnz); memory O(users^2 + nnz)."""
         gram = (matrix @ matrix.T).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += ridge
-        back, inverse = matrix.T.tocsr(), np.linalg.inv(gram).astype(np.float32)
+        back, inverse = matrix.T.tocsr(), _inverse(gram).astype(np.float32)
         cells = matrix.tocoo()
         explained = cells.data * _solved(back, inverse, cells.row, cells.col)
         own = 1 - np.bincount(cells.col, explained, matrix.shape[1])
@@ -134,7 +134,7 @@ class RidgeByItems:
         """From (users, items) weights. Cost: O(items^3 + nnz)."""
         gram = (matrix.T @ matrix).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += ridge
-        inverse = np.linalg.inv(gram)
+        inverse = _inverse(gram)
         between = -inverse / np.diag(inverse)
         np.fill_diagonal(between, 0)
         return cls(between.astype(np.float32), ridge)
@@ -242,6 +242,16 @@ def _at_cells(left: sparse.csr_matrix, right: sparse.csr_matrix | Singles, user:
         dense = product.toarray() if sparse.issparse(product) else product
         found[rows] = dense[user[rows] - start, item[rows]]
     return found
+
+
+def _inverse(gram: Floats) -> Floats:
+    """Of a positive definite matrix, which is used up. Cost: n^3, half of that of any matrix."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    factor, _ = dpotrf(gram, lower=1, overwrite_a=1)
+    half, _ = dpotri(factor, lower=1, overwrite_c=1)
+    below = np.tril(half, -1)
+    return below + below.T + np.diag(np.diag(half))
 
 
 def _inverse_root(square: Floats) -> Floats:

@@ -124,6 +124,12 @@ class Learner:
         fold, coin = np.concatenate(folds), np.concatenate(flipped)
         return Chooser.fit(joined(rows), fold, self.choice, coin=coin, n_rows_in_all=round(in_all))
 
+    def trial_rows(self, period: Period) -> Candidates:
+        """Candidates of some hundred visits of a period, by which the cost of learning is tried."""
+        visits = self.visits(period)
+        drawn = np.random.default_rng([self.choice.seed, 4]).permutation(len(visits))[:128]
+        return joined([rows for _, rows in self.candidates(visits.only(np.sort(drawn)), period.first)])
+
     def coins(self, visits: Visits, rows: Candidates, *, pilot: bool = False) -> Floats:
         """(n,) by which candidates of some visits are drawn; those of the pilot are its own."""
         user, day = self.users[visits.user][rows.visit], visits.day[rows.visit]

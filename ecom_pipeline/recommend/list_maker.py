@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
-from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.best import best_columns, top_items
 from ecom_pipeline.recommend.candidates import CHANNELS, Candidates, Catalogue, Market, Retrieval, retrieve
 from ecom_pipeline.recommend.catalogue import Shop
 from ecom_pipeline.recommend.interactions import Interactions, Visits
-from ecom_pipeline.recommend.metrics import top_items
 from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.ranker import Ranker
 from ecom_pipeline.recommend.retrieval import Index

@@ -9,7 +9,7 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Ints
-from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.best import best_columns
 from ecom_pipeline.recommend.candidates import RECENT
 from ecom_pipeline.recommend.catalogue import Shop
 from ecom_pipeline.recommend.interactions import Interactions, Visits, day_of

@@ -6,22 +6,7 @@ retrieved counts as missed. A visit on which nothing of the kind was taken has n
 
 import numpy as np
 
-from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
-
-
-def top_items(visit: Ints, item: Ints, score: Floats | Singles, *, n_visits: int, k: int) -> Ints:
-    """(v, k) codes of the highest scores of each visit, the highest first; -1 where there are not k. Ties: lower code first.
-
-    >>> top_items(np.array([0, 0, 1]), np.array([7, 8, 9]), np.array([0.1, 0.2, 0.3]), n_visits=2, k=2).tolist()
-    [[8, 7], [9, -1]]
-    """
-    order = np.lexsort((item, -score, visit))
-    ordered = visit[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    kept = rank < k
-    found = np.full((n_visits, k), -1, np.int64)
-    found[ordered[kept], rank[kept]] = item[order][kept]
-    return found
+from ecom_pipeline.arrays import Bools, Floats, Ints
 
 
 def hits(top: Ints, visit: Ints, item: Ints, n_items: int) -> Bools:

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import scipy.sparse as sparse
-from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Ints, Singles
+from ecom_pipeline.recommend.best import best_columns
 
 if TYPE_CHECKING:
     from ecom_pipeline.recommend.item_graph import ItemGraph
 
 EXACT_UNTIL = 100_000  # items up to which all vectors are looked at: at most 16 ms of a core, and nothing to build
 LEAST_FOUND = 0.95  # of the ten nearest: a graph that finds fewer is not used
-DEEPEST = (
-    4_096  # texts that a graph is asked for; where so many hold too few that may be shown, those few are looked at
-)
+DEEPEST = 4_096  # texts that a graph is asked for; where they hold too few that may be shown, those few are looked at
 SPARE = 1.25  # times as many texts as items are asked for: the graph holds vectors in half precision
 _ROWS = 1 << 16  # vectors that are looked at at a time
 
@@ -31,7 +29,7 @@ class Asked(Protocol):
     def nearest(
         self, k: int, *, allowed: Bools | None = None, but: sparse.csr_matrix | None = None
     ) -> tuple[Ints, Singles]:
-        """The k nearest items of each vector, the nearest first; of equals the first item, but for those at the k-th place.
+        """The k nearest items of each vector, the nearest first; of equals the first item.
 
         Args:
             k: how many, at most.
@@ -89,7 +87,7 @@ class ExactAsked:
             table = table.copy() if table is self.table else table
             row, item = _cells(but)
             table[row, item] = -np.inf
-        best = _highest(table, k)
+        best = best_columns(table, k)
         cosine = np.take_along_axis(table, best, 1)
         return np.where(np.isfinite(cosine), best, -1), cosine
 
@@ -162,12 +160,3 @@ def _parts(n: int) -> Iterator[slice]:
 
 def _cells(table: sparse.csr_matrix) -> tuple[Ints, Ints]:
     return np.repeat(np.arange(table.shape[0]), np.diff(table.indptr)), table.indices
-
-
-def _highest(table: NDArray, k: int) -> Ints:
-    """(v, k) columns of the highest values of each row, the highest first; of equals the first column."""
-    k = min(k, table.shape[1])
-    near = np.argpartition(-table, k, axis=1)[:, :k] if k < table.shape[1] else np.tile(np.arange(k), (len(table), 1))
-    near = np.sort(near, axis=1)
-    order = np.argsort(-np.take_along_axis(table, near, 1), axis=1, kind="stable")
-    return np.take_along_axis(near, order, 1)

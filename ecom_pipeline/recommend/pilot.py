@@ -17,6 +17,7 @@ from ecom_pipeline.recommend.candidates import Candidates
 
 _BENT = ("own_weight", "own_visit_share", "own_recent", "together", "popular_week", "due")  # whose squares matter too
 N_FOLDS = 2
+_BLOCK = 2048  # rows of a design that are made at a time: what a processor's own memory holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,13 @@ class Linear:
                 f"ranker: {len(differ)} columns of the candidates differ from those that it learnt; first: {differ[0]!r}. "
                 "Both must be made by one version, of the same divisions of the catalogue: make `ranker` again."
             )
-        x = design(rows.known, self.names)
-        x -= self.mean
-        by_fold = x @ (self.coefficients[:, :-1] / self.scale).astype(np.float32).T
+        slope, by_fold = (self.coefficients[:, :-1] / self.scale).astype(np.float32).T, []
+        for start in range(0, max(len(rows), 1), _BLOCK):
+            x = design(rows.known[start : start + _BLOCK], self.names)
+            x -= self.mean
+            by_fold.append(x @ slope)
         surest = -_logit(0)
-        return np.clip(by_fold + self.coefficients[:, -1], -surest, surest)
+        return np.clip(np.concatenate(by_fold) + self.coefficients[:, -1], -surest, surest)
 
     def to_json(self) -> dict:
         """Plain values."""

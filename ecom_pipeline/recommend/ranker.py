@@ -5,23 +5,26 @@ On the floor above `pilot`. Everything is chosen on validation visits; a weighte
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecom_pipeline.arrays import Bools, Floats, Ints
+from ecom_pipeline.errors import ModelError
 from ecom_pipeline.importance.sample_choice import Acceptance, LabelNoise
+from ecom_pipeline.recommend.best import top_items
 from ecom_pipeline.recommend.candidates import Candidates
-from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
-from ecom_pipeline.recommend.pilot import Chooser, Linear
+from ecom_pipeline.recommend.metrics import hits, ndcg
+from ecom_pipeline.recommend.pilot import Chooser, Linear, some
 
 if TYPE_CHECKING:
     import lightgbm
 
 log = logging.getLogger(__name__)
 K = 10
+LEAST_ROWS = 100  # that trees learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,24 @@ def _boost(
     Judged when it has grown: to keep the answers of far more validation rows up to date with every tree costs more than to
     give them all once.
     """
+    booster = _grown(rows, learnt_from, weight, leaves=leaves, search=search)
+    logit, found, n_before = judged_from.copy(), {}, 0
+    for n in sorted(set(search.rounds)):
+        added = booster.predict(
+            validation.rows.known,
+            start_iteration=n_before,
+            num_iteration=n - n_before,
+            raw_score=True,
+            num_threads=search.n_threads,
+        )
+        logit += np.asarray(added)
+        found[n], n_before = _mean(validation.ndcg(logit)), n
+    return booster, found
+
+
+def _grown(
+    rows: Candidates, learnt_from: Floats, weight: Floats | None, *, leaves: int, search: TreeSearch
+) -> "lightgbm.Booster":
     import lightgbm
 
     settings = {
@@ -195,19 +216,40 @@ def _boost(
     }
     label = rows.taken.astype(np.float32)
     data = lightgbm.Dataset(rows.known, label, weight=weight, init_score=learnt_from, params={"verbose": -1})
-    booster = lightgbm.train(settings, data, max(search.rounds))
-    logit, found, n_before = judged_from.copy(), {}, 0
-    for n in sorted(set(search.rounds)):
-        added = booster.predict(
-            validation.rows.known,
-            start_iteration=n_before,
-            num_iteration=n - n_before,
-            raw_score=True,
-            num_threads=search.n_threads,
+    return lightgbm.train(settings, data, max(search.rounds))
+
+
+def rows_within(seconds: float, rows: Candidates, search: TreeSearch) -> int:
+    """From how many rows like some the trees of a search learn in so many seconds of one core of this machine.
+
+    Args:
+        seconds: of a ranker, all sizes of trees together.
+        rows: by which it is tried: all of them, and a quarter.
+        search: what is tried.
+
+    Raises:
+        ModelError: if that is less than 100 rows.
+
+    Cost: two fits. Time is the thread's own, so that others at work change little; two calls differ by some percent.
+    """
+    from time import thread_time
+
+    if len(rows) < LEAST_ROWS:  # however little time there is, such a shop has no more
+        return LEAST_ROWS
+    sizes, took = (len(rows) // 4, len(rows)), []
+    for n in sizes:
+        some_rows, began = some(rows, np.linspace(0, len(rows) - 1, n).astype(np.int64)), thread_time()
+        for leaves in search.leaves:
+            _grown(some_rows, np.zeros(n), None, leaves=leaves, search=replace(search, n_threads=1))
+        took.append(thread_time() - began)
+    of_a_row = max((took[1] - took[0]) / (sizes[1] - sizes[0]), 1e-9)
+    found = sizes[1] + (seconds - took[1]) / of_a_row
+    if found < LEAST_ROWS:
+        raise ModelError(
+            f"ranker: 1 budget is too small, fit_seconds: in {seconds:g} s trees learn from {max(found, 0):.0f} rows; "
+            f"{sizes[1]:,} took {took[1]:.1f} s. It must be enough for {LEAST_ROWS} rows: ask for more, or set n_rows instead."
         )
-        logit += np.asarray(added)
-        found[n], n_before = _mean(validation.ndcg(logit)), n
-    return booster, found
+    return int(found)
 
 
 @lru_cache(maxsize=8)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Floats, Singles
 from ecom_pipeline.importance.selection import most_certain
-from ecom_pipeline.recommend.baselines import best_columns
+from ecom_pipeline.recommend.best import best_columns, top_items
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, Visits
 from ecom_pipeline.recommend.item_item import ItemItem, Neighbours, history_value
-from ecom_pipeline.recommend.metrics import hits, ndcg, top_items
+from ecom_pipeline.recommend.metrics import hits, ndcg
 from ecom_pipeline.recommend.retrieval import evidence
 from ecom_pipeline.recommend.weighting import IGNORED, UNWEIGHTED, Weighting
 
