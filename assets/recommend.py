@@ -13,7 +13,6 @@ from assets.prepare import items
 from assets.private import WITHOUT, PrivateConfig, folder_of, promise_of, refuse_beside, require_private
 from assets.publish import as_made, column_schema, made_from, publish, recipe, remember, settings_of, told
 from ecom_pipeline import ledger, schema
-from ecom_pipeline.errors import InputError
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
@@ -25,6 +24,7 @@ from ecom_pipeline.recommend.catalogue import (
     read_withdrawn,
     with_graph,
 )
+from ecom_pipeline.recommend.circumstances import require_kinds
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
 from ecom_pipeline.recommend.list_maker import ListRules
@@ -42,7 +42,6 @@ from resources.compute import Compute
 from resources.home import Home
 from resources.warehouse import Warehouse
 
-MORE_KINDS = ("position", "propensity", "promotion")  # of circumstances, in trials that are asked for
 TWIN = "twin"  # folder of the ranker without weights, in that of the one that serves
 RANKED = ("ranker", "sample_choice", "next_visit_evaluation")
 USUAL = Settings()
@@ -92,17 +91,8 @@ class TrialsConfig(dg.Config):
     n_more: int = Field(default=12, ge=0, description="Trials of these.")
 
     def model_post_init(self, _: Any) -> None:
-        """Refuse kinds that there are not.
-
-        Raises:
-            InputError: if there are such.
-        """
-        wrong = [kind for kind in self.more_kinds if kind not in MORE_KINDS]
-        if wrong:
-            raise InputError(
-                f"more_kinds: {len(wrong)} of {len(self.more_kinds)} are unknown; first: {wrong[0]!r}. Each must be one of "
-                f"{', '.join(MORE_KINDS)}: correct it, or leave it out."
-            )
+        """Refuse kinds that there are not: as `require_kinds`."""
+        require_kinds(self.more_kinds)
 
 
 @dg.asset(

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from models import write_model as write_language_model
-from published import make_published_shop, serve
+from published import DAY, make_published_shop, serve
 
 from assets.checks import graphs_find_the_nearest_items
 from ecom_pipeline import schema
 from ecom_pipeline.language.adapted import Named, as_named, open_encoder
 from ecom_pipeline.language.encoder import encode
 from ecom_pipeline.recommend import catalogue, item_graph
-from ecom_pipeline.recommend.catalogue import read_shop, with_graph
+from ecom_pipeline.recommend.catalogue import read_shop, read_titles, read_withdrawn, with_graph
 from ecom_pipeline.recommend.item_graph import ItemGraph
+from ecom_pipeline.recommend.list_maker import ListRules
+from ecom_pipeline.recommend.lists import make
 from ecom_pipeline.recommend.nearest_items import LEAST_FOUND, ExactItems
 from ecom_pipeline.service import folders, published
 from ecom_pipeline.service.published import PublishedModel
@@ -41,12 +43,13 @@ def shop(tmp_path_factory):
         shop.db.execute(
             "insert into embeddings by name select ? as encoder_id, md5(?) as text_hash, ?::float[] as embedding", row
         )
-    shop.given = replace(shop.given, shop=read_shop(shop.db, 100, divisions=given_divisions(shop)), encoder=folder)
+    saved = shop.given.rankers["weighted"]
+    known = read_shop(shop.db, 100, divisions=saved.divisions)
+    ids = known.acts.item_ids
+    told = {"titles": read_titles(shop.db, ids), "withdrawn": read_withdrawn(shop.db, ids)}
+    shop.listed = make(known, saved, DAY, rules=ListRules(5), n_users=40, **told)[["user_id", "item_id"]]
+    shop.given = replace(shop.given, shop=known, encoder=folder)
     return shop
-
-
-def given_divisions(shop):
-    return shop.given.rankers["weighted"].divisions
 
 
 @pytest.fixture

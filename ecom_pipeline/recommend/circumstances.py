@@ -12,6 +12,9 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from ecom_pipeline.arrays import Bools, Ints, Singles
+from ecom_pipeline.errors import InputError
+
+KINDS = ("position", "propensity", "promotion")  # by which acts can be weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,20 @@ class Circumstances:
         value = getattr(self, kind)
         known = value[np.isfinite(value)]
         return len(known) > 1 and bool(known.min() < known.max())
+
+
+def require_kinds(kinds: Sequence[str]) -> None:
+    """Let `KINDS` pass.
+
+    Raises:
+        InputError: if there are others.
+    """
+    wrong = [kind for kind in kinds if kind not in KINDS]
+    if wrong:
+        raise InputError(
+            f"more_kinds: {len(wrong)} of {len(kinds)} are unknown; first: {wrong[0]!r}. Each must be one of "
+            f"{', '.join(KINDS)}: correct it, or leave it out."
+        )
 
 
 def promoted() -> str:
