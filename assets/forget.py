@@ -1,12 +1,13 @@
 """How a person is taken out of a home: first what keeps him out, then what holds him, then the proof."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.ingest import TABLES, hash_key_of
+from assets.ingest import TABLES, hash_key_of, journal_of
 from assets.serve import publish_without_learning
 from ecom_pipeline import identity, ledger, report
 from ecom_pipeline.errors import InputError, PipelineError
@@ -14,7 +15,8 @@ from ecom_pipeline.privacy import relations
 from ecom_pipeline.privacy.receipt import Receipt
 from ecom_pipeline.privacy.relations import Person
 from ecom_pipeline.privacy.search import Wanted, by_chance, search
-from ecom_pipeline.service import folders, journal_people
+from ecom_pipeline.service import folders
+from ecom_pipeline.service.journal import people
 from ecom_pipeline.sources.forgotten import read_forgotten, tombstone, write_forgotten
 from ecom_pipeline.sources.people import keyed_hash
 from resources.home import Home
@@ -57,7 +59,8 @@ def forget(home: Home, warehouse: Warehouse, person: Person) -> Receipt:
     key = hash_key_of(home)
     known = read_forgotten(home.forgotten, key)
     write_forgotten(home.forgotten, known.with_more([person.actor, *person.sessions], key), key)
-    rows = journal_people.forget(home.journal, person.actor, person.sessions)
+    with closing(journal_of(home)) as journal:
+        rows = people.forget(journal, person.actor, person.sessions)
     rows |= _from_warehouse(warehouse, person)
     published, remaining = _from_published(home, warehouse, person)
     rows |= published | _from_pages(home, warehouse, person) | _from_histories(home, person)
@@ -75,6 +78,9 @@ def check(home: Home, warehouse: Warehouse, person: Person) -> Receipt:
     told = search(home.folder, wanted, also=warehouse.elsewhere)
     for table, row in warehouse.catalogue():
         told.found[f"catalogue, {table}"] += wanted.count(row)
+    with closing(journal_of(home)) as journal:
+        for table, row in journal.texts():
+            told.found[f"{journal.name}: {table}"] += wanted.count(row)
     found = {place: n for place, n in told.found.items() if n}
     with warehouse.connect() as db:
         found |= {f"relation {name}": n for name, n in relations.n_named(db, Wanted(person.actor, raw)).items()}
@@ -93,8 +99,9 @@ def _known(home: Home, warehouse: Warehouse, person: Person) -> Person:
     with warehouse.connect() as db:
         named = relations.n_named(db, Wanted(person.actor, person.raw))
         sessions = relations.own_sessions(db, person.actor)
-    sessions |= journal_people.own_sessions(home.journal, person.actor)
-    named |= journal_people.n_named(home.journal, person.actor)
+    with closing(journal_of(home)) as journal:
+        sessions |= people.own_sessions(journal, person.actor)
+        named |= people.n_named(journal, person.actor)
     before = read_forgotten(home.forgotten, hash_key_of(home))
     if not (named or any(person.mark in known for known in before.tombstones.values())):
         with warehouse.connect() as db:

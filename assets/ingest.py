@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -13,7 +14,9 @@ from assets.publish import recipe, told
 from ecom_pipeline import cleaning, ledger, sources
 from ecom_pipeline.ledger import Entry
 from ecom_pipeline.schema.inputs import OFFERS
-from ecom_pipeline.service.journal import n_unsealed, seal
+from ecom_pipeline.service.journal.database import Database
+from ecom_pipeline.service.journal.opening import open_database
+from ecom_pipeline.service.journal.sealing import n_unsealed, seal
 from ecom_pipeline.sources import Source, landing
 from ecom_pipeline.sources.forgotten import read_forgotten
 from ecom_pipeline.sources.people import HashKey, key_name
@@ -43,6 +46,11 @@ def hash_key_of(home: Home) -> HashKey:
     return PUBLIC_KEY if packaged and not (home.asked_key or home.chain.is_file()) else home.hash_key()
 
 
+def journal_of(home: Home) -> Database:
+    """Where the home's journal is: in its folder, or in Postgres."""
+    return open_database(home.journal, home.journal_connection, hash_key_of(home))
+
+
 def outside(home: Home, asset: str) -> dict[str, str]:
     """What an asset of raw tables depends on besides code: which source, its files, and the key that hashes people."""
     source = source_of(home)
@@ -52,7 +60,8 @@ def outside(home: Home, asset: str) -> dict[str, str]:
         "key": key_name(hash_key_of(home)),
     }
     # what a service has kept since is sealed when the table lands
-    waiting = sum(n_unsealed(home.journal, _KEPT[table]) for table in TABLES[asset] if table in _KEPT)
+    with closing(journal_of(home)) as journal:
+        waiting = sum(n_unsealed(journal, _KEPT[table]) for table in TABLES[asset] if table in _KEPT)
     return told | ({"waiting": str(waiting)} if waiting else {})
 
 
@@ -67,7 +76,8 @@ def _land(
     """Land the tables of the asset that is running, and what `after` adds, in one transaction."""
     asset, reader = context.asset_key.to_user_string(), version(function_of(context.assets_def))
     if set(_KEPT) & set(TABLES[asset]):
-        seal(home.journal)
+        with closing(journal_of(home)) as journal:
+            seal(journal)
     made = recipe(context, None, warehouse, outside(home, asset))
     name, source, key = home.source(sources.DEFAULT), source_of(home), hash_key_of(home)
     forgotten = read_forgotten(home.forgotten, key)

@@ -1,25 +1,27 @@
 """How everybody in a home gets another pseudonym: all is made aside and exchanged at once."""
 
-import re
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from assets.ingest import hash_key_of
+from assets.ingest import hash_key_of, journal_of
 from assets.serve import publish_without_learning
 from ecom_pipeline import report
 from ecom_pipeline.errors import InputError, PipelineError
 from ecom_pipeline.privacy import pseudonyms
 from ecom_pipeline.privacy.receipt import Receipt
-from ecom_pipeline.service import folders, journal_people
+from ecom_pipeline.service import folders
+from ecom_pipeline.service.journal import people
+from ecom_pipeline.service.journal.opening import open_database
+from ecom_pipeline.service.journal.rows import pseudonym_under
 from ecom_pipeline.sources.forgotten import read_forgotten
-from ecom_pipeline.sources.people import HashKey, keyed_hash, keys_of
+from ecom_pipeline.sources.people import HashKey, keys_of
 from resources import exchange
 from resources.home import Home
 from resources.keyring import lock
 from resources.private import change_history
 from resources.warehouse import Warehouse
 
-_ENDS_WITH_ONE = re.compile("[0-9a-f]{32}$")
 _NEXT = (
     "set ECOM_HASH_KEY to what ECOM_HASH_KEY_NEW is now, wherever `ecom` runs: nothing works in this home without it",
     "`ecom run`: fingerprints that were made of the former pseudonyms are made anew, and all that is learnt from them",
@@ -59,6 +61,9 @@ def rotate(home: Home, warehouse: Warehouse) -> Receipt:
     exchange.decide(
         home.folder, _moves(part), gone=("hash.key", "journal/journal.sqlite-wal", "journal/journal.sqlite-shm")
     )
+    journal = open_database(home.journal, home.journal_connection, after)
+    n_people = journal.begin() if journal.exists else 0
+    rows |= {"pseudonyms in the journal's database": n_people} if n_people else {}
     n_records = change_history(home.dagster, pseudonyms.replacing(known, after))
     return Receipt(
         "rotate-key", rows=rows | ({"records of Dagster's history": n_records} if n_records else {}), remaining=_NEXT
@@ -75,10 +80,8 @@ def _require_another(before: HashKey, newest: bytes) -> None:
 
 
 def _journal(home: Home, part: Path, newest: bytes) -> dict[str, int]:
-    def change(text: str) -> str:
-        return _ENDS_WITH_ONE.sub(lambda found: keyed_hash(found[0], newest), text)
-
-    n_rows = journal_people.rehash(home.journal, part / "journal", change)
+    with closing(journal_of(home)) as journal:
+        n_rows = people.rehash(journal, part / "journal", lambda text: pseudonym_under(text, newest))
     return {"journal": n_rows} if n_rows else {}
 
 

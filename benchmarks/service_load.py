@@ -1,6 +1,6 @@
 """How long a service takes to answer, and where the time goes: text queries, lists, similar items and events at fixed rates.
 
-    python benchmarks/service_load.py --home HOME [--seconds 30] [--ranked 50000] [--flat 10000]
+    python benchmarks/service_load.py --home HOME [--seconds 30] [--ranked 50000] [--flat 10000] [--only events]
 
 HOME has a published model; with --ranked a copy is served in which so many items are ranked, by the ranker that it has. The client runs beside the service and sends at its own pace whether answers come or not, so
 that a slow answer delays nobody's clock. Queries are words of titles; who acts on what is drawn from the acts themselves, so
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--flat", type=int, default=0, help="Then so many more requests, to see the memory.")
+    parser.add_argument("--only", choices=RATES, help="Send this kind alone.")
     parser.add_argument("--ranked", type=int, default=0, help="Items; 0: the published model as it is.")
     asked = parser.parse_args()
     if asked.ranked:
@@ -141,7 +142,7 @@ def main() -> None:
         asyncio.run(drive("warm", 20, 5, make["search"]))
         asyncio.run(drive("warm", 20, 1, make["events"]))
         print(f"\nmemory of its own {memory_mib(service.pid):,.0f} MiB")
-        for kind, rate in RATES.items():
+        for kind, rate in [(kind, rate) for kind, rate in RATES.items() if asked.only in (None, kind)]:
             before = stages()
             took, failed = asyncio.run(drive(kind, rate, asked.seconds, make[kind]))
             p50, p95, p99 = np.quantile(took, [0.5, 0.95, 0.99])

@@ -18,7 +18,7 @@ from assets.automation import (
 )
 from assets.benchmark import importance_benchmark
 from assets.checks import CHECKS
-from assets.ingest import hash_key_of  # noqa: F401 - the command line finds a user with it
+from assets.ingest import hash_key_of, journal_of  # noqa: F401 - the command line finds a user with it, and serves
 from assets.machines import executor_of
 from assets.refresh import FLOW, next_plan, up_to_embeddings  # noqa: F401
 from resources.alerts import Alerts

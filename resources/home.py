@@ -98,8 +98,17 @@ class Home(dg.ConfigurableResource):
 
     @property
     def journal(self) -> Path:
-        """What users did and raters said since: the service writes it, a refresh reads it."""
+        """What users did and raters said since: a refresh seals files of it here, and without a server the service keeps it here."""
         return self.folder / "journal"
+
+    @property
+    def journal_connection(self) -> str:
+        """How the Postgres is reached in which the journal is, or nothing; a field would stand in Dagster's history.
+
+        Raises:
+            InputError: if it is blank, as a deployment whose secret is missing may make it.
+        """
+        return secret("ECOM_JOURNAL")
 
     @property
     def key_file(self) -> Path:

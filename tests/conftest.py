@@ -1,13 +1,16 @@
 """One whole run of the pipeline over the small shop, that many tests look at."""
 
 import gc
+import importlib.util
 import os
 import re
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import hypothesis
 import pytest
+from postgres import Server, binaries, serving
 from shop import CONFIG, HEAD_ALONE, Finished, Shop, ecom, make_shop
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -74,3 +77,38 @@ def finished(shop: Shop, config: Path, tmp_path_factory: pytest.TempPathFactory)
     home = tmp_path_factory.mktemp("home")
     result = ecom("run", "--source", shop.folder, "--config", config, "--device", "cpu", home=home, check=True)
     return Finished(home, result.stdout)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A Postgres server for journals."""
+    if binaries() is None:
+        pytest.skip("no Postgres server is installed")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed")
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def connection(postgres: Server) -> str:
+    """To a database of that server in which no journal is begun."""
+    postgres.ask("postgres", "drop schema if exists ecom_journal cascade")
+    return postgres.connection("postgres")
+
+
+@pytest.fixture(params=["file", "server"])
+def journal_in(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], object]]:
+    """Gives the database of a journal by the folder of its sealed files; on a server it is one for all folders."""
+    from ecom_pipeline.service.journal.opening import open_database
+
+    connection = request.getfixturevalue("connection") if request.param == "server" else ""
+    opened: list = []
+
+    def make(folder: Path) -> object:
+        opened.append(open_database(folder, connection, b"tests"))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()

@@ -26,12 +26,30 @@ class Server:
 
     programs: Path
     folder: Path
+    control: list[object]
+    as_user: dict[str, object]
 
     def connection(self, database: str, password: str = PASSWORD) -> str:
         return f"host={self.folder} user={USER} password={password} dbname={database}"
 
     def url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql://{USER}:{password}@/{database}?host={self.folder}"
+
+    def start(self) -> None:
+        self._told("start")
+
+    def stop(self) -> None:
+        """As a kill would: nothing is written that is not there."""
+        self._told("stop", "-m", "immediate")
+
+    def _told(self, *words: str) -> None:
+        subprocess.run(
+            list(map(str, [*self.control, *words])),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            **self.as_user,
+        )
 
     def ask(self, database: str, query: str) -> list[str]:
         """The lines of an answer."""
@@ -62,10 +80,11 @@ def serving(settings: str = "-c fsync=off") -> Iterator[Server]:
     control = [programs / "pg_ctl", "-D", data, "-w", "-s", "-l", folder / "log", "-o", here]
     try:
         subprocess.run([*begin, "-E", "UTF8", "--locale", "C"], **quiet)
-        subprocess.run([*control, "start"], **quiet)
+        server = Server(programs, folder, control, as_user)
+        server.start()
         try:
-            yield Server(programs, folder)
+            yield server
         finally:
-            subprocess.run([*control, "stop", "-m", "immediate"], **quiet)
+            server.stop()
     finally:
         shutil.rmtree(folder)

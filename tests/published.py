@@ -22,7 +22,9 @@ from ecom_pipeline.service import folders
 from ecom_pipeline.service.app import House, make_app
 from ecom_pipeline.service.gate import Gate
 from ecom_pipeline.service.guards import LOOPBACK, Limits
-from ecom_pipeline.service.journal import Journal
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.database import Database
+from ecom_pipeline.service.journal.sqlite import SQLite
 from ecom_pipeline.service.published import Ingredients, write_model
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.service.smoke import smoke_test
@@ -88,9 +90,11 @@ def make_published_shop() -> Shop:
     return Shop(db, Ingredients(shop, DAY, rankers, None, None, 0, GRAPHS), listed[["user_id", "item_id"]])
 
 
-def serve(folder: Path, *, keys: Path | None = None, limits: Limits | None = None) -> tuple[object, Serving]:
+def serve(
+    folder: Path, *, keys: Path | None = None, limits: Limits | None = None, database: Database | None = None
+) -> tuple[object, Serving]:
     """The app of a home's folder, with its journal; close the second."""
-    serving = Serving(folder / "published", Journal(folder / "journal"))
+    serving = Serving(folder / "published", Journal(database or SQLite(folder / "journal")))
     hosts = (*LOOPBACK, "testserver")  # as test clients call it
     trials = Trials(folder / "experiments.yaml", serving.journal)
     limits, gate = limits or Limits(per_second=100_000), Gate(folder / "forgotten.json", KEY)

@@ -23,8 +23,12 @@ from ecom_pipeline.errors import HomeError, JournalError
 from ecom_pipeline.privacy import relations
 from ecom_pipeline.privacy.relations import Person
 from ecom_pipeline.privacy.search import Wanted, search
-from ecom_pipeline.service import journal_people
-from ecom_pipeline.service.journal import Event, Exposure, Journal, Rating, seal, sealed_until
+from ecom_pipeline.service.journal import people
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.opening import open_database
+from ecom_pipeline.service.journal.rows import Event, Exposure, Rating
+from ecom_pipeline.service.journal.sealing import last_in_files, seal
+from ecom_pipeline.service.journal.sqlite import SQLite
 from ecom_pipeline.sources import landing
 from ecom_pipeline.sources.forgotten import NOBODY, Forgotten, read_forgotten, tombstone, write_forgotten
 from ecom_pipeline.sources.people import keyed_hash
@@ -139,8 +143,8 @@ def test_tombstones_of_another_key_are_refused(tmp_path):
     assert keyed_hash("ann", b"key") not in file.read_text()
 
 
-def journal_with(folder, person, other):
-    journal = Journal(folder)
+def journal_with(database, person, other):
+    journal = Journal(database)
     told = {"occurred_at": "2026-01-01T00:00:00+00:00", "action": "click", "item_id": "i"}
     journal.append(
         [
@@ -155,20 +159,24 @@ def journal_with(folder, person, other):
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_nothing_of_him_is_left_in_the_journal_while_a_service_holds_it(tmp_path, sealed):
+def test_nothing_of_him_is_left_in_the_journal_while_a_service_holds_it(journal_in, tmp_path, sealed):
     person, other = keyed_hash("ann", b"key"), keyed_hash("bob", b"key")
-    journal = journal_with(tmp_path / "journal", person, other)
+    database = journal_in(tmp_path / "journal")
+    journal = journal_with(database, person, other)
     if sealed:
-        seal(tmp_path / "journal")
-    sessions = journal_people.own_sessions(tmp_path / "journal", person)
+        seal(database)
+    sessions = people.own_sessions(database, person)
     assert sessions == {"s" * 32}
-    gone = journal_people.forget(tmp_path / "journal", person, sessions)
+    assert sum(people.n_named(database, person).values()) == 3
+    gone = people.forget(database, person, sessions)
     assert sum(gone.values()) == (8 if sealed else 4)
     assert [kept.event.event_id for kept in journal.after(0)] == ["c"]
-    assert sealed_until(tmp_path / "journal", "events") == (3 if sealed else 0)
+    assert last_in_files(database.folder, "events") == (3 if sealed else 0)
+    texts = [text for _, text in database.texts()]
     journal.close()
     assert search(tmp_path, Wanted(person)).found == {}
-    assert search(tmp_path, Wanted(other)).found
+    assert not any(person in text for text in texts)
+    assert search(tmp_path, Wanted(other)).found or any(other in text for text in texts)
 
 
 def test_what_cannot_be_opened_is_named_and_the_search_goes_on(tmp_path):
@@ -189,11 +197,12 @@ def test_what_cannot_be_opened_is_named_and_the_search_goes_on(tmp_path):
 
 def test_a_sealed_file_that_cannot_be_read_is_told_and_nothing_is_taken_out_before(tmp_path):
     person = keyed_hash("ann", b"key")
-    journal_with(tmp_path / "journal", person, keyed_hash("bob", b"key")).close()
-    file = seal(tmp_path / "journal")[0]
+    database = SQLite(tmp_path / "journal")
+    journal_with(database, person, keyed_hash("bob", b"key")).close()
+    file = seal(database)[0]
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(JournalError, match=rf"1 sealed file cannot be read: .*{file.name}"):
-        journal_people.own_sessions(tmp_path / "journal", person)
+        people.own_sessions(database, person)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +238,7 @@ def key_of_tests():
 
 def test_who_was_forgotten_is_in_no_byte_of_a_home(home):
     person = keyed_hash(PERSON, key_of_tests())
-    journal_with(home / "journal", person, keyed_hash("person-4", key_of_tests())).close()
+    journal_with(SQLite(home / "journal"), person, keyed_hash("person-4", key_of_tests())).close()
     assert search(home, Wanted(person)).found
     done = ecom("forget", PERSON, home=home, check=True)
     assert "found nowhere" in done.stdout
@@ -263,3 +272,27 @@ def test_errors_say_what_to_do(home, tmp_path):
     with holder(home):
         busy = ecom("forget", "person-5", home=home)
     assert (busy.returncode, "in use by 1 other `ecom run`" in busy.stderr) == (1, True)
+
+
+def test_who_was_forgotten_is_in_no_row_of_a_journal_on_a_server(home, connection, monkeypatch):
+    monkeypatch.setenv("ECOM_JOURNAL", connection)
+    person = keyed_hash("person-7", key_of_tests())
+    database = open_database(home / "journal", connection, key_of_tests())
+    journal_with(database, person, keyed_hash("person-4", key_of_tests())).close()
+    assert ecom("forget", "person-7", "--check", home=home).returncode == 1
+    before = json.loads(max((home / "receipts").glob("*-check.json")).read_text())["found"]
+    assert {name: n for name, n in before.items() if "Postgres" in name} == {
+        "journal in Postgres: events": 1,
+        "journal in Postgres: ratings": 1,
+        "journal in Postgres: exposures": 2,
+    }
+    done = ecom("forget", "person-7", home=home, check=True)
+    assert "found nowhere" in done.stdout
+    rows = json.loads(max((home / "receipts").glob("*-forget.json")).read_text())["rows"]
+    assert {name: n for name, n in rows.items() if "Postgres" in name} == {
+        "journal in Postgres: events": 2,
+        "journal in Postgres: ratings": 1,
+        "journal in Postgres: exposures": 1,
+    }
+    assert not any(person in text for _, text in database.texts())
+    database.close()

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import fields
 from threading import Thread
 
 import pyarrow.parquet as pq
@@ -13,17 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_pipeline.errors import JournalError
-from ecom_pipeline.service.journal import (
-    FILE,
-    Event,
-    Exposure,
-    Journal,
-    Rating,
-    n_unsealed,
-    seal,
-    sealed_files,
-    sealed_until,
-)
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.rows import Event, Exposure, Rating
+from ecom_pipeline.service.journal.sealing import last_in_files, n_unsealed, seal, sealed_files
+from ecom_pipeline.service.journal.sqlite import FILE, SQLite
 
 
 def event(name: str, **changes: object) -> Event:
@@ -32,8 +26,13 @@ def event(name: str, **changes: object) -> Event:
 
 
 @pytest.fixture
-def journal(tmp_path):
-    one = Journal(tmp_path / "journal")
+def database(journal_in, tmp_path):
+    return journal_in(tmp_path / "journal")
+
+
+@pytest.fixture
+def journal(database):
+    one = Journal(database)
     yield one
     one.close()
 
@@ -59,8 +58,8 @@ def test_many_threads_lose_nothing(journal):
     assert [one.seq for one in kept] == sorted(one.seq for one in kept)
 
 
-def test_two_processes_write_one_journal(tmp_path):
-    here, there = Journal(tmp_path), Journal(tmp_path)
+def test_two_processes_write_one_journal(journal_in, tmp_path):
+    here, there = Journal(journal_in(tmp_path)), Journal(journal_in(tmp_path))
     here.append([event("a")])
     there.append([event("b"), event("a")])
     assert [kept.event.event_id for kept in here.after(0)] == ["a", "b"]
@@ -70,61 +69,69 @@ def test_two_processes_write_one_journal(tmp_path):
 
 def test_what_cannot_be_written_is_said_and_not_acknowledged(tmp_path):
     folder = tmp_path / "journal"
-    one = Journal(folder)
+    one = Journal(SQLite(folder))
     one.append([event("a")])
     (folder / "journal.sqlite").unlink()
     (folder / "journal.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(JournalError, match="1 file cannot be used"):
-        Journal(folder)
+        Journal(SQLite(folder))
 
 
-def test_what_is_sealed_is_in_one_file_whatever_comes_between(tmp_path):
-    one = Journal(tmp_path)
-    one.append([event("a"), event("b", quantity=2.5, position=3)])
-    assert n_unsealed(tmp_path, "events") == 2
-    (first,) = seal(tmp_path)
-    assert seal(tmp_path) == []
-    one.append([event("c")])
-    one.rate([Rating("r", "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00")])
-    seal(tmp_path)
-    tables = [pq.read_table(file).to_pylist() for file in sealed_files(tmp_path, "events")]
+def test_what_is_sealed_is_in_one_file_whatever_comes_between(database, journal):
+    folder = database.folder
+    journal.append([event("a"), event("b", quantity=2.5, position=3)])
+    assert n_unsealed(database, "events") == 2
+    (first,) = seal(database)
+    assert seal(database) == []
+    journal.append([event("c")])
+    journal.rate([Rating("r", "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00")])
+    seal(database)
+    tables = [pq.read_table(file).to_pylist() for file in sealed_files(folder, "events")]
     assert [[row["event_id"] for row in table] for table in tables] == [["a", "b"], ["c"]]
     assert tables[0][1]["quantity"] == 2.5
-    assert pq.read_table(sealed_files(tmp_path, "ratings")[0]).to_pylist()[0]["relevance"] == 3
+    assert pq.read_table(sealed_files(folder, "ratings")[0]).to_pylist()[0]["relevance"] == 3
     assert first.name == "events-000000000001-000000000002.parquet"
-    assert (n_unsealed(tmp_path, "events"), sealed_until(tmp_path, "events")) == (0, 3)
-    one.close()
+    assert (n_unsealed(database, "events"), last_in_files(folder, "events")) == (0, 3)
 
 
 def test_a_journal_that_was_taken_away_begins_behind_what_was_sealed_and_what_models_know(tmp_path):
-    one = Journal(tmp_path)
+    database = SQLite(tmp_path)
+    one = Journal(database)
     one.append([event("a"), event("b")])
-    seal(tmp_path)
+    seal(database)
     one.close()
     (tmp_path / "journal.sqlite").unlink()
-    again = Journal(tmp_path)
-    again.go_on_after("events", 7)
+    database = SQLite(tmp_path)
+    again = Journal(database)
+    database.go_on_after("events", 7)
     assert [kept.seq for kept in again.append([event("c")])] == [8]
-    again.go_on_after("events", 3)
+    database.go_on_after("events", 3)
     assert [kept.seq for kept in again.append([event("d")])] == [9]
-    (file,) = seal(tmp_path)
+    (file,) = seal(database)
     assert [row["event_id"] for row in pq.read_table(file).to_pylist()] == ["c", "d"]
     again.close()
 
 
-def test_a_sealing_that_was_killed_before_the_rename_is_done_again(tmp_path):
-    one = Journal(tmp_path)
-    one.append([event("a")])
-    (file,) = seal(tmp_path)
+def test_places_go_on_behind_one_that_is_known_to_be_taken(database, journal):
+    database.go_on_after("events", 7)
+    assert [kept.seq for kept in journal.append([event("a"), event("b")])] == [8, 9]
+    database.go_on_after("events", 3)
+    assert [kept.seq for kept in journal.append([event("c")])] == [10]
+
+
+def test_a_sealing_that_was_killed_before_the_rename_is_done_again(database, journal):
+    journal.append([event("a")])
+    (file,) = seal(database)
+    journal.append([event("b")])
     left = file.rename(file.with_suffix(".123.part"))  # what a kill leaves
-    (again,) = seal(tmp_path)
-    assert pq.read_table(again).num_rows == 1
+    assert n_unsealed(database, "events") == 2
+    again = [pq.read_table(one).to_pylist() for one in seal(database)]
+    assert [[row["event_id"] for row in table] for table in again] == [["a"], ["b"]]
     assert not left.exists()
-    one.close()
 
 
 def test_who_no_longer_waits_for_an_event_keeps_no_other_from_being_kept(tmp_path):
-    one = Journal(tmp_path)
+    one = Journal(SQLite(tmp_path))
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
         other.execute("begin immediate")
         waiting = one.submit([event("a")])
@@ -135,36 +142,36 @@ def test_who_no_longer_waits_for_an_event_keeps_no_other_from_being_kept(tmp_pat
     one.close()
 
 
-def test_a_rating_is_taken_back_until_a_file_holds_it(tmp_path):
-    one = Journal(tmp_path)
+def test_a_rating_is_taken_back_until_a_file_holds_it(database, journal):
     said = [Rating(name, "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00") for name in ("r1", "r2")]
-    one.rate(said[:1])
-    assert one.take_back("r1")
-    assert one.ratings() == []
-    one.rate(said[1:])
-    seal(tmp_path)
-    assert not one.take_back("r2")
-    assert [rating.rating_id for rating in one.ratings()] == ["r2"]
-    one.close()
+    journal.rate(said[:1])
+    assert journal.take_back("r1")
+    assert journal.ratings() == []
+    journal.rate(said[1:])
+    seal(database)
+    assert not journal.take_back("r2")
+    assert [rating.rating_id for rating in journal.ratings()] == ["r2"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12))
 @settings(max_examples=15)
 def test_in_whatever_order_events_come_and_files_are_sealed_each_event_is_in_one_file(tmp_path_factory, steps):
-    folder = tmp_path_factory.mktemp("journal")
-    one = Journal(folder)
+    database = SQLite(tmp_path_factory.mktemp("journal"))
+    one = Journal(database)
     for name, sealing in steps:
         one.append([event(name)])
         if sealing:
-            seal(folder)
-    seal(folder)
-    found = [row["event_id"] for file in sealed_files(folder, "events") for row in pq.read_table(file).to_pylist()]
-    assert found == list(dict.fromkeys(name for name, _ in steps))
+            seal(database)
+    seal(database)
+    files = sealed_files(database.folder, "events")
+    assert [row["event_id"] for file in files for row in pq.read_table(file).to_pylist()] == list(
+        dict.fromkeys(name for name, _ in steps)
+    )
     one.close()
 
 
 def _write_until_killed(folder, told) -> None:
-    one = Journal(folder)
+    one = Journal(SQLite(folder))
     with open(told, "a", buffering=1) as acknowledged, ThreadPoolExecutor(4) as pool:
 
         def send(number: int) -> None:
@@ -186,7 +193,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     acknowledged = set((tmp_path / "told").read_text().split("\n")[:-1])
-    one = Journal(tmp_path / "journal")
+    one = Journal(SQLite(tmp_path / "journal"))
     kept = [row.event.event_id for row in one.after(0)]
     assert len(acknowledged) > 200
     assert acknowledged <= set(kept)
@@ -196,23 +203,26 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path):
 
 @pytest.mark.parametrize("left", [0, 2])
 def test_a_journal_that_was_lost_or_restored_goes_on_behind_what_was_sealed(tmp_path, left):
-    one = Journal(tmp_path)
+    database = SQLite(tmp_path)
+    one = Journal(database)
     one.append([event(name) for name in "abcd"])
     one.close()
-    seal(tmp_path)
+    seal(database)
+    database.close()
     for file in tmp_path.glob("journal.sqlite*"):
         file.unlink()
     if left:  # an older copy is put back, which had less
         (sealed,) = sealed_files(tmp_path, "events")
         aside = sealed.rename(tmp_path / "aside")
-        older = Journal(tmp_path)
+        older = Journal(SQLite(tmp_path))
         older.append([event(name) for name in "abcd"[:left]])
         older.close()
         aside.rename(sealed)
-    again = Journal(tmp_path)
+    database = SQLite(tmp_path)
+    again = Journal(database)
     again.append([event("e")])
     assert [kept.event.event_id for kept in again.after(4)] == ["e"]
-    (file,) = seal(tmp_path)
+    (file,) = seal(database)
     assert [row["event_id"] for row in pq.read_table(file).to_pylist()] == ["e"]
     again.close()
 
@@ -232,57 +242,56 @@ def beside_the_next_sealing(monkeypatch, act) -> list[Thread]:
     return threads
 
 
-def test_what_two_seal_at_once_is_in_one_file(tmp_path, monkeypatch):
-    one = Journal(tmp_path)
-    one.append([event("a")])
-    threads = beside_the_next_sealing(monkeypatch, lambda: (one.append([event("b")]), seal(tmp_path)))
-    seal(tmp_path)
+def test_what_two_seal_at_once_is_in_one_file(database, journal, monkeypatch):
+    journal.append([event("a")])
+    threads = beside_the_next_sealing(monkeypatch, lambda: (journal.append([event("b")]), seal(database)))
+    seal(database)
     threads[0].join()
-    found = [row["event_id"] for file in sealed_files(tmp_path, "events") for row in pq.read_table(file).to_pylist()]
-    assert found == ["a", "b"]
-    one.close()
+    files = sealed_files(database.folder, "events")
+    assert [row["event_id"] for file in files for row in pq.read_table(file).to_pylist()] == ["a", "b"]
 
 
-def test_a_rating_is_not_taken_back_while_it_is_being_sealed(tmp_path, monkeypatch):
-    one = Journal(tmp_path)
-    one.rate([Rating("r", "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00")])
+def test_a_rating_is_not_taken_back_while_it_is_being_sealed(database, journal, monkeypatch):
+    journal.rate([Rating("r", "s", "mug", "i", 3.0, "ana", "2026-01-01T00:00:00+00:00")])
     answers = []
-    threads = beside_the_next_sealing(monkeypatch, lambda: answers.append(one.take_back("r")))
-    seal(tmp_path)
+    threads = beside_the_next_sealing(monkeypatch, lambda: answers.append(journal.take_back("r")))
+    seal(database)
     threads[0].join()
     assert answers == [False]
-    assert [rating.rating_id for rating in one.ratings()] == ["r"]
-    one.close()
+    assert [rating.rating_id for rating in journal.ratings()] == ["r"]
 
 
-def test_after_an_event_that_cannot_be_written_others_are_kept(tmp_path):
-    one = Journal(tmp_path)
+def test_after_an_event_that_cannot_be_written_others_are_kept(journal):
     with pytest.raises(JournalError):
-        one.append([event("a", position=1 << 70)])
-    assert one.append([event("b")])[0].new
-    one.close()
+        journal.append([event("a", position=1 << 70)])
+    assert journal.append([event("b")])[0].new
 
 
 def exposure(unit: str, at: str = "2026-01-01T00:00:00+00:00") -> Exposure:
     return Exposure(f"colours:loud:{unit}", "colours", "loud", unit, None, at)
 
 
-def test_a_unit_is_exposed_to_an_arm_once_at_the_first_time_and_sealed_as_an_instant(journal):
+def test_a_unit_is_exposed_to_an_arm_once_at_the_first_time_and_sealed_as_an_instant(database, journal):
     journal.expose([exposure("u"), exposure("v")])
     journal.expose([exposure("u", "2026-02-02T00:00:00+00:00")])
     assert journal.exposures() == {"colours:loud:u", "colours:loud:v"}
-    (file,) = seal(journal.folder)
+    (file,) = seal(database)
     rows = pq.read_table(file).to_pylist()
     assert [(row["user_id"], row["exposed_at"].isoformat()) for row in rows] == [
         ("u", "2026-01-01T00:00:00+00:00"),
         ("v", "2026-01-01T00:00:00+00:00"),
     ]
-    assert n_unsealed(journal.folder, "exposures") == 0
+    assert n_unsealed(database, "exposures") == 0
 
 
-def test_a_journal_of_an_older_version_gets_what_it_lacks(journal):
-    journal.append([event("a")])
-    with sqlite3.connect(journal.folder / FILE) as db:
-        db.execute("drop table exposures")
-    assert n_unsealed(journal.folder, "exposures") == 0
-    assert [file.name.split("-")[0] for file in seal(journal.folder)] == ["events"]
+def test_a_journal_of_an_older_version_gets_what_it_lacks(tmp_path):
+    names = [field.name for field in fields(Event)]
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:  # as a version wrote it that knew no exposures and no seals
+        db.execute(
+            f"create table events (seq integer primary key autoincrement, {', '.join(names)}, unique ({names[0]}))"
+        )
+        db.execute("insert into events (event_id, occurred_at, action, item_id) values ('a', '2026', 'click', 'i')")
+        db.commit()
+    database = SQLite(tmp_path)
+    assert n_unsealed(database, "exposures") == 0
+    assert [file.name.split("-")[0] for file in seal(database)] == ["events"]

@@ -22,7 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from ecom_pipeline.service import folders
 from ecom_pipeline.service.app import House, make_app
-from ecom_pipeline.service.journal import Journal
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.sqlite import SQLite
 from ecom_pipeline.service.keys import add_key
 from ecom_pipeline.service.serving import Serving
 from ecom_pipeline.sources.people import keyed_hash
@@ -69,7 +70,7 @@ def serving(finished, tmp_path_factory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("served")
     source = finished.home / "published"
     folders.publish(home / "published", lambda part: planted(source / folders.current(source), part), lambda _: {})
-    one = Serving(home / "published", Journal(home / "journal"))
+    one = Serving(home / "published", Journal(SQLite(home / "journal")))
     yield one
     one.close()
 

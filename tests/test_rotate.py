@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from shop import ROOT, ecom
 from test_forget import journal_with
 
-from ecom_pipeline.errors import HomeError
+from ecom_pipeline.errors import HomeError, JournalError
 from ecom_pipeline.privacy.pseudonyms import replacing
 from ecom_pipeline.privacy.search import Wanted, search
+from ecom_pipeline.service.journal.opening import open_database
+from ecom_pipeline.service.journal.sealing import seal
+from ecom_pipeline.service.journal.sqlite import SQLite
 from ecom_pipeline.sources.people import keyed_hash
 from resources import exchange
 from resources.keyring import lock, unlock
@@ -92,7 +95,7 @@ def home(finished, tmp_path):
 
 def test_everybody_has_another_pseudonym_and_is_known_by_the_new_key(home, monkeypatch):
     person, new = keyed_hash("person-4", OLD), keyed_hash("person-4", (OLD, NEW))
-    journal_with(home / "journal", person, keyed_hash("person-5", OLD)).close()
+    journal_with(SQLite(home / "journal"), person, keyed_hash("person-5", OLD)).close()
     before = ecom("recommend", "--user", "person-4", home=home, check=True).stdout
     assert "1 key is missing" in ecom("rotate-key", home=home).stderr
     monkeypatch.setenv("ECOM_HASH_KEY_NEW", "second")
@@ -104,6 +107,23 @@ def test_everybody_has_another_pseudonym_and_is_known_by_the_new_key(home, monke
     monkeypatch.setenv("ECOM_HASH_KEY", "second")
     assert ecom("recommend", "--user", "person-4", home=home, check=True).stdout == before
     assert "in use already, as number 2 of 2" in ecom("rotate-key", home=home).stderr
+
+
+def test_people_of_a_journal_on_a_server_have_another_pseudonym_too(home, connection, monkeypatch):
+    monkeypatch.setenv("ECOM_JOURNAL", connection)
+    monkeypatch.setenv("ECOM_HASH_KEY_NEW", "second")
+    person, new = keyed_hash("person-4", OLD), keyed_hash("person-4", (OLD, NEW))
+    database = open_database(home / "journal", connection, OLD)
+    journal_with(database, person, keyed_hash("person-5", OLD)).close()
+    seal(database)
+    ecom("rotate-key", home=home, check=True)
+    texts = [text for _, text in database.texts()]
+    assert (any(person in text for text in texts), any(new in text for text in texts)) == (False, True)
+    assert search(home, Wanted(person)).found == {}
+    assert search(home / "journal", Wanted(new)).found
+    with pytest.raises(JournalError, match="1 database is of another key"):
+        open_database(home / "journal", connection, OLD).check()
+    database.close()
 
 
 def test_a_kill_leaves_the_home_under_one_of_the_keys(home, monkeypatch):

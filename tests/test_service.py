@@ -544,7 +544,7 @@ def test_the_log_of_a_failure_names_nobody(client, caplog, monkeypatch):
 
 def test_what_asks_nothing_of_the_journal_is_answered_without_it(client):
     serving = client.app.state.house.serving
-    serving.journal._reading = type("Broken", (), {"db": sqlite3.connect(":memory:")})()
+    serving.journal.database._idle.put(sqlite3.connect(":memory:", check_same_thread=False))  # has no tables
     assert client.get("/users/u1/recommendations").status_code == 503
     assert ids(client.post("/search", json={"query": "mug"}))
     assert ids(client.get("/items/i4/similar"))

@@ -11,7 +11,8 @@ from published import DAY, KEY, copied, make_published_shop, serve
 from ecom_pipeline import cleaning, sources
 from ecom_pipeline.experiments.plan import read_experiments
 from ecom_pipeline.recommend.interactions import day_of
-from ecom_pipeline.service.journal import seal
+from ecom_pipeline.service.journal.sealing import seal
+from ecom_pipeline.service.journal.sqlite import SQLite
 from ecom_pipeline.sources.people import keyed_hash
 
 
@@ -103,8 +104,8 @@ def test_a_broken_file_leaves_what_ran_and_says_so(client, home):
 
 def test_what_cannot_be_kept_is_not_shown(client):
     client.serving.journal.close()
-    client.serving.journal.folder.joinpath("journal.sqlite").unlink()
-    client.serving.journal.folder.joinpath("journal.sqlite").mkdir()
+    client.serving.journal.database.folder.joinpath("journal.sqlite").unlink()
+    client.serving.journal.database.folder.joinpath("journal.sqlite").mkdir()
     app, _ = client.app, None
     answer = TestClient(app, raise_server_exceptions=False).get("/users/u1/recommendations")
     assert answer.status_code == 503
@@ -114,7 +115,7 @@ def test_exposures_are_a_source_of_the_next_run_each_once(client, home, tmp_path
     for user in ("u1", "u2", "u1"):
         ask(client, user)
     now = client.serving.clock.now()
-    seal(home / "journal")
+    seal(SQLite(home / "journal"))
     shop = tmp_path / "shop"
     shop.mkdir()
     (shop / "items.csv").write_text("item_id,title\ni0,Mug\n")

@@ -50,7 +50,7 @@ def serve(
     from ecom_pipeline.service.app import House, make_app
     from ecom_pipeline.service.gate import Gate
     from ecom_pipeline.service.guards import Limits
-    from ecom_pipeline.service.journal import Journal
+    from ecom_pipeline.service.journal.appending import Journal
     from ecom_pipeline.service.serving import Serving
     from ecom_pipeline.service.trials import Trials
     from ecom_pipeline.sources.forgotten import read_forgotten
@@ -58,7 +58,7 @@ def serve(
     with served(settled.folder):
         hash_key = definitions.hash_key_of(settled)
         read_forgotten(settled.forgotten, hash_key)  # a key under which they are not known is told at once
-        serving = Serving(settled.published, Journal(settled.journal))
+        serving = Serving(settled.published, Journal(definitions.journal_of(settled)))
         serving.watch(look)
         house = House(
             serving=serving,

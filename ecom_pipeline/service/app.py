@@ -20,9 +20,11 @@ from ecom_pipeline import identity
 from ecom_pipeline.forms.texts import filled
 from ecom_pipeline.recommend.interactions import day_of
 from ecom_pipeline.schema.samples import SuspectOrder
-from ecom_pipeline.service import answers, journal, measures
+from ecom_pipeline.service import answers, measures
 from ecom_pipeline.service.gate import Gate
 from ecom_pipeline.service.guards import LOOPBACK, Limits, add_guards, require
+from ecom_pipeline.service.journal.rows import Event, Rating
+from ecom_pipeline.service.live import Live
 from ecom_pipeline.service.messages import (
     EventRequest,
     EventsKept,
@@ -224,7 +226,7 @@ def _add_events(app: FastAPI, house: House) -> None:
         )
 
 
-def _event(house: House, sent: EventRequest, number: int, now: datetime) -> journal.Event:
+def _event(house: House, sent: EventRequest, number: int, now: datetime) -> Event:
     # what comes without a time happened in the order of the batch
     occurred_at = sent.occurred_at or now + timedelta(microseconds=number)
     latest = now + AHEAD
@@ -250,7 +252,7 @@ def _event(house: House, sent: EventRequest, number: int, now: datetime) -> jour
             action="send the id of the user, or of the session; nothing of the batch was kept",
         )
     told = sent.model_dump(exclude={"event_id", "occurred_at", "user_id", "session_id", "query"})
-    return journal.Event(
+    return Event(
         event_id=sent.event_id or uuid4().hex,
         occurred_at=occurred_at.astimezone(UTC).isoformat(timespec="microseconds"),
         user_id=user_id,
@@ -282,9 +284,7 @@ def _add_labels(app: FastAPI, house: House) -> None:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         row = found.iloc[0]
         rater = keyed_hash(sent.rater.strip(), house.hash_key)
-        rating = journal.Rating(
-            *(uuid4().hex, sent.sample_id, row.context_text, row.item_id, sent.relevance, rater, now)
-        )
+        rating = Rating(*(uuid4().hex, sent.sample_id, row.context_text, row.item_id, sent.relevance, rater, now))
         house.serving.journal.rate([rating])
         return RatingKept(rating_id=rating.rating_id)
 
@@ -308,25 +308,27 @@ def _add_watching(app: FastAPI, house: House) -> None:
 
     @app.get("/ready", tags=["watch"])
     def ready() -> Ready:
-        """What serves, and why the latest publication does not, if so."""
-        return _ready(house)
+        """What serves, and why the latest publication does not, if so; a problem while nothing can be kept."""
+        house.serving.journal.database.check()
+        return _ready(house, house.serving.live)
 
     @app.get("/metrics", tags=["watch"], response_class=Response)
     def metrics() -> Response:
         """For Prometheus."""
-        text, media_type = measures.told(_ready(house), house.serving.n_swaps)
+        serving, away = house.serving, house.serving.journal.away()
+        told = _ready(house, serving.last_known if away else serving.live)
+        text, media_type = measures.told(told, n_swaps=serving.n_swaps, journal_away=bool(away))
         return Response(text, media_type=media_type)
 
 
-def _ready(house: House) -> Ready:
-    serving, live = house.serving, house.serving.live
+def _ready(house: House, live: Live) -> Ready:
     return Ready(
         ready=True,
         model=live.model.name,
         day=str(day_of(live.model.told["day"])),
         published_at=live.published_at,
         events_since=live.n_events,
-        refused=serving.refused,
+        refused=house.serving.refused,
         experiments_refused=house.trials.refused if house.trials else "",
     )
 

@@ -229,9 +229,9 @@ def _not_kept() -> Problem:
     return Problem(
         status=503,
         type="journal-closed",
-        title="nothing was kept",
-        detail="1 request; why stands in the service's log",
-        must="the journal must be writable",
+        title="the journal cannot be used",
+        detail="1 request, of which nothing is known to be kept; why stands in the service's log",
+        must="the journal's file, or its server, must be there and writable",
         action="send the same again, with the same event_ids, when the service is mended",
     )
 

@@ -13,7 +13,7 @@ from ecom_pipeline.arrays import Ints
 from ecom_pipeline.feedback import DISMISS, RESTORE
 from ecom_pipeline.recommend.circumstances import Circumstances
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, day_of
-from ecom_pipeline.service.journal import Event
+from ecom_pipeline.service.journal.rows import Event
 from ecom_pipeline.service.published import PublishedModel
 
 LIKED = 3.0  # stars above which a review is of something taken

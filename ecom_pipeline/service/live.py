@@ -15,7 +15,8 @@ from ecom_pipeline.recommend.interactions import Visits, day_of
 from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.lists import reason_text, reasons
 from ecom_pipeline.service.histories import History, with_events
-from ecom_pipeline.service.journal import Event, Journal
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.rows import Event
 from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
 

@@ -19,6 +19,7 @@ _STAGES = Histogram("ecom_stage_seconds", "Seconds of a part of an answer.", ["s
 _EVENTS = Counter("ecom_events_kept", "Events kept for certain.")
 _MODEL = Gauge("ecom_model", "1 for the model that serves.", ["name", "day"])
 _REFUSED = Gauge("ecom_publication_refused", "1 while the latest publication does not serve.")
+_AWAY = Gauge("ecom_journal_refused", "1 while the journal cannot be used.")
 _PENDING = Gauge("ecom_events_since_model", "Events that the model knows only from the journal.")
 _SWAPS = Gauge("ecom_model_swaps", "Models that took the place of another since the start.")
 
@@ -44,11 +45,12 @@ def events(n: int) -> None:
     _EVENTS.inc(n)
 
 
-def told(ready: Ready, n_swaps: int) -> tuple[bytes, str]:
+def told(ready: Ready, *, n_swaps: int, journal_away: bool) -> tuple[bytes, str]:
     """The page that Prometheus reads, and its media type."""
     _MODEL.clear()
     _MODEL.labels(ready.model, ready.day).set(1)
     _REFUSED.set(bool(ready.refused))
+    _AWAY.set(journal_away)
     _PENDING.set(ready.events_since)
     _SWAPS.set(n_swaps)
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

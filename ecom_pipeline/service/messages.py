@@ -10,8 +10,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 
 from ecom_pipeline.schema import ACTIONS
 
-Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f](.*[^\s\x00-\x1f\x7f])?$")]
-Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
+# no database of texts but SQLite keeps the character 0
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]([^\n\x00]*[^\s\x00-\x1f\x7f])?$")]
+Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 Top = Annotated[int, Field(ge=1, le=100)]
 System = Literal["weighted", "unweighted"]
 Action = Literal[ACTIONS]  # type: ignore[valid-type]  # the same words as in the relation

@@ -9,9 +9,10 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
-from ecom_pipeline.errors import PipelineError, PublicationError
+from ecom_pipeline.errors import JournalError, PipelineError, PublicationError
 from ecom_pipeline.service import folders
-from ecom_pipeline.service.journal import Event, Journal, Kept
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.rows import Event, Kept
 from ecom_pipeline.service.live import Clock, Live
 from ecom_pipeline.service.measures import stage
 from ecom_pipeline.service.published import PublishedModel
@@ -44,6 +45,11 @@ class Serving:
         return live
 
     @property
+    def last_known(self) -> Live:
+        """The model that serves, as it is where the journal cannot be asked."""
+        return self._live
+
+    @property
     def model(self) -> PublishedModel:
         """The model that serves."""
         return self._live.model
@@ -59,11 +65,9 @@ class Serving:
         return {one.sample_id: one.relevance for one in self.journal.ratings()}
 
     async def keep(self, events: list[Event]) -> list[Kept]:
-        """Keep events for certain, and know of them at once."""
+        """Keep events for certain; whoever takes `live` from then on, in any process, knows of them."""
         with stage("disk"):
-            kept = await asyncio.wrap_future(self.journal.submit(events))
-        self._live.catch_up(self.journal)
-        return kept
+            return await asyncio.wrap_future(self.journal.submit(events))
 
     def refresh(self) -> bool:
         """Take the latest publication if it is another and whole; whether it serves now."""
@@ -74,6 +78,9 @@ class Serving:
             if latest["name"] == self._live.model.name or latest == self._refused:
                 return False
             fresh = self._load()
+        except JournalError as error:
+            log.error("another publication waits until the journal can be read: %s", error)
+            return False
         except PipelineError as error:
             self._refuse(str(error))
             return False
@@ -115,7 +122,7 @@ class Serving:
     def _load(self) -> Live:
         told = folders.pointer(self.published)
         model = PublishedModel.read(self.published / told["name"])
-        self.journal.go_on_after("events", model.told["journal"])
+        self.journal.database.go_on_after("events", model.told["journal"])
         live = Live(model, datetime.fromisoformat(told["published_at"]))
         live.catch_up(self.journal)
         return live

@@ -14,7 +14,8 @@ from ecom_pipeline import identity
 from ecom_pipeline.errors import ExperimentError
 from ecom_pipeline.experiments.plan import Arm, Experiment, Place, System, read_experiments
 from ecom_pipeline.files import stamp
-from ecom_pipeline.service.journal import Exposure, Journal
+from ecom_pipeline.service.journal.appending import Journal
+from ecom_pipeline.service.journal.rows import Exposure
 
 log = logging.getLogger(__name__)
 HEADER = "X-Experiment"

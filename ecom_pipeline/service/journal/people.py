@@ -4,10 +4,7 @@ On the floor of `service`. A service may go on writing meanwhile.
 """
 
 import os
-import sqlite3
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,63 +12,62 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecom_pipeline.errors import JournalError
-from ecom_pipeline.service.journal import FILE, TABLES, alone, drop_unfinished
+from ecom_pipeline.service.journal.database import Database
+from ecom_pipeline.service.journal.rows import ENDS_WITH_ONE, PERSONS, TABLES, names_of, of_persons
+from ecom_pipeline.service.journal.sealing import drop_unfinished, sealed_files
 
-_OF_PERSONS = ("user_id", "session_id", "rater")
-_NAMED = "exposure_id"  # ends with the actor
 
-
-def own_sessions(folder: Path, actor: str) -> set[str]:
+def own_sessions(database: Database, actor: str) -> set[str]:
     """Sessions in which a user was known and nobody else, in the journal and its sealed files.
 
     Raises:
         JournalError: if the journal cannot be read.
     """
-    if not (folder / FILE).is_file():
+    if not database.exists:
         return set()
-    rows: list[tuple[str, str]] = []
-    with alone(folder / FILE) as db:
-        for table in ("events", "exposures"):
-            rows += db.execute(f"select session_id, user_id from {table} where user_id is not null").fetchall()
-    for file in _sealed(folder):
-        table = _read(file)
-        if "user_id" in table.column_names:
+    rows: list[tuple] = []
+    for table in ("events", "exposures"):
+        rows += database.read(f"select session_id, user_id from {table} where user_id is not null")
+    for file in _sealed(database.folder):
+        sealed = _read(file)
+        if "user_id" in sealed.column_names:
             rows += [
                 (session, user)
-                for session, user in zip(*(table[name].to_pylist() for name in ("session_id", "user_id")), strict=True)
+                for session, user in zip(*(sealed[name].to_pylist() for name in ("session_id", "user_id")), strict=True)
                 if user is not None
             ]
     own = {session for session, user in rows if user == actor}
     return {session for session in own - {session for session, user in rows if user != actor} if session}
 
 
-def n_named(folder: Path, actor: str) -> dict[str, int]:
+def n_named(database: Database, actor: str) -> dict[str, int]:
     """Rows of the journal that are of a user, by table; nothing where there is no journal."""
-    if not (folder / FILE).is_file():
+    if not database.exists:
         return {}
-    with alone(folder / FILE) as db:
-        counts = {
-            table: db.execute(f"select count(*) from {table} where {_is_of(kind)}", {"actor": actor}).fetchone()[0]
-            for table, kind in TABLES.items()
-        }
-    return {f"{FILE}: {table}": n for table, n in counts.items() if n}
+    counts = {}
+    for table in TABLES:
+        test, n_values = _is_of(table)
+        ((n_rows,),) = database.read(f"select count(*) from {table} where {test}", *[actor] * n_values)
+        counts[f"{database.name}: {table}"] = n_rows
+    return {name: n for name, n in counts.items() if n}
 
 
-def _is_of(kind: type) -> str:
-    """An SQL condition: whether a row names :actor."""
-    names = [field.name for field in fields(kind)]
-    tests = [f"{column} = :actor" for column in _OF_PERSONS if column in names]
-    return " or ".join([*tests, *([f"instr({_NAMED}, :actor) > 0"] if _NAMED in names else [])])
+def _is_of(table: str) -> tuple[str, int]:
+    """An SQL condition, whether a row names somebody, and how often he stands in it."""
+    tests = [f"{column} = ?" for column in of_persons(table) if column != ENDS_WITH_ONE]
+    if ENDS_WITH_ONE in names_of(table):
+        tests.append(f"replace({ENDS_WITH_ONE}, ?, '') <> {ENDS_WITH_ONE}")
+    return " or ".join(tests), len(tests)
 
 
-def forget(folder: Path, actor: str, sessions: Collection[str]) -> dict[str, int]:
+def forget(database: Database, actor: str, sessions: Collection[str]) -> dict[str, int]:
     """Take the rows of a user, and those of sessions without a user, out of a journal and its sealed files.
 
     What is left of the database is written anew, so that nothing of the rows stays in free pages; a sealed file keeps its
     name, also where no row of it is left.
 
     Args:
-        folder: of the journal; nothing is done where there is none.
+        database: nothing is done where it was never begun.
         actor: pseudonym.
         sessions: pseudonyms; rows in which somebody else is known stay.
 
@@ -83,44 +79,23 @@ def forget(folder: Path, actor: str, sessions: Collection[str]) -> dict[str, int
 
     Cost: one writing of the database, and of the files that had rows of his.
     """
-    if not (folder / FILE).is_file():
+    if not database.exists:
         return {}
     counts = {}
-    with alone(folder / FILE) as db:
+    with database.alone() as db:
         db.execute("create temp table own_sessions (session text)")
         db.executemany("insert into own_sessions values (?)", [(one,) for one in sessions])
-        for table, kind in TABLES.items():
-            test = _is_of(kind)
-            if "session_id" in {field.name for field in fields(kind)}:
+        for table in TABLES:
+            test, n_values = _is_of(table)
+            if "session_id" in names_of(table):
                 test += " or user_id is null and session_id in (select session from own_sessions)"
-            found = db.execute(f"delete from {table} where {test}", {"actor": actor})
-            counts[f"{FILE}: {table}"] = found.rowcount
-        drop_unfinished(folder)
-    compact(folder)
-    for file in _sealed(folder):
+            found = db.execute(f"delete from {table} where {test}", [actor] * n_values)
+            counts[f"{database.name}: {table}"] = found.rowcount
+        drop_unfinished(database.folder)
+    database.compact()
+    for file in _sealed(database.folder):
         counts[file.name] = _without(file, actor, sessions)
     return {name: n for name, n in counts.items() if n}
-
-
-def compact(folder: Path) -> None:
-    """Write the journal's database anew, and empty the log beside it: what was deleted is nowhere in its bytes.
-
-    Raises:
-        JournalError: if somebody reads it for longer than it is waited for.
-    """
-    try:
-        with closing(sqlite3.connect(folder / FILE, timeout=10, isolation_level=None)) as db:
-            db.execute("vacuum")
-            (busy, *_) = db.execute("pragma wal_checkpoint(truncate)").fetchone()
-    except sqlite3.Error as error:
-        busy, why = 1, str(error)
-    else:
-        why = "its log is being read"
-    if busy:
-        raise JournalError(
-            f"journal: 1 file cannot be written anew: {str(folder / FILE)!r}: {why}. Nobody may read it for 10 s, or bytes "
-            "of deleted rows stay in it: stop `ecom serve` for a moment, and try again."
-        )
 
 
 def rewritten(file: Path, change: Callable[[pa.Table], pa.Table]) -> int:
@@ -140,10 +115,10 @@ def rewritten(file: Path, change: Callable[[pa.Table], pa.Table]) -> int:
 def _without(file: Path, actor: str, sessions: Collection[str]) -> int:
     def change(table: pa.Table) -> pa.Table:
         gone = pa.array([False] * table.num_rows)
-        for column in (column for column in _OF_PERSONS if column in table.column_names):
+        for column in (column for column in PERSONS if column in table.column_names):
             gone = pc.or_(gone, pc.fill_null(pc.equal(table[column], actor), False))
-        if _NAMED in table.column_names:
-            gone = pc.or_(gone, pc.match_substring(table[_NAMED], actor))
+        if ENDS_WITH_ONE in table.column_names:
+            gone = pc.or_(gone, pc.match_substring(table[ENDS_WITH_ONE], actor))
         if "session_id" in table.column_names:
             own = pc.is_in(table["session_id"], pa.array([*sessions], pa.string()))
             gone = pc.or_(gone, pc.and_(pc.is_null(table["user_id"]), own))
@@ -164,14 +139,16 @@ def _read(file: Path) -> pa.Table:
 
 def _sealed(folder: Path) -> Iterator[Path]:
     for table in TABLES:
-        yield from sorted(folder.glob(f"{table}-*-*.parquet"))
+        yield from sealed_files(folder, table)
 
 
-def rehash(folder: Path, target: Path, change: Callable[[str], str]) -> int:
+def rehash(database: Database, target: Path, change: Callable[[str], str]) -> int:
     """Write a journal and its sealed files into another folder, with another pseudonym for everybody.
 
+    Rows of a database on a server stay as they are until it is begun under the new key.
+
     Args:
-        folder: of the journal; nothing is done where there is none.
+        database: nothing is done where it was never begun.
         target: empty; made.
         change: the new pseudonym of one, or of a text that ends with one.
 
@@ -183,27 +160,14 @@ def rehash(folder: Path, target: Path, change: Callable[[str], str]) -> int:
 
     Cost: one reading and writing of all of it.
     """
-    if not (folder / FILE).is_file():
+    if not database.exists:
         return 0
     target.mkdir(parents=True)
-    n_rows = 0
-    was, fresh = folder / FILE, target / FILE
-    # nobody writes until all is copied
-    with alone(was), closing(sqlite3.connect(was)) as db, closing(sqlite3.connect(fresh)) as copy:
-        db.backup(copy)
-    with closing(sqlite3.connect(target / FILE, isolation_level=None)) as copy:
-        copy.create_function("rehashed", 1, lambda text: None if text is None else change(text), deterministic=True)
-        for table, kind in TABLES.items():
-            columns = [field.name for field in fields(kind) if field.name in (*_OF_PERSONS, _NAMED)]
-            n_rows += copy.execute(
-                f"update {table} set {', '.join(f'{one} = rehashed({one})' for one in columns)}"
-            ).rowcount
-        copy.execute("vacuum")
-        copy.execute("pragma wal_checkpoint(truncate)")
-    for file in _sealed(folder):
+    n_rows = database.rehash(target, change)
+    for file in _sealed(database.folder):
         table = _read(file)
         for place, name in enumerate(table.column_names):
-            if name in (*_OF_PERSONS, _NAMED):
+            if name in (*PERSONS, ENDS_WITH_ONE):
                 texts = [None if one is None else change(one) for one in table[name].to_pylist()]
                 table = table.set_column(
                     place, table.schema.field(place), pa.array(texts, table.schema.field(place).type)
