@@ -1,6 +1,7 @@
 """The gates: each relation keeps its schema, keys and ranges, and the laws of its stage; else nothing below it runs.
 
-Checks of drift warn and stop nothing: an unusual day may be a good one.
+Checks of drift warn and stop nothing: an unusual day may be a good one. So does that of graphs, which are not used where they
+find too few.
 """
 
 import os
@@ -13,9 +14,11 @@ import pandas as pd
 
 from ecom_pipeline import schema
 from ecom_pipeline.laws import LAWS, Law
+from ecom_pipeline.recommend.nearest_items import LEAST_FOUND
 from ecom_pipeline.schema import Relation, Violation
 from ecom_pipeline.watching.drift import alarms
 from ecom_pipeline.watching.figures import FAMILIES, Family
+from resources.home import Home
 from resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -123,7 +126,36 @@ def _drift_check(family: Family) -> dg.AssetChecksDefinition:
     return check
 
 
+@dg.asset_check(
+    asset="published_model",
+    name="graphs_find_the_nearest_items",
+    blocking=False,
+    description=f"A graph of items finds {LEAST_FOUND:.0%} of the ten nearest, or all vectors are looked at instead.",
+)
+def graphs_find_the_nearest_items(home: Home) -> dg.AssetCheckResult:
+    """Warns and stops nothing: what finds too few is not used, so that answers are right and only slower."""
+    from ecom_pipeline.service import folders
+
+    recall = {name: value for name, value in folders.pointer(home.published)["measured"].items() if "recall" in name}
+    low = {name: value for name, value in recall.items() if value < LEAST_FOUND}
+    told = f"{len(recall)} graphs of items find {LEAST_FOUND:.0%} or more of the ten nearest"
+    if low:
+        name, value = min(low.items(), key=lambda one: one[1])
+        told = (
+            f"graphs of items: {len(low)} of {len(recall)} find too few of the ten nearest; first: {name} is {value:.3f}. "
+            f"Each must find {LEAST_FOUND:.0%}: until it does, all vectors are looked at, which takes longer and finds all; "
+            f"look at the items' texts, or delete the folder {home.graphs.name!r} of the home and publish again."
+        )
+    return dg.AssetCheckResult(
+        passed=not low,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=told,
+        metadata={"n_graphs": len(recall), **recall},
+    )
+
+
 CHECKS = [
+    graphs_find_the_nearest_items,
     *(_schema_check(relation) for relation in schema.RELATIONS.values()),
     *(_law_check(law) for law in LAWS),
     *(_drift_check(family) for family in FAMILIES),

@@ -16,7 +16,15 @@ from ecom_pipeline import ledger, schema
 from ecom_pipeline.recommend import lists
 from ecom_pipeline.recommend.backtest import NO_FIGURES, Settings, backtest, chosen_rows, headline
 from ecom_pipeline.recommend.candidates import Retrieval
-from ecom_pipeline.recommend.catalogue import Shop, read_availability, read_shop, read_titles, read_withdrawn
+from ecom_pipeline.recommend.catalogue import (
+    Shop,
+    read_availability,
+    read_shop,
+    read_titles,
+    read_withdrawn,
+    with_graph,
+)
+from ecom_pipeline.recommend.circumstances import require_kinds
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights, opinions_of
 from ecom_pipeline.recommend.interactions import day_number, day_of
 from ecom_pipeline.recommend.list_maker import ListRules
@@ -52,7 +60,7 @@ class PeriodsConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["cleaned_interactions", items, embeddings],
+    deps=["cleaned_interactions", items, embeddings, "promotions"],
     group_name="recommend",
     kinds={"duckdb"},
     metadata={"dagster/column_schema": column_schema(schema.LEARNING_PERIODS)},
@@ -76,6 +84,15 @@ class TrialsConfig(dg.Config):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="How sure a gain must be, all trials together.")
     seed: int = Field(default=0, ge=0, description="Of the lay-out, the visits and the bootstrap.")
     n_processes: int = Field(default=2, ge=1, description="In which periods are looked at.")
+    more_kinds: list[str] = Field(
+        default=[],
+        description="position, propensity, promotion: how acts came about, where known; tried beside the others.",
+    )
+    n_more: int = Field(default=12, ge=0, description="Trials of these.")
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse kinds that there are not: as `require_kinds`."""
+        require_kinds(self.more_kinds)
 
 
 @dg.asset(
@@ -92,7 +109,7 @@ def interaction_trials(
     if as_made(warehouse, {"interaction_trials": made}):
         return told(warehouse, "interaction_trials", AS_MADE)
     with warehouse.connect() as db:
-        origins, shop = _learnt_from(db)
+        origins, shop = _learnt_from(db, circumstances=bool(config.more_kinds))
     tried_on = [*origins[0].train[-1:], origins[0].validation] if origins else []
     with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
         choice = choose_weighting(
@@ -106,7 +123,7 @@ def interaction_trials(
 
 
 @dg.asset(
-    deps=[interaction_trials, "cleaned_interactions", items, embeddings],
+    deps=[interaction_trials, "cleaned_interactions", items, embeddings, "promotions"],
     group_name="recommend",
     kinds={"duckdb"},
     pool="warehouse",
@@ -118,7 +135,7 @@ def interaction_weights(context: dg.AssetExecutionContext, warehouse: Warehouse)
     with warehouse.connect() as db:
         weighting, day, opinions = chosen_weighting(db), tomorrow(db), None
         if weighting.asks_evidence:
-            shop = read_shop(db, n_items_of(db))
+            shop = read_shop(db, n_items_of(db), circumstances=weighting.asks_circumstances)
             index = Index.fit(shop.acts, day, weighting=weighting, text=shop.catalogue.text)
             opinions = opinions_of(shop.acts, index)
     with warehouse.transaction() as db:
@@ -244,9 +261,10 @@ def ranker(
         return
     require_private(home.rankers / before.content if before else None, config.private)
     with warehouse.connect() as db:
-        origins, shop = _learnt_from(db)
         weighting, n_items = chosen_weighting(db), n_items_of(db)
+        origins, shop = _learnt_from(db, circumstances=weighting.asks_circumstances)
     with compute.step(context.log) as step, cluster.joined(context.log) as nodes:
+        shop = with_graph(shop, home.graphs)
         found = backtest(shop.acts, shop.catalogue, weighting, origins, config.settings()) if origins else None
     folder = home.rankers / folder_of(made["ranker"], config.private)
     if found:
@@ -299,16 +317,17 @@ class SimilarConfig(dg.Config):
     metadata={"dagster/column_schema": column_schema(schema.SIMILAR_ITEMS)},
 )
 def similar_items(
-    context: dg.AssetExecutionContext, config: SimilarConfig, warehouse: Warehouse
+    context: dg.AssetExecutionContext, config: SimilarConfig, warehouse: Warehouse, home: Home
 ) -> dg.MaterializeResult:
     """One row per item beside an item that it is like: by who took both, and of new items by their texts."""
     made = recipe(context, config, warehouse)
     with warehouse.connect() as db:
         shop, day = read_shop(db, n_items_of(db)), tomorrow(db)
-    rows = lists.similar_items(shop.acts, day, text=shop.catalogue.text, top=config.top)
+    by_text = with_graph(shop, home.graphs).catalogue.by_text
+    rows = lists.similar_items(shop.acts, day, by_text=by_text, top=config.top)
     named = rows.assign(item_id=shop.acts.item_ids[rows.item], similar_item_id=shop.acts.item_ids[rows.similar_item])
-    by_text = {"n_items_by_text": named[named.channel == "text"].item_id.nunique()}
-    return publish(context, warehouse, schema.SIMILAR_ITEMS, named[schema.SIMILAR_ITEMS.column_names], made, by_text)
+    figures = {"n_items_by_text": named[named.channel == "text"].item_id.nunique()}
+    return publish(context, warehouse, schema.SIMILAR_ITEMS, named[schema.SIMILAR_ITEMS.column_names], made, figures)
 
 
 class ListsConfig(dg.Config):
@@ -322,7 +341,7 @@ class ListsConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["ranker", "cleaned_interactions", items, embeddings],
+    deps=["ranker", "cleaned_interactions", items, embeddings, "promotions"],
     group_name="recommend",
     kinds={"lightgbm"},
     metadata={"dagster/column_schema": column_schema(schema.RECOMMENDATIONS)},
@@ -336,10 +355,16 @@ def recommendations(
     with warehouse.connect() as db:
         name = ledger.entries(db, "ranker")[ledger.WHOLE].content
         saved = SavedRanker.read(home.rankers / name) if name else None
-        shop = read_shop(db, n_items_of(db), divisions=saved.divisions if saved else None)
+        shop = read_shop(
+            db,
+            n_items_of(db),
+            divisions=saved.divisions if saved else None,
+            circumstances=saved is not None and saved.weighting.asks_circumstances,
+        )
         titles, withdrawn = read_titles(db, shop.acts.item_ids), read_withdrawn(db, shop.acts.item_ids)
         day = tomorrow(db)
     with compute.step(context.log) as step:
+        shop = with_graph(shop, home.graphs)
         rows = lists.make(shop, saved, day, rules=rules, n_users=config.n_users, titles=titles, withdrawn=withdrawn)
     figures = {"n_users": rows.user_id.nunique(), "made_for": str(day_of(day)), **step.figures}
     return publish(context, warehouse, schema.RECOMMENDATIONS, rows, made, figures)
@@ -350,10 +375,11 @@ def rankers_are_whole(home: Home, name: str) -> bool:
     return not name or all(is_whole(folder) for folder in (home.rankers / name, home.rankers / name / TWIN))
 
 
-def _learnt_from(db: DuckDBPyConnection) -> tuple[list[Origin], Shop]:
+def _learnt_from(db: DuckDBPyConnection, *, circumstances: bool) -> tuple[list[Origin], Shop]:
     """The origins, and the shop as it was when the last of their periods had ended."""
     origins = origins_of(db.execute("from learning_periods").df())
-    return origins, read_shop(db, n_items_of(db), until=origins[-1].validation.end if origins else 0)
+    until = origins[-1].validation.end if origins else 0
+    return origins, read_shop(db, n_items_of(db), until=until, circumstances=circumstances)
 
 
 def n_items_of(db: DuckDBPyConnection) -> int:

@@ -16,7 +16,7 @@ from assets.publish import as_made, recipe, told
 from assets.recommend import TWIN, n_items_of, recommendations, similar_items, tomorrow
 from ecom_pipeline import ledger
 from ecom_pipeline.recommend import lists
-from ecom_pipeline.recommend.catalogue import read_shop, read_titles, read_withdrawn
+from ecom_pipeline.recommend.catalogue import read_shop, read_titles, read_withdrawn, with_graph
 from ecom_pipeline.recommend.list_maker import ListRules
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.samples import has_samples
@@ -32,7 +32,7 @@ _LISTED = 20  # users whose lists a publication without a run is tested with, an
 
 @dg.asset(
     deps=[
-        *("ranker", "next_visit_evaluation", "interaction_weights", "cleaned_interactions"),
+        *("ranker", "next_visit_evaluation", "interaction_weights", "cleaned_interactions", "promotions"),
         *(recommendations, similar_items, items, judgments, embeddings, adapted_encoder),
         *(fine_tuned_model, evaluation, sample_attributes, label_suspicions),
     ],
@@ -56,6 +56,7 @@ def published_model(
         name = folders.publish(
             home.published, lambda folder: write_model(folder, db, given), lambda folder: smoke_test(folder, listed)
         )
+    home.prune(home.graphs, set())
     with warehouse.transaction() as db:
         ledger.record(db, "published_model", ledger.Entry(made, name, 1))
     measured = folders.pointer(home.published)["measured"]
@@ -97,11 +98,14 @@ def _ingredients(db: DuckDBPyConnection, home: Home) -> "Ingredients":
     rankers = {"weighted": folder, "unweighted": folder / TWIN} if contents["ranker"] else {}
     saved = {name: SavedRanker.read(one) for name, one in rankers.items()}
     divisions = saved["weighted"].divisions if saved else None
+    asks = any(one.weighting.asks_circumstances for one in saved.values())
+    shop = read_shop(db, n_items_of(db), divisions=divisions, circumstances=asks)
     return Ingredients(
-        shop=read_shop(db, n_items_of(db), divisions=divisions),
+        shop=with_graph(shop, home.graphs),
         day=tomorrow(db),
         rankers=saved,
         encoder=encoder_folder(db, home),
         models=home.models / contents["fine_tuned_model"] if has_samples(db) else None,
         journal=journal_until(db),
+        graphs=home.graphs,
     )

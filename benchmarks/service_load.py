@@ -111,7 +111,7 @@ def publish_more(home: Path, target: Path, n_items: int) -> None:
         rankers = {"weighted": SavedRanker.read(folder), "unweighted": SavedRanker.read(folder / "twin")}
         shop = read_shop(db, n_items, divisions=rankers["weighted"].divisions)
         day = int(shop.acts.day.max()) + 1
-        given = Ingredients(shop, day, rankers, home / "encoders" / of["adapted_encoder"], None, 0)
+        given = Ingredients(shop, day, rankers, home / "encoders" / of["adapted_encoder"], None, 0, target / "graphs")
         folders.publish(target / "published", lambda part: write_model(part, db, given), lambda _: {})
 
 

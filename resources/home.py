@@ -87,6 +87,11 @@ class Home(dg.ConfigurableResource):
         return self.folder / "frozen"
 
     @property
+    def graphs(self) -> Path:
+        """Graphs by which near texts are found in large catalogues, one folder each; can be deleted at any time."""
+        return self.folder / "graphs"
+
+    @property
     def published(self) -> Path:
         """Models that a service loads, the latest three, and which of them is to serve."""
         return self.folder / "published"

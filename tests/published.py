@@ -35,6 +35,7 @@ N_DAYS, N_ITEMS = 40, 30
 DAY = day_number(FIRST) + N_DAYS
 WEIGHTING = Weighting("exponential", 20.0, light_act=0.5, returned=0.0, ignored=0.1)
 KEY = b"tests"
+GRAPHS = Path("no graphs")  # of so few items there are none
 SETTINGS = Settings(
     Retrieval(n_own=20, n_together=5, n_popular=5, n_text=0, n_sequence=3),
     RowChoice("gap", n_rows=400, pilot_rows=500),
@@ -86,7 +87,7 @@ def make_published_shop() -> Shop:
     ids = shop.acts.item_ids
     told = {"titles": read_titles(db, ids), "withdrawn": read_withdrawn(db, ids)}
     listed = make(shop, rankers["weighted"], DAY, rules=ListRules(5), n_users=40, **told)
-    return Shop(db, Ingredients(shop, DAY, rankers, None, None, 0), listed[["user_id", "item_id"]])
+    return Shop(db, Ingredients(shop, DAY, rankers, None, None, 0, GRAPHS), listed[["user_id", "item_id"]])
 
 
 def serve(

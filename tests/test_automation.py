@@ -214,9 +214,11 @@ def test_every_relation_and_asset_has_a_blocking_gate():
         "recommendations",
         "drift",
         "costs",
+        "published_model",
     }
     specs = [spec for check in defs.asset_checks for spec in check.check_specs]
-    assert {spec.name for spec in specs if not spec.blocking} == {f"{family}_are_as_usual" for family in FAMILIES}
+    warning = {f"{family}_are_as_usual" for family in FAMILIES} | {"graphs_find_the_nearest_items"}
+    assert {spec.name for spec in specs if not spec.blocking} == warning
 
 
 def test_gpu_work_is_in_a_pool_of_its_own():

@@ -195,7 +195,7 @@ def test_without_a_ranker_there_is_the_list_of_strangers_alone(db):
 
 def test_an_item_that_nobody_took_is_found_by_its_text(db):
     shop = read_shop(db, 100)
-    rows = similar_items(shop.acts, DAY, text=shop.catalogue.text, top=3)
+    rows = similar_items(shop.acts, DAY, by_text=shop.catalogue.by_text, top=3)
     new = rows[shop.acts.item_ids[rows.item] == "new"]
     assert new["rank"].tolist() == [1, 2, 3]
     assert set(new.channel) == {"text"}

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from crowd import N_DAYS, crowd, interactions
 
-from ecom_pipeline.errors import ModelError
+from assets.recommend import TrialsConfig
+from ecom_pipeline.errors import InputError, ModelError
 from ecom_pipeline.importance.sample_choice import Acceptance
 from ecom_pipeline.recommend.candidates import Retrieval
 from ecom_pipeline.recommend.catalogue import Shop
+from ecom_pipeline.recommend.circumstances import Circumstances
 from ecom_pipeline.recommend.interactions import Visits
 from ecom_pipeline.recommend.learning import Learner
 from ecom_pipeline.recommend.list_maker import ListMaker, ListRules, soonest_return
@@ -16,7 +18,7 @@ from ecom_pipeline.recommend.periods import Origin, Period
 from ecom_pipeline.recommend.pilot import Chooser, RowChoice
 from ecom_pipeline.recommend.ranker import Ranker, TreeSearch, fit_ranker, rows_within
 from ecom_pipeline.recommend.saved import SavedRanker
-from ecom_pipeline.recommend.trials import choose_weighting
+from ecom_pipeline.recommend.trials import choose_weighting, lay_out_more
 from ecom_pipeline.recommend.weighting import UNWEIGHTED, Weighting
 
 ORIGIN = Origin((Period(30, 50), Period(50, 70)), Period(70, 90), Period(90, N_DAYS))
@@ -182,7 +184,7 @@ def test_reasons_are_items_of_the_users_own_past(lists, fitted):
 
 def test_similar_items_are_of_one_class_in_a_crowd_with_habits(fitted):
     one, _ = fitted
-    found = similar_items(one.acts, N_DAYS, text=None, top=3)
+    found = similar_items(one.acts, N_DAYS, by_text=None, top=3)
     assert not (found.item == found.similar_item).any()
     assert (found.item % 4 == found.similar_item % 4).mean() > 0.8
 
@@ -223,3 +225,57 @@ def test_none_is_chosen_from_interactions_that_weights_cannot_tell_apart():
     acts, _ = crowd(n_users=10)
     found = choose_weighting(acts, [(118, 119)], n_trials=4, confidence=0.95, text=None, seed=0)
     assert found.weighting == UNWEIGHTED
+
+
+def with_offers(acts, share=0.5, seed=0):
+    """Every second taking or so was promoted: it was of any item, and tells nothing of its user."""
+    draw = np.random.default_rng(seed)
+    promoted = (draw.random(len(acts)) < share) & (acts.day < 100)
+    item = np.where(promoted, draw.integers(acts.n_items, size=len(acts)), acts.item)
+    known = replace(acts, item=item, circumstances=circumstances(len(acts), promotion=promoted.astype(np.float32)))
+    _, first = np.unique(known.place_in_time(known.user, known.item, known.day), return_index=True)
+    return known.only(first)
+
+
+def circumstances(n, **known):
+    nothing = np.full(n, np.nan, np.float32)
+    return Circumstances(**{name: known.get(name, nothing) for name in ("position", "propensity", "promotion")})
+
+
+def test_what_was_taken_because_it_was_promoted_weighs_less_where_that_helps():
+    acts = with_offers(crowd(n_users=120)[0])
+    told = {"n_trials": 0, "confidence": 0.95, "text": None, "seed": 0}
+    found = choose_weighting(acts, [(70, 85), (85, 100)], **told, more_kinds=["promotion"], n_more=8)
+    assert found.weighting.promoted_act < 1
+    assert found.gain_low > 0
+    assert choose_weighting(acts, [(70, 85), (85, 100)], **told).weighting == UNWEIGHTED
+
+
+def test_more_kinds_are_tried_beside_the_others_and_change_none_of_them():
+    acts, told = with_offers(crowd()[0]), {"n_trials": 5, "confidence": 0.95, "text": None, "seed": 3}
+    alone = choose_weighting(acts, [(70, 100)], **told).trials
+    beside = choose_weighting(acts, [(70, 100)], **told, more_kinds=["promotion", "position"], n_more=4).trials
+    assert len(beside) == len(alone) + 4
+    same = [name for name in alone.columns if name != "chosen"]
+    assert beside.head(len(alone))[same].equals(alone[same])
+    assert set(beside.tail(4).by_position) == {0}  # nobody knows positions
+    assert (beside.tail(4).age_form != "none").tolist() == [False, True, False, True]
+
+
+def test_kinds_by_which_rows_cannot_be_told_apart_are_not_tried():
+    acts, draw = crowd()[0], np.random.default_rng(0)
+    kinds = ("position", "propensity", "promotion")
+    one = circumstances(len(acts), position=np.full(len(acts), 3.0, np.float32))
+    for how in (None, circumstances(len(acts)), one):
+        assert lay_out_more(replace(acts, circumstances=how), kinds, n=6, draw=draw) == []
+    chances = draw.random(len(acts)).astype(np.float32)
+    known = replace(acts, circumstances=circumstances(len(acts), propensity=chances))
+    found = lay_out_more(known, kinds, n=6, draw=draw)
+    assert {one.reasons for one in found} == {("propensity",), ("age", "propensity")}
+    assert {one.usual_propensity for one in found} == {float(np.median(chances))}
+
+
+def test_a_kind_that_there_is_not_is_refused():
+    assert TrialsConfig(more_kinds=["promotion", "position"]).n_more == 12
+    with pytest.raises(InputError, match="more_kinds: 1 of 2 are unknown; first: 'price'"):
+        TrialsConfig(more_kinds=["promotion", "price"])

@@ -17,15 +17,17 @@ from published import DAY, KEY, N_ITEMS, Shop, copied, make_published_shop, serv
 
 from ecom_pipeline import schema
 from ecom_pipeline.errors import PublicationError
+from ecom_pipeline.recommend.circumstances import Circumstances
 from ecom_pipeline.recommend.interaction_weights import build_interaction_weights
 from ecom_pipeline.recommend.interactions import day_of, read_interactions
 from ecom_pipeline.recommend.item_item import RidgeByUsers
+from ecom_pipeline.recommend.weighting import Weighting
 from ecom_pipeline.service import answers, folders
 from ecom_pipeline.service.guards import Limits
 from ecom_pipeline.service.keys import add_key, read_keys, revoke_key
 from ecom_pipeline.service.live import Clock
 from ecom_pipeline.service.problems import MEDIA_TYPE
-from ecom_pipeline.service.published import journal_until
+from ecom_pipeline.service.published import journal_until, write_model
 from ecom_pipeline.service.search import Words, index_words
 from ecom_pipeline.service.storage import read_item_item, write_item_item
 from ecom_pipeline.sources.people import keyed_hash
@@ -598,3 +600,23 @@ def test_a_query_is_kept_without_addresses_and_a_recording_takes_no_event_of_tod
     answer = client.post("/events", json=today)
     assert answer.status_code == 422
     assert "its data end on 2024-02-09" in answer.json()["must"]
+
+
+def test_how_acts_came_about_is_published_and_known_of_events_since(shop, tmp_path):
+    acts = shop.given.shop.acts
+    place = np.linspace(1, 9, len(acts)).astype(np.float32)
+    nothing = np.full(len(acts), np.nan, np.float32)
+    how, weighting = Circumstances(place, nothing, nothing), Weighting(by_position=1.0, usual_position=5.0)
+    rankers = {name: replace(one, weighting=weighting) for name, one in shop.given.rankers.items()}
+    known = replace(shop.given.shop, acts=replace(acts, circumstances=how))
+    given = replace(shop.given, shop=known, rankers=rankers)
+    folders.publish(tmp_path / "published", lambda part: write_model(part, shop.db, given), lambda _: {})
+    app, serving = serve(tmp_path)
+    with TestClient(app) as client:
+        row = int(np.flatnonzero(acts.n_acts.sum(1) == 1)[0])
+        key = (str(acts.item_ids[acts.item[row]]), str(day_of(acts.day[row])))
+        assert weights_of(client, acts.user_ids[acts.user[row]])[key] == pytest.approx(place[row] / 5)
+        send(client, user_id="z", item_id="i5", action="purchase", position=10)
+        send(client, user_id="z", item_id="i6", action="purchase")
+        assert sorted(weights_of(client, "z").values()) == [1, 2]
+    serving.close()

@@ -14,6 +14,7 @@ from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.recommend.best import best_columns
 from ecom_pipeline.recommend.interactions import Interactions, Visits
 from ecom_pipeline.recommend.item_item import history_value
+from ecom_pipeline.recommend.nearest_items import Asked, ExactItems, NearestItems
 from ecom_pipeline.recommend.retrieval import Index, Lately
 
 CHANNELS = ("own", "together", "popular", "text", "sequence")
@@ -50,10 +51,17 @@ class Catalogue:
     Attributes:
         classes: (items,) codes by the name of a division, such as each level of the category.
         text: (items, d) unit vectors, or None.
+        graph: by which items near to a text are found; None: all of `text` is looked at.
     """
 
     classes: Mapping[str, Ints]
     text: Singles | None = None
+    graph: NearestItems | None = None
+
+    @property
+    def by_text(self) -> NearestItems | None:
+        """Answers which items' texts are nearest; None where no text was read."""
+        return ExactItems(self.text) if self.graph is None and self.text is not None else self.graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +169,13 @@ class _Part:
     def _sum(self, value: NDArray) -> Singles:
         return np.add.reduceat(value, self.start).astype(np.float32) if len(self.start) else np.empty(0, np.float32)
 
-    def _alike(self) -> Singles | None:
-        """(v, items) cosine of each text to the weighted mean of the history's texts."""
-        text = self.catalogue.text
-        if text is None:
+    def _alike(self) -> Asked | None:
+        """The weighted mean of each history's texts, held against all texts."""
+        by_text = self.catalogue.by_text
+        if by_text is None:
             return None
-        mean = np.asarray(self.history @ text, np.float32)
-        return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)) @ text.T
+        mean = np.asarray(self.history @ by_text.vectors, np.float32)
+        return by_text.ask(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9))
 
     def _sequence(self) -> Singles | None:
         """(v, items) how much the order of each history asks for each item."""
@@ -182,19 +190,20 @@ class _Part:
         channel = np.zeros((len(CHANNELS), *self.place.shape), bool)
         channel[0] = self._own(retrieval.n_own)
         had = self.place >= 0
-        for place, (table, n) in enumerate(
-            (
-                (self.together, retrieval.n_together),
-                (self.lately.takings[RECENT][self.of_day], retrieval.n_popular),
-                (self.alike, retrieval.n_text),
-                (self.sequence, retrieval.n_sequence),
-            ),
-            1,
+        for name, table, n in (
+            ("together", self.together, retrieval.n_together),
+            ("popular", self.lately.takings[RECENT][self.of_day], retrieval.n_popular),
+            ("sequence", self.sequence, retrieval.n_sequence),
         ):
             if table is not None and n:
+                found = channel[CHANNELS.index(name)]
                 top = best_columns(np.where(had, -np.inf, table), n)
-                channel[place][np.arange(len(self.visits))[:, None], top] = True
-                channel[place] &= ~had
+                found[np.arange(len(self.visits))[:, None], top] = True
+                found &= ~had
+        if self.alike is not None and retrieval.n_text:
+            near, _ = self.alike.nearest(retrieval.n_text, but=self.history)
+            of, rank = np.nonzero(near >= 0)
+            channel[CHANNELS.index("text")][of, near[of, rank]] = True
         visit, item = np.nonzero(channel.any(0))
         known = self._known(visit, item)
         taken = np.zeros(self.place.shape, bool)
@@ -270,7 +279,7 @@ class _Part:
         )
         return {
             "together": self.together[visit, item],
-            "text": self.alike[visit, item] if self.alike is not None else np.zeros(len(item), np.float32),
+            "text": self.alike.cosines(visit, item) if self.alike is not None else np.zeros(len(item), np.float32),
             "popular_recent": np.log1p(recent),
             "popular_week": np.log1p(week),
             "popular_few": np.log1p(few),

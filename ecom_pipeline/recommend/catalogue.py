@@ -4,7 +4,8 @@ On the floor above `candidates`.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from ecom_pipeline import schema
 from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.recommend.candidates import Catalogue
 from ecom_pipeline.recommend.interactions import Interactions, day_of, read_interactions
+from ecom_pipeline.recommend.nearest_items import EXACT_UNTIL
 
 # letters of an item's `availability`, as shops and schema.org write it
 WITHDRAWN = ("outofstock", "soldout", "discontinued", "withdrawn", "unavailable")
@@ -39,7 +41,12 @@ class Shop:
 
 
 def read_shop(
-    db: DuckDBPyConnection, n_items: int, *, until: int | None = None, divisions: Collection[str] | None = None
+    db: DuckDBPyConnection,
+    n_items: int,
+    *,
+    until: int | None = None,
+    divisions: Collection[str] | None = None,
+    circumstances: bool = False,
 ) -> Shop:
     """Interactions and the catalogue that is ranked.
 
@@ -48,11 +55,44 @@ def read_shop(
         n_items: that are ranked, at most; with `until` None those that nobody took are among them where there is room.
         until: the first day that is not read, as days since 1970; None: all days are.
         divisions: as in `read_catalogue`.
+        circumstances: whether it is read how acts came about.
 
     Cost: as `read_interactions` and `read_catalogue`.
     """
-    acts = read_interactions(db, n_items, None if until is None else day_of(until), untaken=until is None)
+    end = None if until is None else day_of(until)
+    acts = read_interactions(db, n_items, end, untaken=until is None, circumstances=circumstances)
     return Shop(acts, read_catalogue(db, acts.item_ids, divisions))
+
+
+def with_graph(shop: Shop, kept: Path) -> Shop:
+    """The shop, whose items are found by a graph of their texts where there are more than `EXACT_UNTIL`.
+
+    Args:
+        shop: what was taken, and of what.
+        kept: folder of graphs.
+
+    Returns:
+        The same shop where it has fewer items, or no text was read, or the graph finds too few of the nearest.
+
+    Cost: as `open_or_build`, where there are so many.
+    """
+    text = shop.catalogue.text
+    if text is None or len(text) <= EXACT_UNTIL:
+        return shop
+    from ecom_pipeline.recommend.item_graph import open_or_build
+
+    graph = open_or_build(kept, text, history_texts(shop))
+    return replace(shop, catalogue=replace(shop.catalogue, graph=graph)) if graph.used else shop
+
+
+def history_texts(shop: Shop, n: int = 500) -> Singles:
+    """(k,) unit vectors, the mean of the texts of what a user took, of some users: what lists ask."""
+    text, acts = shop.catalogue.text, shop.acts
+    assert text is not None
+    users = np.unique(np.linspace(0, max(acts.n_users - 1, 0), min(n, acts.n_users)).astype(int))
+    mean = np.asarray(acts.matrix(np.ones(len(acts), np.float32))[users] @ text, np.float32)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    return (mean / np.maximum(length, 1e-9))[length.ravel() > 0]
 
 
 def read_catalogue(db: DuckDBPyConnection, item_ids: NDArray, divisions: Collection[str] | None = None) -> Catalogue:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ecom_pipeline import feedback, identity
 from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.purchases import gone_back
+from ecom_pipeline.recommend.circumstances import Circumstances, read_promotion
 from ecom_pipeline.samples import TAKEN
 
 KINDS = ("click", "cart", "purchase", "review")
@@ -82,6 +83,7 @@ class Interactions:
         user_ids: sorted.
         item_ids: sorted; every item of the catalogue that is ranked.
         shown: (s,) `place_in_time` of each showing by a list, sorted.
+        circumstances: of the n rows; None where they were not read.
     """
 
     user: Ints
@@ -94,6 +96,7 @@ class Interactions:
     user_ids: NDArray
     item_ids: NDArray
     shown: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    circumstances: Circumstances | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -119,6 +122,7 @@ class Interactions:
             quantity=self.quantity[rows],
             returned=self.returned[rows],
             price=self.price[rows],
+            circumstances=self.circumstances and self.circumstances.only(rows),
         )
 
     def before(self, day: int) -> "Interactions":
@@ -189,7 +193,12 @@ class Interactions:
 
 
 def read_interactions(
-    db: DuckDBPyConnection, n_items: int, until: date | None = None, *, untaken: bool = False
+    db: DuckDBPyConnection,
+    n_items: int,
+    until: date | None = None,
+    *,
+    untaken: bool = False,
+    circumstances: bool = False,
 ) -> Interactions:
     """What was taken, of the items that were taken most often.
 
@@ -198,6 +207,7 @@ def read_interactions(
         n_items: items to keep, at most; what was taken of others is left out here.
         until: the first day that is not read; None: all days are.
         untaken: whether items that nobody took are kept too, where there is room.
+        circumstances: whether it is read how acts came about.
 
     Cost: one scan of `cleaned_interactions`, some sorts; 60 bytes a user, item and day.
     """
@@ -205,7 +215,8 @@ def read_interactions(
     db.execute(f"""
         create or replace temp table taken as
         with taken as (
-            select {identity.actor("e")} as actor, item_id, day, occurred_at, action, quantity, price, event_id
+            select {identity.actor("e")} as actor, item_id, day, occurred_at, action, quantity, price, event_id,
+                position, propensity
             from cleaned_interactions as e where {TAKEN} and {end})
         select taken.* exclude (occurred_at) from taken
             anti join ({feedback.dismissed(end)}) as said
@@ -225,6 +236,7 @@ def read_interactions(
         with back as ({gone_back(until)})
         select a.code as user, i.code as item, taken.day - date '1970-01-01' as day, {counted},
             coalesce(sum(quantity), 0) as quantity, avg(price) as price,
+            avg(position) as position, avg(propensity) as propensity,
             case when count(*) = count(back.day) then max(back.day) - date '1970-01-01' else {NEVER} end as returned
         from taken join actors as a using (actor) join ranked_items as i using (item_id)
             left join back using (event_id)
@@ -242,7 +254,11 @@ def read_interactions(
     quantity = np.nan_to_num(_known(rows["quantity"]))
     acts = Interactions(user, item, day, n_acts, quantity, returned, _known(rows["price"]), user_ids, item_ids)
     places = acts.place_in_time(*(np.asarray(shown[name], np.int64) for name in ("user", "item", "day")))
-    return replace(acts, shown=np.sort(places))
+    acts = replace(acts, shown=np.sort(places))
+    if not circumstances:
+        return acts
+    promotion = read_promotion(db, item_ids[item], day)
+    return replace(acts, circumstances=Circumstances(_known(rows["position"]), _known(rows["propensity"]), promotion))
 
 
 def _known(column: NDArray) -> Singles:

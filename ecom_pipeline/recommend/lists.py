@@ -8,13 +8,14 @@ import pandas as pd
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from ecom_pipeline.arrays import Bools, Ints, Singles
+from ecom_pipeline.arrays import Bools, Ints
 from ecom_pipeline.recommend.best import best_columns
 from ecom_pipeline.recommend.candidates import RECENT
 from ecom_pipeline.recommend.catalogue import Shop
 from ecom_pipeline.recommend.interactions import Interactions, Visits, day_of
 from ecom_pipeline.recommend.item_item import Neighbours
 from ecom_pipeline.recommend.list_maker import ListMaker, ListRules, soonest_return
+from ecom_pipeline.recommend.nearest_items import NearestItems
 from ecom_pipeline.recommend.retrieval import repetition
 from ecom_pipeline.recommend.saved import SavedRanker
 from ecom_pipeline.schema import RECOMMENDATIONS
@@ -81,19 +82,19 @@ def describe_items(shop: Shop, day: int, *, withdrawn: Bools) -> pd.DataFrame:
     )
 
 
-def similar_items(acts: Interactions, day: int, *, text: Singles | None, top: int) -> pd.DataFrame:
+def similar_items(acts: Interactions, day: int, *, by_text: NearestItems | None, top: int) -> pd.DataFrame:
     """The items that are most like each item: by who took them, and by text where fewer than two users tell.
 
     Args:
         acts: interactions; those before the day are looked at.
         day: as of which.
-        text: (items, d) unit vectors, or None.
+        by_text: answers which items' texts are nearest; None where no text was read.
         top: length of each list.
 
     Returns:
         item, rank, similar_item (codes), score (cosine), channel.
 
-    Cost: as `Neighbours.fit`; by text items x items, by blocks.
+    Cost: as `Neighbours.fit`; by text items x items, by blocks, or as many walks of a graph.
     """
     known = acts.before(day)
     taken = known.matrix(np.ones(len(known), np.float32))
@@ -103,12 +104,13 @@ def similar_items(acts: Interactions, day: int, *, text: Singles | None, top: in
     kept = ~silent[between.row] & (between.data > 0)
     found = [_alike_rows(between.row[kept], between.col[kept], between.data[kept], "together")]
     for items in np.array_split(np.flatnonzero(silent), silent.sum() // 500 + 1):
-        if text is None:
+        if by_text is None:
             break
-        table = text[items] @ text.T
-        table[np.arange(len(items)), items] = -np.inf
-        nearest = best_columns(table, min(top, acts.n_items - 1))
-        item, score = np.repeat(items, nearest.shape[1]), np.take_along_axis(table, nearest, 1).ravel()
+        itself = sparse.csr_matrix(
+            (np.ones(len(items)), (np.arange(len(items)), items)), shape=(len(items), acts.n_items)
+        )
+        nearest, cosine = by_text.ask(by_text.vectors[items]).nearest(top, but=itself)
+        item, score = np.repeat(items, nearest.shape[1]), cosine.ravel()
         found.append(_alike_rows(item[score > 0], nearest.ravel()[score > 0], score[score > 0], "text"))
     lists = pd.concat(found, ignore_index=True).sort_values(
         ["item", "score", "similar_item"], ascending=[True, False, True]

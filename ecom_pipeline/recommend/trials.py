@@ -90,6 +90,40 @@ def lay_out(acts: Interactions, *, n_trials: int, has_text: bool, draw: np.rando
     return [one for one in dict.fromkeys(found) if not one.plain]
 
 
+def lay_out_more(acts: Interactions, kinds: Sequence[str], *, n: int, draw: np.random.Generator) -> list[Weighting]:
+    """Weightings by how acts came about: each kind that these interactions know in its turn, every second one with age.
+
+    Args:
+        acts: with their circumstances, or none are known.
+        kinds: "position", "propensity" and "promotion", as columns of `Circumstances` are called.
+        n: how many.
+        draw: of the places.
+    """
+    how = acts.circumstances
+    told = [kind for kind in kinds if how is not None and how.tells(kind)]
+    if how is None or not told:
+        return []
+    usual = {kind: float(np.nanmedian(getattr(how, kind))) for kind in told}
+    place = np.column_stack([(draw.permutation(n) + draw.random(n)) / n for _ in range(3)])
+    found = []
+    for number, (form, age, strength) in enumerate(place.tolist()):
+        low, high = _HALF_LIVES
+        kind, aged = told[number % len(told)], number // len(told) % 2 == 1
+        found.append(
+            Weighting(
+                age_form=("exponential", "hyperbolic", "square_root")[int(form * 3)] if aged else "none",
+                half_life=round(low * (high / low) ** age, 1) if aged else 60.0,
+                by_position=round(strength, 2) if kind == "position" else 0.0,
+                usual_position=usual[kind] if kind == "position" else 1.0,
+                by_propensity=round(strength, 2) if kind == "propensity" else 0.0,
+                usual_propensity=usual[kind] if kind == "propensity" else 1.0,
+                promoted_act=round(2 * strength, 2) if kind == "promotion" else 1.0,
+                ignored=IGNORED,
+            )
+        )
+    return [one for one in dict.fromkeys(found) if not one.plain]
+
+
 def choose_weighting(
     acts: Interactions,
     periods: Sequence[tuple[int, int]],
@@ -99,6 +133,8 @@ def choose_weighting(
     text: Singles | None,
     seed: int,
     n_processes: int = 1,
+    more_kinds: Sequence[str] = (),
+    n_more: int = 0,
 ) -> WeightingChoice:
     """Try weightings on next visits of some periods, and take the one whose gain is most certain.
 
@@ -114,13 +150,16 @@ def choose_weighting(
         text: (items, d) unit vectors, or None.
         seed: of the lay-out, the visits and the bootstrap.
         n_processes: in which periods are looked at.
+        more_kinds: as in `lay_out_more`; the trials of these stand beside the others and change none of them.
+        n_more: trials of these.
 
     Cost: for each trial and period, an item-item product and sort of at most 1200 visits x items.
     """
     from joblib import Parallel, delayed
 
     draw = np.random.default_rng(seed)
-    tried = [UNWEIGHTED, *lay_out(acts, n_trials=n_trials, has_text=text is not None, draw=draw)]
+    more = lay_out_more(acts, more_kinds, n=n_more, draw=np.random.default_rng([seed, 1]))
+    tried = [UNWEIGHTED, *lay_out(acts, n_trials=n_trials, has_text=text is not None, draw=draw), *more]
     asked = [(first, acts.next_visits(first, end)) for first, end in periods]
     asked = [(first, visits.only(np.sort(draw.permutation(len(visits))[:MOST_VISITS]))) for first, visits in asked]
     found = Parallel(n_jobs=n_processes)(delayed(_figures)(acts, visits, first, tried, text) for first, visits in asked)

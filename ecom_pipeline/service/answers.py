@@ -70,13 +70,11 @@ def like_text(model: PublishedModel, asked: TextRequest) -> Results:
 
 
 def _by_text(model: PublishedModel, text: str, top: int, but: int = -1) -> Results:
-    vector = model.search.read(text)
-    by_meaning = vector is not None and model.search.vectors is not None
-    score = model.search.vectors @ vector if by_meaning else model.search.words.scores(text)  # type: ignore[operator]
-    order = np.argsort(-np.where(model.items.withdrawn, -np.inf, score), kind="stable")[: top + 1]
-    kept = [int(place) for place in order if place != but and score[place] > 0 and not model.items.withdrawn[place]]
+    allowed = ~model.items.withdrawn.to_numpy()
+    found, score, by_meaning = model.search.like(text, top=top + 1, allowed=allowed)
     why = "like the text" if by_meaning else "has words of the text"
-    results = [_result(model, place, float(score[place]), why) for place in kept[:top]]
+    rows = [row for row in zip(found.tolist(), score.tolist(), strict=True) if row[0] != but]
+    results = [_result(model, place, cosine, why) for place, cosine in rows[:top]]
     return Results(results=results, model=model.name)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ecom_pipeline.arrays import Ints
 from ecom_pipeline.feedback import DISMISS, RESTORE
+from ecom_pipeline.recommend.circumstances import Circumstances
 from ecom_pipeline.recommend.interactions import KINDS, NEVER, Interactions, day_of
 from ecom_pipeline.service.journal.rows import Event
 from ecom_pipeline.service.published import PublishedModel
@@ -41,7 +42,7 @@ def with_events(
     """
     last_day, said = model.told["day"] - 1, _said(events)
     left: dict[int, float] = {}
-    rows: list[tuple[int, int, int, float, float, int]] = []
+    rows: list[tuple] = []
     returned, shown = before.returned.copy(), []
     dismissed = np.zeros(len(before), bool)
     for item_id, event in said.items():
@@ -58,7 +59,7 @@ def with_events(
         if kind is not None:
             pieces = (event.quantity or 1.0) if event.action == "purchase" else 0.0
             price = np.nan if event.price is None else event.price
-            rows.append((item, day, kind, pieces, price, NEVER))
+            rows.append((item, day, kind, pieces, price, NEVER, event.position, event.propensity))
             gone.append(event.item_id in said and event.occurred_at <= said[event.item_id].occurred_at)
         elif event.action == "return":
             back = item, event.quantity or 1.0, last_day
@@ -117,7 +118,7 @@ def _give_back(
         if rows[place][0] == item and rows[place][2] == bought and left.get(place, rows[place][3]) >= pieces:
             left[place] = left.get(place, rows[place][3]) - pieces
             if left[place] < _NOTHING:
-                rows[place] = (*rows[place][:5], day)
+                rows[place] = (*rows[place][:5], day, *rows[place][6:])
             return
     n_bought = before.n_acts[:, bought]
     for place in np.flatnonzero((before.item == item) & (n_bought > 0) & (returned == NEVER))[::-1].tolist():
@@ -130,9 +131,13 @@ def _give_back(
 
 
 def _rows(before: Interactions, code: int, rows: Sequence[tuple]) -> Interactions:
-    item, day, kind, pieces, price, returned = (
-        (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.empty(0) for _ in range(6))
+    item, day, kind, pieces, price, returned, position, propensity = (
+        (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.empty(0) for _ in range(8))
     )
+    how = None
+    if before.circumstances is not None:  # of what is promoted since the model was made nothing is known
+        shown = (position.astype(np.float32), propensity.astype(np.float32))  # None becomes NaN
+        how = Circumstances(*shown, np.full(len(rows), np.nan, np.float32))
     n_acts = np.zeros((len(rows), len(KINDS)), np.float32)
     n_acts[np.arange(len(rows)), kind.astype(np.int64)] = 1
     return replace(
@@ -144,6 +149,7 @@ def _rows(before: Interactions, code: int, rows: Sequence[tuple]) -> Interaction
         quantity=pieces.astype(np.float32),
         returned=returned.astype(np.int64),
         price=price.astype(np.float32),
+        circumstances=how,
     )
 
 
@@ -162,6 +168,7 @@ def _joined(first: Interactions, second: Interactions) -> Interactions:
     known = np.isfinite(columns["price"])
     paid = np.add.reduceat(np.where(known, columns["price"], 0), start)
     n_known = np.add.reduceat(known.astype(np.float32), start)
+    hows = [part.circumstances for part in (first, second) if part.circumstances is not None]
     return replace(
         first,
         user=columns["user"][start],
@@ -171,4 +178,5 @@ def _joined(first: Interactions, second: Interactions) -> Interactions:
         quantity=np.add.reduceat(columns["quantity"], start),
         returned=np.maximum.reduceat(columns["returned"], start),
         price=np.where(n_known > 0, paid / np.maximum(n_known, 1), np.nan).astype(np.float32),
+        circumstances=Circumstances.joined(hows).only(order).means(start) if hows else None,
     )

@@ -15,17 +15,18 @@ import numpy as np
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
-from ecom_pipeline.arrays import Bools, Ints
+from ecom_pipeline.arrays import Bools, Ints, Singles
 from ecom_pipeline.language.adapted import open_encoder
 from ecom_pipeline.language.attributes import catalogue_attributes
 from ecom_pipeline.language.encoder import Encoder, tokenize
 from ecom_pipeline.language.frozen import TokenTexts
 from ecom_pipeline.ranking.twins import UNWEIGHTED, WEIGHTED, load_ranker, read_design, read_manifest, read_projection
 from ecom_pipeline.recommend.candidates import Catalogue, Market
-from ecom_pipeline.recommend.catalogue import Shop, read_text, read_withdrawn
+from ecom_pipeline.recommend.catalogue import Shop, history_texts, read_text, read_withdrawn
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.list_maker import ListMaker
 from ecom_pipeline.recommend.lists import popular_list, similar_items
+from ecom_pipeline.recommend.nearest_items import EXACT_UNTIL, ExactItems
 from ecom_pipeline.recommend.private.head import PrivateRanker
 from ecom_pipeline.recommend.retrieval import Index
 from ecom_pipeline.recommend.saved import SavedRanker
@@ -46,6 +47,7 @@ from ecom_pipeline.service.storage import (
 )
 
 if TYPE_CHECKING:
+    from ecom_pipeline.recommend.item_graph import ItemGraph
     from ecom_pipeline.recommend.sequence import SequenceModel
 
 N_POPULAR, N_SIMILAR = 200, 50
@@ -63,6 +65,7 @@ class Ingredients:
         encoder: folder of the encoder in use; None where nothing was read.
         models: folder of the trained twins; None where nothing was judged or searched for.
         journal: the last event of the journal that is among what was taken.
+        graphs: folder of the graphs by which near texts are found in large catalogues.
     """
 
     shop: Shop
@@ -71,6 +74,7 @@ class Ingredients:
     encoder: Path | None
     models: Path | None
     journal: int
+    graphs: Path
 
 
 def write_model(folder: Path, db: DuckDBPyConnection, given: Ingredients) -> dict[str, object]:
@@ -96,6 +100,7 @@ def write_model(folder: Path, db: DuckDBPyConnection, given: Ingredients) -> dic
     vectors = read_text(db, items.item_id.to_numpy(str)) if given.encoder else None
     if given.encoder and vectors is not None:
         write_arrays(folder, {"vectors": vectors})
+        told["graphs"] = _write_graphs(folder / "graphs", db, given, vectors)
         shutil.copytree(given.encoder, folder / "encoder", copy_function=_linked)
     if given.models and vectors is not None:
         told["twins"] = _write_twins(folder, db, given.models, items)
@@ -107,6 +112,30 @@ def write_model(folder: Path, db: DuckDBPyConnection, given: Ingredients) -> dic
     }
     told["classes"] = list(catalogue.classes)
     return told | promises_of(given.rankers)
+
+
+def _write_graphs(folder: Path, db: DuckDBPyConnection, given: Ingredients, vectors: Singles) -> dict[str, Any]:
+    """What lists, and what searches find near texts by, where there are so many items; and what is told of each."""
+    from ecom_pipeline.recommend.item_graph import open_or_build
+
+    n_ranked, found = given.shop.acts.n_items, {}
+    if n_ranked > EXACT_UNTIL and vectors[:n_ranked].any():
+        found["lists"] = open_or_build(given.graphs, vectors[:n_ranked], history_texts(given.shop))
+    if len(vectors) > EXACT_UNTIL:
+        found["search"] = open_or_build(given.graphs, vectors, _queries(db, vectors))
+    for name, graph in found.items():
+        graph.copy_to(folder / name)
+    return {name: dict(graph.told) for name, graph in found.items()}
+
+
+def _queries(db: DuckDBPyConnection, vectors: Singles, n: int = 500) -> Singles:
+    """(k, d) what people searched for, as it was read; k may be 0."""
+    asked = db.execute(
+        """select embedding from embeddings semi join (
+            select md5(context_text) as text_hash from training_samples) using (text_hash) order by text_hash limit ?""",
+        [n],
+    ).fetchnumpy()["embedding"]
+    return np.stack(list(asked)) if len(asked) else np.empty((0, vectors.shape[1]), np.float32)
 
 
 def promises_of(rankers: Mapping[str, SavedRanker]) -> dict[str, object]:
@@ -143,7 +172,7 @@ def _items(db: DuckDBPyConnection, acts: Interactions) -> pd.DataFrame:
 def _write_lists(folder: Path, acts: Interactions, given: Ingredients, *, withdrawn: Bools) -> None:
     popular = popular_list(acts, given.day, top=N_POPULAR, withdrawn=withdrawn)
     write_arrays(folder / "popular", {name: popular[name].to_numpy() for name in ("item", "score", "popular")})
-    alike = similar_items(acts, given.day, text=given.shop.catalogue.text, top=N_SIMILAR)
+    alike = similar_items(acts, given.day, by_text=given.shop.catalogue.by_text, top=N_SIMILAR)
     alike = alike.assign(by_text=alike.channel == "text")
     columns = ("item", "similar_item", "score", "by_text")
     write_arrays(folder / "similar", {name: alike[name].to_numpy() for name in columns})
@@ -249,7 +278,8 @@ class PublishedModel:
         vectors = read_array(folder / "vectors.npy") if (folder / "vectors.npy").is_file() else None
         classes = read_arrays(folder / "classes")
         text = None if vectors is None or not vectors[:n_ranked].any() else vectors[:n_ranked]
-        catalogue = Catalogue({name: classes[name] for name in told["classes"]}, text)
+        graph = None if text is None else _read_graph(folder / "graphs" / "lists", text)
+        catalogue = Catalogue({name: classes[name] for name in told["classes"]}, text, graph)
         withdrawn = items.withdrawn.to_numpy()[:n_ranked]
         suspects, grades = read_suspects(folder)
         makers = {
@@ -314,6 +344,16 @@ def _read_sequence(folder: Path) -> "SequenceModel | None":
     return SequenceModel.read(folder)
 
 
+def _read_graph(folder: Path, vectors: Singles) -> "ItemGraph | None":
+    """The graph that was published of some vectors; None where there is none, or it finds too few."""
+    if not folder.is_dir():
+        return None
+    from ecom_pipeline.recommend.item_graph import ItemGraph
+
+    graph = ItemGraph(vectors, folder)
+    return graph if graph.used else None
+
+
 def _read_search(folder: Path, told: Mapping[str, Any], items: pd.DataFrame, vectors: np.ndarray | None) -> Search:
     encoder = open_encoder(folder / "encoder", "cpu") if vectors is not None else None
     rankers = {}
@@ -332,5 +372,7 @@ def _read_search(folder: Path, told: Mapping[str, Any], items: pd.DataFrame, vec
                 given=given,
                 names=tuple(told["twins"]["attributes"]),
             )
-    words = Words.read(folder / "words")
-    return Search(words, vectors, encoder, rankers, items.title.to_numpy(str), items.item_text.to_numpy(str))
+    words, by_meaning = Words.read(folder / "words"), None
+    if vectors is not None:
+        by_meaning = _read_graph(folder / "graphs" / "search", vectors) or ExactItems(vectors)
+    return Search(words, by_meaning, encoder, rankers, items.title.to_numpy(str), items.item_text.to_numpy(str))

@@ -17,6 +17,7 @@ from ecom_pipeline.arrays import Bools, Floats, Ints, Singles
 from ecom_pipeline.language.encoder import Encoder, encode
 from ecom_pipeline.language.features import PairFeatures, Projection, pair_features, text_overlap
 from ecom_pipeline.ranking.baselines import words
+from ecom_pipeline.recommend.nearest_items import Asked, NearestItems
 from ecom_pipeline.service.measures import stage
 
 if TYPE_CHECKING:
@@ -147,14 +148,14 @@ class Search:
 
     Attributes:
         words: BM25.
-        vectors: (items, d) unit vectors; 0 where a text was not read; None where none was.
+        by_meaning: answers which items' texts are nearest; None where none was read.
         encoder: that read them; None where nothing was read.
         rankers: the twins, by name; empty where nothing was judged or searched for.
         titles, texts: (items,).
     """
 
     words: Words
-    vectors: Singles | None
+    by_meaning: NearestItems | None
     encoder: Encoder | None
     rankers: Mapping[str, PairRanker]
     titles: NDArray
@@ -181,17 +182,17 @@ class Search:
         with stage("read"):
             vector = self.read(query)
         with stage("meaning"):
-            cosine = None if vector is None or self.vectors is None else self.vectors @ vector
-            meaning_items = np.empty(0, np.int64) if cosine is None else _best(cosine, N_CHANNEL, allowed)
+            asked = None if vector is None or self.by_meaning is None else self.by_meaning.ask(vector[None])
+            meaning_items = np.empty(0, np.int64) if asked is None else _nearest(asked, N_CHANNEL, allowed)[0]
         item = np.union1d(word_items, meaning_items)
         ranks = [_ranks(found, item) for found in (word_items, meaning_items)]
         fused = np.sum([np.where(rank > 0, 1 / (FUSION + rank), 0) for rank in ranks], axis=0)
         order = np.lexsort((item, -fused))[: max(N_RANKED, top)]
         item, fused = item[order], fused[order]
-        score, ranked_by = fused, "words" if cosine is None else "words and meaning"
-        if by in self.rankers and self.encoder and self.vectors is not None and vector is not None and len(item):
+        score, ranked_by = fused, "words" if asked is None else "words and meaning"
+        if by in self.rankers and self.encoder and self.by_meaning and vector is not None and len(item):
             again = item
-            read, texts = np.vstack([self.vectors[again], vector]), self._texts(again)
+            read, texts = np.vstack([self.by_meaning.vectors[again], vector]), self._texts(again)
             with stage("rank"), _READING:
                 chance = self.rankers[by].chances(self.encoder, query, again, read=read, texts=texts)
             order = np.lexsort((again, -chance))
@@ -199,8 +200,28 @@ class Search:
             score, ranked_by = chance[order], by
         ranks = [_ranks(found, item)[:top] for found in (word_items, meaning_items)]
         item = item[:top]
-        near = np.full(len(item), np.nan, np.float32) if cosine is None else cosine[item]
+        near = np.full(len(item), np.nan, np.float32)
+        if asked is not None:
+            near = asked.cosines(np.zeros(len(item), np.int64), item)
         return Found(item, score[:top], fused[:top], ranks[0], ranks[1], near, ranked_by)
+
+    def like(self, text: str, *, top: int, allowed: Bools) -> tuple[Ints, Singles, bool]:
+        """The items whose texts are most like a text.
+
+        Args:
+            text: as people write.
+            top: how many, at most.
+            allowed: (items,) what may be found.
+
+        Returns:
+            (k,) places, the best first; (k,) scores above 0; and whether it was by meaning: else by words.
+        """
+        vector = self.read(text)
+        if vector is not None and self.by_meaning is not None:
+            return *_nearest(self.by_meaning.ask(vector[None]), top, allowed), True
+        score = self.words.scores(text)
+        found = _best(score, top, allowed)
+        return found, score[found], False
 
     def _texts(self, items: Ints) -> list[tuple[str, str]]:
         return [(str(self.titles[item]), str(self.texts[item])) for item in items]
@@ -215,6 +236,12 @@ def _best(score: Singles, n: int, allowed: Bools | None) -> Ints:
     top = np.argpartition(-masked, n - 1)[:n]
     top = top[masked[top] > 0]
     return top[np.lexsort((top, -masked[top]))]
+
+
+def _nearest(asked: Asked, n: int, allowed: Bools | None) -> tuple[Ints, Singles]:
+    """Places and cosines of the n nearest items whose cosine is above 0."""
+    item, cosine = (part[0] for part in asked.nearest(n, allowed=allowed))
+    return item[cosine > 0], cosine[cosine > 0]
 
 
 def _ranks(found: Ints, item: Ints) -> Ints:

@@ -30,7 +30,7 @@ def smoke_test(folder: Path, listed: pd.DataFrame) -> dict[str, float]:
         listed: user_id and item_id of the pipeline's own lists, by rank.
 
     Returns:
-        share_of_texts_found, share_of_lists_as_made: figures of the test.
+        share_of_texts_found, share_of_lists_as_made: figures of the test; and of each graph of items its recall_at_10.
 
     Raises:
         PublicationError: if a score is not finite, texts of items do not find them, or lists are not those of the pipeline.
@@ -44,7 +44,9 @@ def smoke_test(folder: Path, listed: pd.DataFrame) -> dict[str, float]:
             f" and {same:.0%} of the items in lists are those that the pipeline listed. They must be {LEAST_FOUND:.0%} and "
             f"{LEAST_SAME:.0%} at least: look for what changed between the lists and the publication, and run again."
         )
-    return {"share_of_texts_found": found, "share_of_lists_as_made": same}
+    graphs = model.told.get("graphs", {})
+    recall = {f"recall_at_10_of_{name}": told["recall_at_10"] for name, told in graphs.items()}
+    return {"share_of_texts_found": found, "share_of_lists_as_made": same, **recall}
 
 
 def _texts(model: PublishedModel) -> float:

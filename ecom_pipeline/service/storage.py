@@ -13,6 +13,7 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 
 from ecom_pipeline.errors import PublicationError
+from ecom_pipeline.recommend.circumstances import Circumstances
 from ecom_pipeline.recommend.interactions import Interactions
 from ecom_pipeline.recommend.item_item import ItemItem, Neighbours, RidgeByItems, RidgeByUsers
 from ecom_pipeline.recommend.retrieval import Lately
@@ -89,11 +90,20 @@ _OF_ACTS = ("user", "item", "day", "n_acts", "quantity", "returned", "price", "s
 def write_acts(folder: Path, acts: Interactions) -> None:
     """Write histories; the ids of users and items are kept elsewhere."""
     write_arrays(folder, {name: getattr(acts, name) for name in _OF_ACTS})
+    how = acts.circumstances
+    if how is not None:
+        write_arrays(folder / "circumstances", {field.name: getattr(how, field.name) for field in fields(how)})
 
 
 def read_acts(folder: Path, user_ids: NDArray, item_ids: NDArray) -> Interactions:
     """Histories as written."""
-    return Interactions(**read_arrays(folder), user_ids=user_ids, item_ids=item_ids)
+    how = read_arrays(folder / "circumstances")
+    return Interactions(
+        **read_arrays(folder),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        circumstances=Circumstances(**how) if how else None,
+    )
 
 
 def write_lately(folder: Path, lately: Lately) -> None:
