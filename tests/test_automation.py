@@ -188,10 +188,11 @@ def test_days_have_the_names_that_dagster_gives_them(now):
 
 
 def test_every_relation_and_asset_has_a_blocking_gate():
-    checked = {
-        check.check_specs and next(iter(check.check_specs)).asset_key.to_user_string() for check in defs.asset_checks
-    }
-    assert checked == {
+    by_step = [{spec.asset_key.to_user_string() for spec in step.check_specs} for step in defs.asset_checks]
+    assert {len(assets) for assets in by_step} == {1}  # all gates of an asset, and of no other, are one step
+    checked = [asset for assets in by_step for asset in assets]
+    assert len(checked) == len(set(checked))
+    assert set(checked) == {
         "items",
         "judgments",
         *OFFERS,
