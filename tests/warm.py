@@ -35,6 +35,11 @@ def main() -> None:
     """Fork until the input ends."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    from assets.code import function_of, version
+    from assets.refresh import FLOW
+
+    for asset in FLOW:
+        version(function_of(asset))  # reads code, which no test changes under a command
     gc.freeze()  # a child that looked for garbage in all this would copy the memory that holds it
     tell("ready")
     while line := sys.stdin.readline():
