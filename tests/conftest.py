@@ -19,7 +19,8 @@ _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 8 << 30 and os.access(_MEMORY, os.W_OK):
     # a run commits some thousand times, and a disk lets it wait for each: where memory is a folder, that one is taken
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
-hypothesis.settings.register_profile("house", deadline=None)  # the first example of a test may load a library
+# the first example of a test may load a library; where a test names no number, fifty examples a run are enough
+hypothesis.settings.register_profile("house", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("house")
 
 
