@@ -56,8 +56,8 @@ def write_suspects(folder: Path, db: DuckDBPyConnection) -> None:
     context, item = sample_vectors(db, train)
     near = [_near(int(row), context, item, train.label.to_numpy()) for row in place]
     found["relevance"] = train.relevance.to_numpy()[place]
-    shown = np.unique(np.concatenate([places for both in near for places in both]))
-    told = dict(zip(shown.tolist(), map(_told, train.iloc[shown].itertuples()), strict=True))
+    shown = sorted({row for both in near for places in both for row in places.tolist()})
+    told = dict(zip(shown, map(_told, train.iloc[shown].itertuples()), strict=True))
     for name, side in (("agreeing", 0), ("disagreeing", 1)):
         found[name] = [json.dumps([told[row] for row in both[side].tolist()]) for both in near]
     found[[*_COLUMNS, "agreeing", "disagreeing"]].to_parquet(folder / _FILE, index=False)
