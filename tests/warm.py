@@ -30,7 +30,11 @@ LIBRARIES = (
     *("ecom_pipeline.report", "ecom_pipeline.sources", "resources.history", "alembic.command"),
     # what Dagster loads when a history is opened and a run begins
     *("dagster._core.storage.sqlite_storage", "dagster._core.instance.factory", "dagster._daemon.controller"),
-    *("dagster._core.execution.execute_in_process", "dagster._core.storage.local_compute_log_manager", "pyarrow.dataset"),
+    *(
+        "dagster._core.execution.execute_in_process",
+        "dagster._core.storage.local_compute_log_manager",
+        "pyarrow.dataset",
+    ),
 )  # not the definitions: they read the environment when they load
 
 
