@@ -1,7 +1,7 @@
 # Every target sets up what it needs in .venv; nothing outside this folder is touched.
 PYTHON ?= python3
 ECOM_HOME ?= $(CURDIR)/.ecom
-WORKERS ?= --numprocesses 2 --dist loadfile
+WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export ECOM_HOME
 export HF_HUB_OFFLINE = 1
 

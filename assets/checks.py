@@ -5,12 +5,13 @@ find too few.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pandas as pd
+from duckdb import DuckDBPyConnection
 
 from ecom_pipeline import schema
 from ecom_pipeline.laws import LAWS, Law
@@ -25,25 +26,24 @@ if TYPE_CHECKING:
     from great_expectations.core.batch_definition import BatchDefinition
 
 
-def _schema_check(relation: Relation) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=relation.name,
-        name=f"{relation.name}_keep_schema_keys_and_ranges",
-        blocking=True,
-        description=f"One row per {relation.row}: columns, keys, ranges and volume, judged by Great Expectations.",
-    )
-    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        with warehouse.connect() as db:
-            relation.create(db)
-            found = schema.violations(db, relation)
-            columns = db.sql(f"from {relation.name} limit 0").columns
-            (n_rows,) = db.execute(f"select count(*) from {relation.name}").fetchall()[0]
-            rejected = schema.most_rejected(db, relation.name)
+Judge = Callable[[DuckDBPyConnection], dg.AssetCheckResult]
+Gate = tuple[dg.AssetCheckSpec, Judge]
+
+
+def _schema_gate(relation: Relation) -> Gate:
+    def judge(db: DuckDBPyConnection) -> dg.AssetCheckResult:
+        relation.create(db)
+        found = schema.violations(db, relation)
+        columns = db.sql(f"from {relation.name} limit 0").columns
+        (n_rows,) = db.execute(f"select count(*) from {relation.name}").fetchall()[0]
+        rejected = schema.most_rejected(db, relation.name)
         # counted in SQL and judged here: the same verdict at any size
         missing = 0 if n_rows or relation.may_be_empty else 1
         broken = _judge({v.promise: v.n_rows for v in found} | {"n_rows": missing})
         absent = sorted(set(relation.column_names) - set(columns))
         return dg.AssetCheckResult(
+            asset_key=relation.name,
+            check_name=spec.name,
             passed=not broken and not absent,
             description=_told(relation, n_rows, [v for v in found if v.promise in broken], rejected),
             metadata={
@@ -53,7 +53,13 @@ def _schema_check(relation: Relation) -> dg.AssetChecksDefinition:
             },
         )
 
-    return check
+    spec = dg.AssetCheckSpec(
+        f"{relation.name}_keep_schema_keys_and_ranges",
+        asset=relation.name,
+        blocking=True,
+        description=f"One row per {relation.row}: columns, keys, ranges and volume, judged by Great Expectations.",
+    )
+    return spec, judge
 
 
 def _told(relation: Relation, n_rows: int, broken: list[Violation], rejected: str) -> str:
@@ -92,13 +98,13 @@ def _counted() -> "BatchDefinition":
     return asset.add_batch_definition_whole_dataframe("all")
 
 
-def _law_check(law: Law) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=law.relation, name=law.name, blocking=True, description=law.statement)
-    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        with warehouse.connect() as db:
-            broken = db.sql(law.broken).df()
+def _law_gate(law: Law) -> Gate:
+    def judge(db: DuckDBPyConnection) -> dg.AssetCheckResult:
+        broken = db.sql(law.broken).df()
         first = broken.head(3).astype(str).to_dict("records")
         return dg.AssetCheckResult(
+            asset_key=law.relation,
+            check_name=law.name,
             passed=broken.empty,
             description=law.statement
             if broken.empty
@@ -106,22 +112,41 @@ def _law_check(law: Law) -> dg.AssetChecksDefinition:
             metadata={"n_broken": len(broken), "first": dg.MetadataValue.json(first)},
         )
 
-    return check
+    return dg.AssetCheckSpec(law.name, asset=law.relation, blocking=True, description=law.statement), judge
 
 
-def _drift_check(family: Family) -> dg.AssetChecksDefinition:
+def _drift_gate(family: Family) -> Gate:
     statement = f"on the last whole day, {family} are as far from usual as ordinary days are"
 
-    @dg.asset_check(asset="drift", name=f"{family}_are_as_usual", blocking=False, description=f"{statement}.")
-    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        with warehouse.connect() as db:
-            found = [one for one in alarms(db, days=1) if one.family == family]
+    def judge(db: DuckDBPyConnection) -> dg.AssetCheckResult:
+        found = [one for one in alarms(db, days=1) if one.family == family]
         return dg.AssetCheckResult(
+            asset_key="drift",
+            check_name=spec.name,
             passed=not found,
             severity=dg.AssetCheckSeverity.WARN,
             description="; ".join(str(one) for one in found) or statement,
             metadata={"n_unusual": len(found)},
         )
+
+    spec = dg.AssetCheckSpec(f"{family}_are_as_usual", asset="drift", description=f"{statement}.")
+    return spec, judge
+
+
+def _together(asset: str, gates: Sequence[Gate]) -> dg.AssetChecksDefinition:
+    """All gates of an asset in one step, as a step costs more than a gate: on Kubernetes, it may be a pod."""
+
+    @dg.multi_asset_check(
+        specs=[spec for spec, _ in gates],
+        name=f"gates_of_{asset}",
+        description=f"What must hold of {asset} before anything is made of it.",
+        can_subset=True,
+    )
+    def check(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
+        with warehouse.connect() as db:
+            for spec, judge in gates:
+                if spec.key in context.selected_asset_check_keys:
+                    yield judge(db)  # at once: where the next cannot be asked, this one has been told
 
     return check
 
@@ -154,9 +179,16 @@ def graphs_find_the_nearest_items(home: Home) -> dg.AssetCheckResult:
     )
 
 
-CHECKS = [
-    graphs_find_the_nearest_items,
-    *(_schema_check(relation) for relation in schema.RELATIONS.values()),
-    *(_law_check(law) for law in LAWS),
-    *(_drift_check(family) for family in FAMILIES),
+def _by_asset(gates: Sequence[Gate]) -> dict[str, list[Gate]]:
+    found: dict[str, list[Gate]] = {}
+    for gate in gates:
+        found.setdefault(gate[0].asset_key.to_user_string(), []).append(gate)
+    return found
+
+
+_GATES = [
+    *(_schema_gate(relation) for relation in schema.RELATIONS.values()),
+    *(_law_gate(law) for law in LAWS),
+    *(_drift_gate(family) for family in FAMILIES),
 ]
+CHECKS = [graphs_find_the_nearest_items, *(_together(asset, gates) for asset, gates in _by_asset(_GATES).items())]

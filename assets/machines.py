@@ -70,7 +70,7 @@ def executor_of(pods: str) -> dg.ExecutorDefinition:
 
     Args:
         pods: nothing, or `run`: one after the other in the process of their run; `step`: one after the other, as one works in
-            a home, each step and each gate in a pod of its own.
+            a home, each step in a pod of its own, all gates of an asset being one.
 
     Raises:
         ClusterError: if it is neither, or `dagster-k8s` is missing for pods of steps.

@@ -1,8 +1,10 @@
 """Stage 2: rows that keep the rules, the rows that do not, and the training samples made of the first."""
 
 from collections import Counter
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
 import dagster as dg
 from duckdb import DuckDBPyConnection
@@ -16,8 +18,33 @@ from ecom_pipeline.samples import SampleRules, build_samples
 from ecom_pipeline.schema.inputs import OFFERS
 from resources.warehouse import Warehouse
 
+
+class EveryDay(dg.DailyPartitionsDefinition):
+    """Days as Dagster has them, whose names are listed once and not anew by a calendar of schedules.
+
+    Each step that reads a dated asset has all names listed, though it uses none of them where there are a hundred or more:
+    a seventh of a small run's time.
+    """
+
+    def get_partition_keys(
+        self,
+        current_time: datetime | None = None,
+        dynamic_partitions_store: Any = None,
+    ) -> Sequence[str]:
+        """Names of all days up to a time, or to now."""
+        with dg.partition_loading_context(current_time, dynamic_partitions_store):
+            first, last = self.get_first_partition_key(), self.get_last_partition_key()
+        return [] if first is None or last is None else list(_names(first, last))
+
+
+@lru_cache(maxsize=1)
+def _names(first: str, last: str) -> tuple[str, ...]:
+    numbers = range(date.fromisoformat(first).toordinal(), date.fromisoformat(last).toordinal() + 1)
+    return tuple(date.fromordinal(number).isoformat() for number in numbers)
+
+
 # today is a partition too, so that a run sees the events of the hours before it
-DAYS = dg.DailyPartitionsDefinition(start_date=days.FIRST_DAY.isoformat(), end_offset=1)
+DAYS = EveryDay(start_date=days.FIRST_DAY.isoformat(), end_offset=1)
 
 
 @dg.asset(

@@ -30,29 +30,10 @@ def load() -> None:
     for name in (*LIBRARIES, "assets.automation"):
         importlib.import_module(name)
     from assets.code import function_of, version
-    from assets.prepare import DAYS
     from assets.refresh import FLOW
 
     for asset in FLOW:
         version(function_of(asset))
-    list_once(DAYS)
-
-
-def list_once(days: Any) -> None:
-    """Dagster lists the names of all days since 1990 anew at every step: a seventh of a run's time, and always the same."""
-    kind, names = type(days), {}
-    listed = kind.get_partition_keys
-
-    def get_partition_keys(self: Any, *when: Any) -> Any:
-        if any(when):
-            return listed(self, *when)
-        last = self.get_last_partition_key()
-        if last not in names:
-            names[last] = listed(self)
-        return names[last]
-
-    kind.get_partition_keys = get_partition_keys
-    days.get_partition_keys()
 
 
 def serve() -> None:

@@ -282,6 +282,7 @@ class Warehouse(dg.ConfigurableResource):
         config["temp_directory"] = f"{self.path}.tmp"
         db = duckdb.connect(f":memory:{name}", config=config)
         try:
+            db.execute("set enable_progress_bar = false")  # attaching draws one too, where a server is slow
             attach(db)
         except BaseException:
             db.close()

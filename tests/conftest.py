@@ -3,13 +3,13 @@
 import gc
 import importlib.util
 import os
-import re
+import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 from postgres import Server, binaries, serving
 from shop import CONFIG, HEAD_ALONE, Finished, Shop, ecom, make_shop
 
@@ -18,34 +18,37 @@ os.environ["ECOM_HASH_KEY"] = "tests"  # which groups are drawn depends on the h
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core: more threads would wait for each other
-hypothesis.settings.register_profile("house", deadline=None)  # the first example of a test may load a library
+_MEMORY = Path("/dev/shm")
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 8 << 30 and os.access(_MEMORY, os.W_OK):
+    # a run commits some thousand times, and a disk lets it wait for each: where memory is a folder, that one is taken
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+# the first example of a test may load a library; where a test names no number, fifty examples a run are enough
+hypothesis.settings.register_profile("house", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("house")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Gives each file to one worker, and those that look at the finished run to the first, so that each is made once.
+# the files that take longest, longest first, but that the second needs the finished home at its end only
+LONGEST = (
+    *("test_command_line.py", "test_lake.py", "test_whole_graph.py", "test_serve.py", "test_label_noise.py"),
+    *("test_designs.py", "test_cluster.py", "test_landing_sequences.py", "test_audiences.py", "test_rotate.py"),
+    *("test_forget.py", "test_benchmark.py", "test_vision.py", "test_stale_models.py", "test_page.py", "test_home.py"),
+    *("test_writer.py", "test_automation.py", "test_adaptation.py", "test_audience_offers.py"),
+)
 
-    pytest-xdist 3.8 has a mark for it, which it does not hear under pytest 9.2.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no worker is alone with one at the end.
+
+    pytest-xdist keeps the order under `--no-loadscope-reorder`; else it goes by the number of tests.
     """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return file_scope(config.rootpath / nodeid.split("::")[0])
-
-    return ByFile(config, log)
+    place = {name: nth for nth, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_collection_finish() -> None:
     """What was loaded until now stays: it is not looked at for garbage again."""
     gc.collect()
     gc.freeze()
-
-
-@cache
-def file_scope(file: Path) -> str:
-    return "finished" if re.search(r"def \w+\([^)]*\bfinished\b", file.read_text()) else file.name
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +77,17 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(shop: Shop, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    home = tmp_path_factory.mktemp("home")
-    result = ecom("run", "--source", shop.folder, "--config", config, "--device", "cpu", home=home, check=True)
-    return Finished(home, result.stdout)
+    """The first worker that asks makes it; each has a copy, as one process at a time may open a warehouse."""
+    mine = tmp_path_factory.getbasetemp()
+    made = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "finished"
+    output = made / "output"
+    with FileLock(made.with_suffix(".lock")):
+        if not output.exists():
+            run = ("run", "--source", shop.folder, "--config", config, "--device", "cpu")
+            told = ecom(*run, home=made / "home", check=True).stdout
+            output.write_text(told)
+    home = shutil.copytree(made / "home", tmp_path_factory.mktemp("finished") / "home")
+    return Finished(home, output.read_text().replace(str(made / "home"), str(home)))
 
 
 @pytest.fixture(scope="session")

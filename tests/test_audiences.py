@@ -54,6 +54,16 @@ def test_figures_are_as_scikit_learn_has_them_and_a_weight_of_two_is_a_user_twic
         )
 
 
+@given(scored, st.integers(0, 2**32 - 1))
+def test_figures_of_many_draws_are_those_of_each(rows, seed):
+    score, response, weight = columns(rows)
+    drawn = np.random.default_rng(seed).integers(0, 3, (4, len(score))) * weight
+    drawn[0] = 0  # nobody is drawn
+    for figure in (*gains.FIGURES.values(), gains.calibration_error, gains.calibration_noise, gains.qini):
+        each = [figure(score / 5, response, one) for one in drawn]
+        np.testing.assert_allclose(figure(score / 5, response, drawn), each, rtol=1e-9, atol=1e-12)
+
+
 @given(scored, st.sampled_from([0.2, 0.5, 0.8]))
 def test_reach_and_lift_say_the_same_in_two_ways(rows, share):
     score, response, weight = columns(rows)

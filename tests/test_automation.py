@@ -7,6 +7,7 @@ from shop import write_csv
 
 from assets.automation import nightly_refresh, refresh, refresh_goes_on, source_changed
 from assets.machines import run_tags
+from assets.prepare import DAYS
 from assets.refresh import CATALOGUE
 from ecom_pipeline.definitions import defs
 from ecom_pipeline.errors import InputError
@@ -177,11 +178,21 @@ def test_a_new_day_and_a_late_event_cost_their_days(resources, shop, tmp_path):
     assert counts["cleaned_interactions"]["kept"] == resources["warehouse"].read(per_day).n[0]
 
 
+@pytest.mark.parametrize("now", [None, "1989-12-31", "1990-01-01", "2024-02-29", "2024-03-01"])
+def test_days_have_the_names_that_dagster_gives_them(now):
+    theirs = dg.DailyPartitionsDefinition(start_date="1990-01-01", end_offset=1)
+    moment = now and datetime.fromisoformat(now).replace(tzinfo=UTC)
+    assert theirs == DAYS
+    for _ in range(2):  # listed, and taken from what was listed
+        assert DAYS.get_partition_keys(moment) == theirs.get_partition_keys(moment)
+
+
 def test_every_relation_and_asset_has_a_blocking_gate():
-    checked = {
-        check.check_specs and next(iter(check.check_specs)).asset_key.to_user_string() for check in defs.asset_checks
-    }
-    assert checked == {
+    by_step = [{spec.asset_key.to_user_string() for spec in step.check_specs} for step in defs.asset_checks]
+    assert {len(assets) for assets in by_step} == {1}  # all gates of an asset, and of no other, are one step
+    checked = [asset for assets in by_step for asset in assets]
+    assert len(checked) == len(set(checked))
+    assert set(checked) == {
         "items",
         "judgments",
         *OFFERS,

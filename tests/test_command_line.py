@@ -3,7 +3,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import duckdb
 import pandas as pd
@@ -181,10 +183,16 @@ def test_events_alone_and_judgments_alone_are_enough(shop, quick, tmp_path, kept
     assert ("Nobody took anything" in result.stdout) == (kept == "judgments")
 
 
-def start(home, *arguments):
+@contextmanager
+def started(home, *arguments):
+    """A run in a process of its own, which is ended in any case."""
     environment = {**os.environ, "ECOM_HOME": str(home)}
     command = [sys.executable, "-m", "ecom_pipeline.cli", "run", "--home", str(home), *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(process, words):
@@ -196,43 +204,41 @@ def wait_for(process, words):
     raise AssertionError(f"the run ended before it said {words!r}")
 
 
-def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(shop, quick, tmp_path):
-    home = tmp_path / "home"
-    process = start(home, "--source", shop.folder, "--config", quick)
-    wait_for(process, "samples: {")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert "1 dead runs freed" in ecom("unlock", home=home, check=True).stdout
-    assert "0 dead runs freed" in ecom("unlock", home=home, check=True).stdout
-    process = start(home, "--config", quick)
-    before = wait_for(process, "texts are not embedded yet")
-    process.kill()
-    process.wait()
-    assert "reading items" not in before  # what was landed is not landed again
-    assert "cleaning" not in before
-
-
-def test_ctrl_c_ends_with_1_and_says_how_to_go_on(shop, quick, tmp_path):
-    process = start(tmp_path / "home", "--source", shop.folder, "--config", quick)
-    wait_for(process, "texts are not embedded yet")
-    process.send_signal(signal.SIGINT)
-    told = process.stderr.read()
-    assert process.wait() == 1
-    assert "stopped; the next `ecom run` goes on from what was finished" in told
-    assert "Traceback" not in told
-
-
-def test_two_runs_in_one_home_are_refused_by_name(shop, quick, tmp_path):
-    home = tmp_path / "home"
-    first = start(home, "--source", shop.folder, "--config", quick)
-    try:
+@pytest.fixture(scope="module")
+def broken_off(shop, quick, tmp_path_factory):
+    """Of one home: a run that a second one met and that was killed, and the next, which Ctrl-C stopped."""
+    home, told = tmp_path_factory.mktemp("broken_off") / "home", SimpleNamespace()
+    with started(home, "--source", shop.folder, "--config", quick) as first:
         wait_for(first, "reading items")
-        second = ecom("run", "--config", quick, home=home)
-    finally:
-        first.kill()
-        first.wait()
-    assert second.returncode == 1
-    assert f"1 other `ecom run`, PID {first.pid}" in second.stderr
+        first.send_signal(signal.SIGSTOP)  # it cannot be over before the second one comes
+        told.pid, told.second = first.pid, ecom("run", "--config", quick, home=home)
+        first.send_signal(signal.SIGCONT)
+        wait_for(first, "samples: {")
+        first.send_signal(signal.SIGKILL)
+    told.unlocked = [ecom("unlock", home=home, check=True).stdout for _ in range(2)]
+    with started(home, "--config", quick) as following:
+        told.before = wait_for(following, "texts are not embedded yet")
+        following.send_signal(signal.SIGINT)
+        told.after, told.code = following.stderr.read(), following.wait()
+    return told
+
+
+def test_two_runs_in_one_home_are_refused_by_name(broken_off):
+    assert broken_off.second.returncode == 1
+    assert f"1 other `ecom run`, PID {broken_off.pid}" in broken_off.second.stderr
+
+
+def test_after_kill_9_nothing_is_locked_and_the_next_run_goes_on(broken_off):
+    assert "1 dead runs freed" in broken_off.unlocked[0]
+    assert "0 dead runs freed" in broken_off.unlocked[1]
+    assert "reading items" not in broken_off.before  # what was landed is not landed again
+    assert "cleaning" not in broken_off.before
+
+
+def test_ctrl_c_ends_with_1_and_says_how_to_go_on(broken_off):
+    assert broken_off.code == 1
+    assert "stopped; the next `ecom run` goes on from what was finished" in broken_off.after
+    assert "Traceback" not in broken_off.before + broken_off.after
 
 
 def test_a_warehouse_that_is_held_says_by_whom(tmp_path):

@@ -333,6 +333,6 @@ def test_the_page_names_files_that_are_there_and_secrets_that_are_asked_for():
 
 
 def test_the_page_counts_steps_and_gates():
-    told = re.search(r"(\d+) steps and (\d+)\s+gates", PAGE)
+    told = re.search(r"(\d+) assets and the gates of (\d+) are", PAGE)
     assert told is not None
     assert [int(one) for one in told.groups()] == [len(FLOW), len(CHECKS)]

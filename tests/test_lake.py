@@ -372,13 +372,12 @@ def test_the_key_of_people_cannot_be_changed_in_a_lake(lake, tmp_path):
         lake.write_to(tmp_path / "copy.duckdb")
 
 
-def test_a_whole_run_makes_of_a_lake_what_it_makes_of_the_file(shop, quick, tmp_path, server, monkeypatch):
-    made = ["run", "--source", shop.folder, "--config", quick, "--device", "cpu"]
-    ecom(*made, home=tmp_path / "file", check=True)
+def test_a_whole_run_makes_of_a_lake_what_it_makes_of_the_file(finished, shop, config, tmp_path, server, monkeypatch):
+    made = ["run", "--source", shop.folder, "--config", config, "--device", "cpu"]
     server.ask("postgres", "create database whole")
     monkeypatch.setenv("ECOM_LAKE", server.connection("whole"))
     run = ecom(*made, home=tmp_path / "lake", check=True)
-    file, lake = Warehouse(path=str(tmp_path / "file" / "warehouse.duckdb")), of(tmp_path / "lake")
+    file, lake = Warehouse(path=str(finished.home / "warehouse.duckdb")), of(tmp_path / "lake")
     assert relations(lake) == relations(file)
     again = ecom(*made, home=tmp_path / "lake", check=True)
     assert "nothing is new" in again.stderr

@@ -201,7 +201,7 @@ CHANGE = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(CHANGE, min_size=1, max_size=5))
 def test_after_any_changes_all_is_as_if_it_were_read_at_once(tmp_path_factory, sequence):
     folder = tmp_path_factory.mktemp("shop")

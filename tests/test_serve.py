@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -109,37 +110,42 @@ def acknowledged(home, port):
     return done
 
 
-def test_after_a_kill_each_acknowledged_event_is_in_the_answers_once(home, port, acknowledged):
+@pytest.fixture(scope="module")
+def answers(home, port, acknowledged):
+    """What the service says when it is started again after the kill."""
+    again = [
+        {"event_id": name, "user_id": "person-0", "action": "purchase", "item_id": "i0-0-0"}
+        for name in acknowledged[:900]
+    ]
+    asked = {"query": "footwear for running", "top": 5, "explain": True}
     with served(home, port):
-        repeated = ask(
-            port,
-            "/events",
-            {
-                "events": [
-                    {"event_id": name, "user_id": "person-0", "action": "purchase", "item_id": "i0-0-0"}
-                    for name in acknowledged[:900]
-                ]
+        return SimpleNamespace(
+            repeated=ask(port, "/events", {"events": again}),
+            since=ask(port, "/ready")["events_since"],
+            weights=ask(port, "/weights/person-0?top=1000")["weights"],
+            search={
+                by: ask(port, "/search", {**asked, "by": by})["results"] for by in ("weighted", "unweighted", "none")
             },
+            suspects=ask(port, "/suspects?top=3"),
         )
-        assert (repeated["kept"], repeated["repeated"]) == (0, len(acknowledged[:900]))
-        since = ask(port, "/ready")["events_since"]
-        assert len(acknowledged) <= since <= len(acknowledged) + 4  # of the last ones the answer may not have come
-        weights = ask(port, "/weights/person-0?top=1000")["weights"]
-        live = sum(one["times"] for one in weights if one["day"] == weights[0]["day"])
-        assert live >= sum(int(name.split("-")[2]) % 5 == 0 for name in acknowledged)
 
 
-def test_search_by_meaning_and_by_the_twins(home, port):
-    with served(home, port):
-        asked = {"query": "footwear for running", "top": 5, "explain": True}
-        found = {by: ask(port, "/search", {**asked, "by": by})["results"] for by in ("weighted", "unweighted", "none")}
-        assert all(one["explain"]["ranked_by"] == by for by in ("weighted", "unweighted") for one in found[by])
-        assert {one["explain"]["ranked_by"] for one in found["none"]} == {"words and meaning"}
-        assert any("shoes" in one["title"] or "sneakers" in one["title"] for one in found["weighted"])
-        assert any(one["explain"]["meaning_rank"] for one in found["none"])
-        suspects = ask(port, "/suspects?top=3")
-        assert suspects["grades"]
-        assert all(one["agreeing"] and one["disagreeing"] for one in suspects["suspects"])
+def test_after_a_kill_each_acknowledged_event_is_in_the_answers_once(acknowledged, answers):
+    assert (answers.repeated["kept"], answers.repeated["repeated"]) == (0, len(acknowledged[:900]))
+    # of the last ones the answer may not have come
+    assert len(acknowledged) <= answers.since <= len(acknowledged) + 4
+    live = sum(one["times"] for one in answers.weights if one["day"] == answers.weights[0]["day"])
+    assert live >= sum(int(name.split("-")[2]) % 5 == 0 for name in acknowledged)
+
+
+def test_search_by_meaning_and_by_the_twins(answers):
+    found = answers.search
+    assert all(one["explain"]["ranked_by"] == by for by in ("weighted", "unweighted") for one in found[by])
+    assert {one["explain"]["ranked_by"] for one in found["none"]} == {"words and meaning"}
+    assert any("shoes" in one["title"] or "sneakers" in one["title"] for one in found["weighted"])
+    assert any(one["explain"]["meaning_rank"] for one in found["none"])
+    assert answers.suspects["grades"]
+    assert all(one["agreeing"] and one["disagreeing"] for one in answers.suspects["suspects"])
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,14 @@ LIBRARIES = (
     *("torch", "transformers.models.bert.modeling_bert", "transformers.models.auto", "statsforecast", "jinja2"),
     *("sklearn.linear_model", "sklearn.ensemble", "sklearn.isotonic", "scipy.stats", "scipy.sparse", "scipy.optimize"),
     *("assets.refresh", "assets.checks", "assets.automation", "assets.benchmark", "ecom_pipeline.cli"),
-    *("ecom_pipeline.report", "ecom_pipeline.sources"),
+    *("ecom_pipeline.report", "ecom_pipeline.sources", "resources.history", "alembic.command"),
+    # what Dagster loads when a history is opened and a run begins
+    *("dagster._core.storage.sqlite_storage", "dagster._core.instance.factory", "dagster._daemon.controller"),
+    *(
+        "dagster._core.execution.execute_in_process",
+        "dagster._core.storage.local_compute_log_manager",
+        "pyarrow.dataset",
+    ),
 )  # not the definitions: they read the environment when they load
 
 
@@ -35,6 +42,13 @@ def main() -> None:
     """Fork until the input ends."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    from assets.code import function_of, version
+    from assets.refresh import FLOW
+    from ecom_pipeline import sources
+
+    sources.adapters()
+    for asset in FLOW:
+        version(function_of(asset))  # reads code, which no test changes under a command
     gc.freeze()  # a child that looked for garbage in all this would copy the memory that holds it
     tell("ready")
     while line := sys.stdin.readline():

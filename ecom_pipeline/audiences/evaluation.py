@@ -221,8 +221,9 @@ def _uplift(audience: Audience, offers: Sequence[Offer], told: dict[str, str]) -
         + (f"; {len(refused)} campaigns cannot be compared, {refused[0]}" if refused else "")
     )
 
-    def mean_effect(_: Floats, effect: Floats, weight: Floats) -> float:
-        return float(np.average(effect, weights=weight)) if weight.sum() else float("nan")
+    def mean_effect(_: Floats, effect: Floats, weight: Floats) -> Floats:
+        n = weight.sum(-1)
+        return np.where(n > 0, (weight * effect).sum(-1) / np.maximum(n, 1), np.nan)
 
     figures = [
         {"response": "effect", "model": name, "metric": "Qini", **_interval(*_judged(qini, table, name)), **sizes}

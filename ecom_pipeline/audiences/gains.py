@@ -14,60 +14,51 @@ N_BOOTSTRAP = 500
 SHARES = (0.05, 0.1, 0.2)
 REACHES = (0.5, 0.8)
 
-Figure = Callable[[Floats, Floats, Floats], float]
-"""Takes (n,) scores, responses and weights of one offer's users, and returns a figure; NaN where it is none."""
+_AT_ONCE = 1 << 20  # weights of users that lie in memory at once, of all draws together
+
+Figure = Callable[[Floats, Floats, Floats], Floats]
+"""Takes (n,) scores and responses of one offer's users and (..., n) weights of theirs, one row a draw, and returns a figure a
+row, (...,); NaN where it is none."""
 
 
 def gain_curve(score: Floats, response: Floats, weight: Floats | None = None) -> tuple[Floats, Floats]:
     """Share of the users asked, best first, and share of the responses that they give; from (0, 0) to (1, 1).
 
-    Users of one score come together, in no order.
+    Users of one score come together, in no order; where nobody responds, the curve is that of an order by chance.
     """
-    weight = np.ones(len(score)) if weight is None else weight
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    asked = np.cumsum(weight[order])[ends]
-    reached = np.cumsum((weight * response)[order])[ends]
-    if not len(score) or not reached[-1]:
-        return np.array([0.0, 1.0]), np.array([0.0, 1.0])
-    return np.append(0, asked / asked[-1]), np.append(0, reached / reached[-1])
+    asked, reached = _gained(score, response, np.ones(len(score)) if weight is None else weight)
+    asked = _ratio(asked, asked[..., -1:])
+    return _from_zero(asked), _from_zero(np.where(reached[..., -1:] > 0, _ratio(reached, reached[..., -1:]), asked))
 
 
-def area(score: Floats, response: Floats, weight: Floats) -> float:
+def area(score: Floats, response: Floats, weight: Floats) -> Floats:
     """Chance that one who responds stands above one who does not; ties count half.
 
-    >>> area(np.array([3.0, 2, 1]), np.array([1.0, 0, 1]), np.ones(3))
+    >>> float(area(np.array([3.0, 2, 1]), np.array([1.0, 0, 1]), np.ones(3)))
     0.5
     """
     order = np.argsort(score, kind="stable")
-    _, group = np.unique(score[order], return_inverse=True)
-    yes = np.bincount(group, (weight * response)[order])
-    no = np.bincount(group, (weight * (1 - response))[order])
-    if not yes.sum() or not no.sum():
-        return float("nan")
-    below = np.cumsum(no) - no
-    return float((yes * (below + no / 2)).sum() / (yes.sum() * no.sum()))
+    begins = np.append(0, np.flatnonzero(np.diff(score[order])) + 1)
+    yes = np.add.reduceat((weight * response)[..., order], begins, axis=-1)
+    no = np.add.reduceat((weight * (1 - response))[..., order], begins, axis=-1)
+    below = np.cumsum(no, axis=-1) - no
+    return _ratio((yes * (below + no / 2)).sum(-1), yes.sum(-1) * no.sum(-1))
 
 
-def average_precision(score: Floats, response: Floats, weight: Floats) -> float:
+def average_precision(score: Floats, response: Floats, weight: Floats) -> Floats:
     """Mean precision at each response, users of one score together."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    asked, reached = np.cumsum(weight[order])[ends], np.cumsum((weight * response)[order])[ends]
-    if not len(score) or not reached[-1]:
-        return float("nan")
+    asked, reached = _gained(score, response, weight)
     precision = reached / np.maximum(asked, 1e-12)
-    return float((np.diff(reached, prepend=0) * precision).sum() / reached[-1])
+    return _ratio((np.diff(reached, prepend=0) * precision).sum(-1), reached[..., -1])
 
 
 def lift(share: float) -> Figure:
     """Responses of the best share of users, over those of as many at random."""
 
-    def figure(score: Floats, response: Floats, weight: Floats) -> float:
-        if not (weight * response).sum():
-            return float("nan")
+    def figure(score: Floats, response: Floats, weight: Floats) -> Floats:
         asked, reached = gain_curve(score, response, weight)
-        return float(np.interp(share, asked, reached) / share)
+        after = np.minimum((asked <= share).sum(-1), asked.shape[-1] - 1)
+        return np.where((weight * response).sum(-1) > 0, _between(asked, reached, after, share) / share, np.nan)[()]
 
     return figure
 
@@ -75,16 +66,36 @@ def lift(share: float) -> Figure:
 def reach(share: float) -> Figure:
     """Share of the users who must be asked for a share of the responses."""
 
-    def figure(score: Floats, response: Floats, weight: Floats) -> float:
-        if not (weight * response).sum():
-            return float("nan")
+    def figure(score: Floats, response: Floats, weight: Floats) -> Floats:
         asked, reached = gain_curve(score, response, weight)
-        place = int(np.searchsorted(reached, share - 1e-12))
-        low, high = reached[max(place - 1, 0)], reached[place]
-        part = 0.0 if high == low else (share - low) / (high - low)
-        return float(asked[max(place - 1, 0)] + part * (asked[place] - asked[max(place - 1, 0)]))
+        after = (reached < share - 1e-12).sum(-1)
+        return np.where((weight * response).sum(-1) > 0, _between(reached, asked, after, share), np.nan)[()]
 
     return figure
+
+
+def _gained(score: Floats, response: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """(..., k) users asked and responses got after each of the k different scores, best first."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    asked, reached = (np.cumsum(one[..., order], axis=-1)[..., ends] for one in (weight, weight * response))
+    return asked, reached
+
+
+def _between(x: Floats, y: Floats, after: Ints, at: float) -> Floats:
+    """(...,) y on the line from the place before to the place `after`, where x is so much."""
+    places = np.maximum(np.stack([after - 1, after], axis=-1), 0)
+    (low, high), (bottom, top) = (np.moveaxis(np.take_along_axis(one, places, axis=-1), -1, 0) for one in (x, y))
+    return bottom + np.where(high > low, (at - low) / np.where(high > low, high - low, 1), 0) * (top - bottom)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """NaN where the whole is nothing."""
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)[()]
+
+
+def _from_zero(curve: Floats) -> Floats:
+    return np.concatenate([np.zeros((*curve.shape[:-1], 1)), curve], axis=-1)
 
 
 def smallest_list(probability: Floats, share: float) -> int:
@@ -97,43 +108,41 @@ def smallest_list(probability: Floats, share: float) -> int:
     return int(np.searchsorted(reached, share * reached[-1] - 1e-12) + 1) if len(reached) and reached[-1] else 0
 
 
-def calibration_error(score: Floats, response: Floats, weight: Floats) -> float:
+def calibration_error(score: Floats, response: Floats, weight: Floats) -> Floats:
     """Mean distance of expected and seen share of responses, over ten groups of users by score."""
     expected, seen = _by_tenth(score, weight, weight * score), _by_tenth(score, weight, weight * response)
-    return float(np.abs(expected - seen).sum() / max(weight.sum(), 1e-12))
+    return np.abs(expected - seen).sum(-1) / np.maximum(weight.sum(-1), 1e-12)
 
 
-def calibration_noise(score: Floats, _: Floats, weight: Floats) -> float:
+def calibration_noise(score: Floats, _: Floats, weight: Floats) -> Floats:
     """The calibration error that is to be expected where all scores are right, since so few users are in a group."""
     variance = _by_tenth(score, weight, weight**2 * score * (1 - score))
-    return float(np.sqrt(2 / np.pi * variance).sum() / max(weight.sum(), 1e-12))
+    return np.sqrt(2 / np.pi * variance).sum(-1) / np.maximum(weight.sum(-1), 1e-12)
 
 
 def _by_tenth(score: Floats, weight: Floats, what: Floats) -> Floats:
-    """(10,) sums over the users of each tenth of the weight, by score."""
-    order = np.argsort(score, kind="stable")
-    place = (np.cumsum(weight[order]) - weight[order] / 2) / max(weight.sum(), 1e-12)
-    return summed(np.minimum(place * 10, 9).astype(np.int64), what[order], 10)
+    """(..., 10) sums over the users of each tenth of the weight, by score."""
+    order, shape = np.argsort(score, kind="stable"), weight.shape[:-1]
+    weight, what = (one[..., order].reshape(-1, len(score)) for one in (weight, what))
+    place = (np.cumsum(weight, axis=-1) - weight / 2) / np.maximum(weight.sum(-1, keepdims=True), 1e-12)
+    tenth = np.minimum(place * 10, 9).astype(np.int64) + 10 * np.arange(len(weight))[:, None]
+    return summed(tenth.ravel(), what.ravel(), 10 * len(weight)).reshape(*shape, 10)
 
 
-def qini(score: Floats, effect: Floats, weight: Floats) -> float:
+def qini(score: Floats, effect: Floats, weight: Floats) -> Floats:
     """Area between the curve of effect gained and that of an order by chance, a user: above 0, the order finds uplift.
 
     Args:
         score: (n,) by which users are ordered.
         effect: (n,) an unbiased score of each user's own effect, as `uplift.effect_scores` makes; of a drawn comparison the
             weighted outcome.
-        weight: (n,) of users.
+        weight: (..., n) of users.
 
     Source: Radcliffe 2007, with doubly robust scores in place of the arms' sums.
     """
-    if not weight.sum():
-        return float("nan")
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    asked = np.append(0, np.cumsum(weight[order])[ends]) / weight.sum()
-    gained = np.append(0, np.cumsum((weight * effect)[order])[ends]) / weight.sum()
-    return float(np.trapezoid(gained - asked * gained[-1], asked))
+    asked, gained = (_from_zero(_ratio(one, weight.sum(-1, keepdims=True))) for one in _gained(score, effect, weight))
+    over = gained - asked * gained[..., -1:]
+    return ((over[..., 1:] + over[..., :-1]) / 2 * np.diff(asked)).sum(-1)  # trapezoids
 
 
 FIGURES: Mapping[str, Figure] = {
@@ -165,23 +174,18 @@ def judged(
     rows: Sequence[Ints] = [by_score[place[by_score] == n] for n in range(len(names))]
     draw = np.random.default_rng(seed)
 
-    def mean(of_user: Floats, of_offer: Floats) -> float:
-        found = [
-            (figure(score[part], response[part], of_user[who[part]]), of_offer[n])
-            for n, part in enumerate(rows)
-            if of_offer[n]
-        ]
-        kept = [(value, n) for value, n in found if np.isfinite(value)]
-        return float(np.average([v for v, _ in kept], weights=[n for _, n in kept])) if kept else float("nan")
+    def drawn_anew(n: int) -> Floats:
+        return np.bincount(draw.integers(0, n, n), minlength=n).astype(float)
 
-    value = mean(np.ones(len(people)), np.ones(len(names)))
-    drawn = np.array(
-        [
-            mean(
-                np.bincount(draw.integers(0, len(people), len(people)), minlength=len(people)).astype(float),
-                np.bincount(draw.integers(0, len(names), len(names)), minlength=len(names)).astype(float),
-            )
-            for _ in range(N_BOOTSTRAP)
-        ]
-    )
-    return value, drawn
+    def means(of_user: Floats, of_offer: Floats) -> Floats:
+        values = np.stack([figure(score[part], response[part], of_user[:, who[part]]) for part in rows], axis=-1)
+        kept = np.where(np.isfinite(values), of_offer, 0.0)
+        return _ratio((np.where(kept > 0, values, 0) * kept).sum(-1), kept.sum(-1))
+
+    (value,) = means(np.ones((1, len(people))), np.ones((1, len(names))))
+    at_once = max(1, _AT_ONCE // len(score))
+    drawn: list[Floats] = []
+    for first in range(0, N_BOOTSTRAP, at_once):
+        pairs = [(drawn_anew(len(people)), drawn_anew(len(names))) for _ in range(min(at_once, N_BOOTSTRAP - first))]
+        drawn.append(means(*map(np.stack, zip(*pairs, strict=True))))
+    return float(value), np.concatenate(drawn)

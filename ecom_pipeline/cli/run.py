@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -155,9 +156,11 @@ def _device(device: str) -> str:
 def _instance(home: Any) -> Iterator[Any]:
     import dagster as dg
 
+    from resources.history import files_of, held_open
+
     home.prepare()
     os.environ["DAGSTER_HOME"] = str(home.dagster)
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance, held_open(files_of(instance)):
         yield instance
 
 
@@ -166,15 +169,18 @@ def _execute(instance: Any, plan: Any, run_config: Mapping) -> None:
     import dagster as dg
 
     from ecom_pipeline.definitions import defs
+    from resources.history import files_of, held_open
 
-    job = defs.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey(name) for name in plan.assets],
-        run_config={"loggers": {"console": {}}, **plan.run_config(run_config)},
-        tags={_PID: str(os.getpid()), **plan.tags()},
-        raise_on_error=False,
-    )
+    job, run_id = defs.resolve_implicit_global_asset_job_def(), str(uuid4())
+    with held_open(files_of(instance, run_id)):
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in plan.assets],
+            run_config={"loggers": {"console": {}}, **plan.run_config(run_config)},
+            tags={_PID: str(os.getpid()), **plan.tags()},
+            raise_on_error=False,
+            run_id=run_id,
+        )
     if not result.success:
         _explain(result)
 

@@ -54,8 +54,9 @@ class ItemGraph:
         self.vectors, self.folder = vectors, folder
         self.told: Mapping[str, Any] = json.loads((folder / _TOLD).read_text())
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
-        self._index: Index = Index.restore(folder / _GRAPH, view=True)
-        self._index.expansion_search = self.told["width"]
+        index = Index.restore(folder / _GRAPH, view=True)
+        assert index is not None, "nothing but a file of another form is told by None"
+        self._index = _with_width(index, self.told["width"])
         self._walking = Lock()  # of two threads that walk at once, both would write to the same memory
 
     def __reduce__(self) -> tuple[Callable, tuple[Singles, Path]]:
@@ -217,8 +218,7 @@ def _width(index: "Index", vectors: Singles, first: Ints, asked: Singles) -> tup
     """The least width that finds as many as is aimed at, or the widest, and the share that it finds."""
     texts, width, recall = np.ascontiguousarray(vectors[first]), WIDTHS[0], 0.0
     for width in WIDTHS:
-        index.expansion_search = width
-        recall = recall_at_10(texts, asked, _walk(index, asked, int(np.ceil(SPARE * 10))))
+        recall = recall_at_10(texts, asked, _walk(_with_width(index, width), asked, int(np.ceil(SPARE * 10))))
         if recall >= AIM:
             break
     return width, recall
@@ -227,9 +227,15 @@ def _width(index: "Index", vectors: Singles, first: Ints, asked: Singles) -> tup
 def _walk(index: "Index", asked: Singles, k: int) -> list[Ints]:
     if not len(asked):
         return []
-    found = index.search(np.ascontiguousarray(asked), min(k, len(index)), threads=1)
-    each = [found] if len(asked) == 1 else list(found)  # of one vector there is no list
+    found: Any = index.search(np.ascontiguousarray(asked), min(k, len(index)), threads=1)
+    # of one vector there is no list
+    each = [found] if len(asked) == 1 else found
     return [np.asarray(one.keys, np.int64) for one in each]
+
+
+def _with_width(index: "Index", width: int) -> "Index":
+    setattr(index, "expansion_search", width)  # noqa: B010  types take it for one that is only read
+    return index
 
 
 def _fingerprint(vectors: Singles) -> str:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 def figure_of(evaluation: pd.DataFrame, model: str, metric: str, slice_: str) -> pd.Series | None:
     """One figure of `evaluation` or `next_visit_evaluation`, or None where it has no value."""
-    rows = (evaluation.model == model) & (evaluation.metric == metric) & (evaluation.slice == slice_)
-    return evaluation[rows].iloc[0] if rows.any() else None
+    asked = {"model": model, "metric": metric, "slice": slice_}
+    rows = np.flatnonzero(np.all([evaluation[name].to_numpy() == value for name, value in asked.items()], axis=0))
+    return evaluation.iloc[rows[0]] if len(rows) else None
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:

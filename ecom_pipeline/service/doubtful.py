@@ -6,7 +6,7 @@ On the floor of `service`.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -56,8 +56,10 @@ def write_suspects(folder: Path, db: DuckDBPyConnection) -> None:
     context, item = sample_vectors(db, train)
     near = [_near(int(row), context, item, train.label.to_numpy()) for row in place]
     found["relevance"] = train.relevance.to_numpy()[place]
+    shown = sorted({row for both in near for places in both for row in places.tolist()})
+    told = dict(zip(shown, map(_told, train.iloc[shown].itertuples()), strict=True))
     for name, side in (("agreeing", 0), ("disagreeing", 1)):
-        found[name] = [json.dumps([_told(train.iloc[row]) for row in both[side]]) for both in near]
+        found[name] = [json.dumps([told[row] for row in both[side].tolist()]) for both in near]
     found[[*_COLUMNS, "agreeing", "disagreeing"]].to_parquet(folder / _FILE, index=False)
     in_use = "select distinct unnest([relevance, source_relevance]) as grade from judgments order by grade"
     grades = [grade for (grade,) in db.execute(in_use).fetchall() if grade is not None]
@@ -96,6 +98,6 @@ def _top(likeness: Singles) -> Ints:
     return best[np.isfinite(likeness[best])]
 
 
-def _told(row: pd.Series) -> Mapping[str, object]:
+def _told(row: Any) -> Mapping[str, object]:
     relevance = None if pd.isna(row.relevance) else float(row.relevance)
     return {"query": row.context_text, "title": row.title, "relevance": relevance}
