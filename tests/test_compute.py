@@ -1,6 +1,7 @@
 import gc
 import logging
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +175,30 @@ def test_a_step_frees_the_gpus_memory_and_tells_its_peak():
     assert torch.cuda.memory_reserved(0) < 2**28
     assert 0.25 <= step.figures["device_peak_memory_gib"] < 0.5
     assert step.figures["device_kept_memory_gib"] < 0.25
+
+
+REUSE = """
+import logging, resource
+import numpy as np
+from resources.compute import Compute
+
+def n_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.ones(20 * 2**20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = n_faults()
+with Compute(device="cpu").step(logging.getLogger()):
+    print(first, n_faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_within_a_step_a_table_takes_the_place_of_the_last_one():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"
+    told = subprocess.run([sys.executable, "-c", REUSE], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    before, within = map(int, told.stdout.split())
+    assert within < before / 4  # pages are small or large, as the system has it
