@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 import dagster as dg
@@ -111,10 +112,10 @@ def test_a_forked_child_that_outlives_its_parent_holds_nothing(tmp_path):
 
 
 def test_both_of_two_that_enter_at_once_are_never_in(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(2) as pool:
-        outcomes = pool.starmap(enter, [(tmp_path, nth) for nth in range(40)], chunksize=1)
-    assert set(outcomes) == {"alone"}
+    # it waits for its processes, where `multiprocessing.Pool` kills them: one that is not hit is waited for without end
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        outcomes = list(pool.map(enter, [tmp_path] * 40, range(40)))
+    assert outcomes == ["alone"] * 40
 
 
 def enter(folder, nth):
